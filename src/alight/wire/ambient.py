@@ -1,0 +1,43 @@
+"""What the runtime fills and the SDK reads: am I in a container, which input is this.
+
+Two islands meet here without importing each other. Nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+
+@dataclass(frozen=True)
+class Container:
+    """The container that this process is the runtime of."""
+
+    container_id: str
+    app_id: str
+    app_name: str
+    environment: str
+    function_id: str
+    function_name: str
+    image_id: str
+
+
+#: None on a laptop and in child processes; set once by the runtime before any user code.
+container: Optional[Container] = None
+
+#: The raw function that the runtime is importing or running is found by the SDK's decorators; while a module is
+#: imported by the runtime this is True, so that `app.run()` at import time can be refused with a sentence.
+importing: bool = False
+
+current_input_id: ContextVar[Optional[str]] = ContextVar("alight_input_id", default=None)
+current_call_id: ContextVar[Optional[str]] = ContextVar("alight_call_id", default=None)
+
+#: Told when the runtime's process begins and ends waiting for another function's result, so that the machine can
+#: lend this container's CPU to the child. Set by the runtime; None elsewhere.
+on_waiting: Optional[Callable[[bool], Any]] = None
+
+
+def is_local() -> bool:
+    """False only inside the process that runs a function in a container."""
+    return container is None

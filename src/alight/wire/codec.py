@@ -1,0 +1,192 @@
+"""Frames, and plain dataclasses to JSON and back. Knows no socket.
+
+A frame is ``length | stream | head length | kind | head | body``: three big-endian 32-bit numbers, one byte, then the
+bytes. ``length`` counts head and body. The head is JSON (or, for hot kinds, a fixed struct); the body is opaque: nothing
+between a caller and a container ever decodes it.
+
+The standard library decodes JSON heads here; servers hand ``msgspec`` the same dataclasses. The two are tested against
+each other, so they must agree: unknown fields are ignored, missing ones take their default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+import typing
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Type, TypeVar, Union
+
+from alight.wire.errors import InternalError
+
+T = TypeVar("T")
+Buffer = Union[bytes, bytearray, memoryview]
+
+#: What a connection says first, so that one port can tell our frames from HTTP.
+PREFACE = b"ALIGHT/1\n"
+
+HEADER = struct.Struct("!IIIB")
+MAX_FRAME = 64 << 20
+#: Bodies over this travel in pieces (streams) or as files (on one machine), never as one frame.
+MAX_INLINE = 2 << 20
+PIECE = 1 << 20
+
+
+class Kind:
+    """What a frame is. Streams: HELLO … PONG. Container link (stream 0): LINK_* ."""
+
+    HELLO = 1
+    OPEN = 2
+    DATA = 3
+    END = 4
+    ERROR = 5
+    CREDIT = 6
+    PING = 7
+    PONG = 8
+
+    LINK_START = 32  # node → runtime: what to import, environment, secrets
+    LINK_READY = 33  # runtime → node: the user's code is imported, enter hooks have run
+    LINK_INPUT = 34  # node → runtime
+    LINK_OUTPUT = 35  # runtime → node
+    LINK_CANCEL = 36  # node → runtime
+    LINK_STOP = 37  # node → runtime: finish what runs, exit hooks, leave
+    LINK_WAITING = 38  # runtime → node: the user's code began (or ended) waiting for another function
+    LINK_ACK = 39  # node → runtime: this output is on disk at the node
+
+
+class Frame(NamedTuple):
+    """One frame. ``head`` is undecoded; ``body`` may be a view of the buffer that it arrived in."""
+
+    kind: int
+    stream: int
+    head: bytes
+    body: bytes
+
+
+def encode_frame(kind: int, stream: int, head: bytes = b"", body: Buffer = b"") -> List[Buffer]:
+    """The pieces to write, in order. A large body is not copied."""
+    size = len(head) + len(body)
+    if size > MAX_FRAME:
+        raise InternalError(f"a frame of {size} bytes is over the limit of {MAX_FRAME}")
+    start = HEADER.pack(size, stream, len(head), kind) + head
+    if not body:
+        return [start]
+    if len(body) < 4096:
+        return [start + bytes(body)]
+    return [start, body]
+
+
+class FrameReader:
+    """Bytes in, whole frames out. Raises InternalError on a stream that cannot be ours."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: Buffer) -> List[Frame]:
+        buffer = self._buffer
+        buffer += data
+        frames: List[Frame] = []
+        offset, have = 0, len(buffer)
+        while have - offset >= HEADER.size:
+            size, stream, head_size, kind = HEADER.unpack_from(buffer, offset)
+            if size > MAX_FRAME or head_size > size:
+                raise InternalError(f"a peer sent a frame of {size} bytes (head {head_size}): not Alight's protocol")
+            start = offset + HEADER.size
+            end = start + size
+            if end > have:
+                break
+            head_end = start + head_size
+            frames.append(Frame(kind, stream, bytes(buffer[start:head_end]), bytes(buffer[head_end:end])))
+            offset = end
+        if offset:
+            del buffer[:offset]
+        return frames
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return len(self._buffer)
+
+
+def dumps_head(message: Any) -> bytes:
+    """A dataclass, dict or None as a JSON head. Fields at their default are left out."""
+    return json.dumps(to_plain(message), separators=(",", ":")).encode()
+
+
+def loads_head(kind: Type[T], head: bytes) -> T:
+    """The dataclass that a head describes. Unknown fields are ignored; a head that does not fit raises InternalError."""
+    try:
+        return from_plain(kind, json.loads(head) if head else {})
+    except (ValueError, TypeError, KeyError) as error:
+        raise InternalError(f"a message {kind.__name__} could not be read: {error}") from error
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses to dicts, tuples to lists, recursively; what equals its default is left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain: Dict[str, Any] = {}
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            if field.default is not dataclasses.MISSING and item == field.default:
+                continue
+            if field.default_factory is not dataclasses.MISSING and item == field.default_factory():
+                continue
+            plain[field.name] = to_plain(item)
+        return plain
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    return value
+
+
+def from_plain(kind: Type[T], plain: Any) -> T:
+    """The reverse of ``to_plain``, guided by the annotations of ``kind``."""
+    result = _converter(kind)(plain)
+    return typing.cast(T, result)
+
+
+_Convert = Callable[[Any], Any]
+_CONVERTERS: Dict[Any, _Convert] = {}
+
+
+def _converter(kind: Any) -> _Convert:
+    found = _CONVERTERS.get(kind)
+    if found is None:
+        found = _CONVERTERS[kind] = _make_converter(kind)
+    return found
+
+
+def _make_converter(kind: Any) -> _Convert:
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_converter(kind)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Union:
+        inner = [arg for arg in args if arg is not type(None)]
+        if len(inner) == 1:
+            convert = _converter(inner[0])
+            return lambda plain: None if plain is None else convert(plain)
+        return lambda plain: plain
+    if origin in (tuple, list):
+        convert_item = _converter(args[0]) if args else None
+        build: Any = tuple if origin is tuple else list
+        return lambda plain: build(convert_item(item) if convert_item else item for item in plain)
+    if origin is dict:
+        convert_value = _converter(args[1])
+        return lambda plain: {key: convert_value(item) for key, item in plain.items()}
+    if kind is float:
+        return float
+    return lambda plain: plain
+
+
+def _dataclass_converter(kind: Any) -> _Convert:
+    hints = typing.get_type_hints(kind)
+    converters: Optional[Dict[str, _Convert]] = None
+
+    def convert(plain: Any) -> Any:
+        nonlocal converters
+        if converters is None:
+            converters = {field.name: _converter(hints[field.name]) for field in dataclasses.fields(kind)}
+        known = converters
+        return kind(**{name: known[name](item) for name, item in plain.items() if name in known})
+
+    return convert

@@ -1,0 +1,34 @@
+"""A user's exception on its way home: its text and frames in plain words, and the exception itself, pickled.
+
+The plain part can be shown by anybody (server, dashboard, a client without the exception's class); the pickled part is
+opened only by the caller. Chained causes travel too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Optional, Tuple
+
+
+@dataclass(frozen=True)
+class FailureFrame:
+    """One line of a traceback: file as the container names it, line number, function, and the source line."""
+
+    file: str
+    line: int
+    name: str
+    text: str = ""
+    user: bool = True  # False for the runtime's own frames, which are hidden unless ALIGHT_TRACEBACK=1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception in plain words. ``pickled`` says whether the output's body holds the exception itself."""
+
+    type: str  # qualified: "builtins.ValueError", "mymodule.MyError"
+    message: str = ""
+    frames: Tuple[FailureFrame, ...] = ()
+    cause: Optional[Failure] = None
+    context_suppressed: bool = False  # False and no `raise … from`: "during handling of the above …"
+    pickled: bool = False
+    notes: Tuple[str, ...] = field(default=())

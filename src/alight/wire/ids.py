@@ -1,0 +1,75 @@
+"""Identifiers and the rules for names.
+
+An id is a prefix that says what it is and 22 characters of base 62 that sort by the time they were made
+(48 bits of milliseconds, then 80 random bits), so that lists by id are lists by age.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+from alight.wire.errors import InvalidError
+
+APP = "ap"
+FUNCTION = "fu"
+CALL = "fc"
+INPUT = "in"
+IMAGE = "im"
+VOLUME = "vo"
+SECRET = "st"
+CONTAINER = "ta"
+NODE = "no"
+TOKEN_ID = "ak"
+TOKEN_SECRET = "as"
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_BODY = 22
+
+_ID = re.compile(r"^[a-z]{2}-[0-9A-Za-z]{22}$")
+_NAME = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_ENVIRONMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id with this prefix, unique without coordination."""
+    number = (int(time.time() * 1000) << 80) | int.from_bytes(os.urandom(10), "big")
+    digits = []
+    for _ in range(_BODY):
+        number, rest = divmod(number, 62)
+        digits.append(_ALPHABET[rest])
+    return f"{prefix}-{''.join(reversed(digits))}"
+
+
+def is_id(text: str, prefix: str | None = None) -> bool:
+    """Whether text has the form of an id (of this kind, when a prefix is given)."""
+    return bool(_ID.match(text)) and (prefix is None or text.startswith(prefix + "-"))
+
+
+def check_name(name: str, what: str) -> str:
+    """Return name when it follows the rules for names of objects, else raise InvalidError naming the rule."""
+    if not isinstance(name, str):
+        raise InvalidError(f"the name of {_article(what)} must be a string, not {type(name).__name__}")
+    if not _NAME.match(name):
+        raise InvalidError(
+            f"{name!r} cannot be the name of {_article(what)}",
+            hint="names have 1 to 64 characters: letters, digits, '.', '_' and '-'",
+        )
+    if is_id(name, APP):
+        raise InvalidError(f"{name!r} cannot be the name of {_article(what)}: it has the form of an app's id")
+    return name
+
+
+def check_environment(name: str) -> str:
+    """Return name when it follows the rules for environments, else raise InvalidError."""
+    if not isinstance(name, str) or not _ENVIRONMENT.match(name) or name.startswith("en-"):
+        raise InvalidError(
+            f"{name!r} cannot be the name of an environment",
+            hint="it starts with a letter or digit, then letters, digits, '_' and '-', and does not start with 'en-'",
+        )
+    return name
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"

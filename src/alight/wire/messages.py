@@ -1,0 +1,500 @@
+"""What clients and the server say to each other. One dataclass per message, grouped by the method that carries it.
+
+A method is named in the head of an OPEN frame (``Open``). "request → response" below is one message each way;
+"request ⇉ X" is a stream of X until the server ends it. Bodies, where a method has one, are named in its comment.
+Containers speak the same methods through their node, which stamps ``Open.container``; the server authorises each one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional, Tuple
+
+from alight.wire.failure import Failure
+from alight.wire.spec import FunctionSpec, ImageSpec
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The first frame, both ways. A client adds its token (none over the local socket, where the peer's uid decides)."""
+
+    wire: int
+    version: str
+    role: str = "client"  # client | node | container | server
+    token_id: str = ""
+    token_secret: str = ""
+    server_id: str = ""  # from the server: names its state, so that a client notices a different one
+
+
+@dataclass(frozen=True)
+class Open:
+    """The head of an OPEN frame. ``container`` is set by nodes alone, and overwritten by them whatever came in."""
+
+    method: str
+    args: Dict[str, Any] = field(default_factory=dict)
+    container: str = ""
+
+
+# server.info: {} → ServerInfo
+
+
+@dataclass(frozen=True)
+class NodeSummary:
+    """One machine as people see it."""
+
+    node_id: str
+    hostname: str
+    engine: str
+    cpus: float
+    memory: int  # MiB
+    gpus: Tuple[str, ...] = ()
+    fake_gpus: bool = False
+    containers: int = 0
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What ``alight server status`` shows."""
+
+    server_id: str
+    version: str
+    pid: int
+    started_at: float
+    home: str
+    address: str
+    fingerprint: str = ""
+    nodes: Tuple[NodeSummary, ...] = ()
+
+
+# apps
+
+
+@dataclass(frozen=True)
+class AppCreate:
+    """app.create → AppCreated. ``kind`` is an AppState: running, detached or deployed."""
+
+    name: str = ""
+    description: str = ""
+    environment: str = ""
+    kind: str = "running"
+    tags: Dict[str, str] = field(default_factory=dict)
+    reuse: bool = False  # a lookup: return the app of this name if there is one
+
+
+@dataclass(frozen=True)
+class AppCreated:
+    app_id: str
+    environment: str
+
+
+@dataclass(frozen=True)
+class AppPublish:
+    """app.publish → AppPublished: the app's functions, each new or changed. Idempotent by name."""
+
+    app_id: str
+    functions: Tuple[FunctionSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedFunction:
+    """``impossible`` is an error in its wire form: no machine here can ever run this function, and why."""
+
+    name: str
+    function_id: str
+    impossible: Optional[Dict[str, Any]] = None
+    warning: str = ""  # e.g. "asked for A100-40GB, gets RTX 4090 (24 GB … at least as much memory)"
+
+
+@dataclass(frozen=True)
+class AppPublished:
+    functions: Tuple[PublishedFunction, ...] = ()
+
+
+@dataclass(frozen=True)
+class AppWatch:
+    """app.watch ⇉ AppEvent. Holds an ephemeral app: it is stopped when its holder is gone for two minutes.
+
+    With ``hold=False`` it only listens (``alight app logs -f``). ``since`` (unix seconds) replays kept output first.
+    """
+
+    app_id: str
+    hold: bool = True
+    logs: bool = True
+    follow: bool = True
+    since: float = 0.0
+    tail: int = -1  # last N records only; -1 = all since
+
+
+@dataclass(frozen=True)
+class AppEvent:
+    """``kind`` says which fields count.
+
+    output: container, fd (1|2), time, offset (of the record's end in the container's log); body = the bytes.
+    system: text (a line of Alight's own about this app: waiting, substituted GPU, restarted server …).
+    container: container, function, state (ContainerState), text (why it ended).
+    build: image_id, text = a log line of a build in progress; state = started|cached|finished|failed.
+    stopped: text = why. The last event.
+    """
+
+    kind: str
+    container: str = ""
+    function: str = ""
+    fd: int = 0
+    time: float = 0.0
+    offset: int = 0
+    state: str = ""
+    text: str = ""
+    image_id: str = ""
+
+
+@dataclass(frozen=True)
+class AppStop:
+    """app.stop → {}: cancels what waits and runs, ends its containers. Idempotent."""
+
+    app_id: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AppDetach:
+    """app.detach → {}: from now on the app lives without a holder."""
+
+    app_id: str
+
+
+@dataclass(frozen=True)
+class AppList:
+    """app.list → AppListed, newest first."""
+
+    environment: str = ""
+    limit: int = 100
+    name_or_id: str = ""  # only this one
+
+
+@dataclass(frozen=True)
+class AppSummary:
+    app_id: str
+    name: str
+    description: str
+    state: str
+    environment: str
+    containers: int
+    created_at: float
+    stopped_at: Optional[float] = None
+    functions: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AppListed:
+    apps: Tuple[AppSummary, ...] = ()
+
+
+# images: image.ensure ⇉ AppEvent(kind="build") …, the last message of the stream is ImageReady
+
+
+@dataclass(frozen=True)
+class ImageEnsure:
+    app_id: str
+    image: ImageSpec
+    secrets: Tuple[str, ...] = ()
+    python_version: str = ""  # the client's minor, for debian_slim(None)
+
+
+@dataclass(frozen=True)
+class ImageReady:
+    image_id: str
+    built: bool = False
+    seconds: float = 0.0
+
+
+# blobs: content by sha256
+
+
+@dataclass(frozen=True)
+class BlobMissing:
+    """blob.missing → BlobMissing: of these digests, those that the server does not hold."""
+
+    digests: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlobPut:
+    """blob.put (a stream of bodies, then END) → BlobPut with the digest that the server computed.
+
+    An empty digest lets the server name it. A digest that does not fit the bytes is an error and nothing is kept.
+    """
+
+    digest: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class BlobGet:
+    """blob.get ⇉ bodies."""
+
+    digest: str
+
+
+# calls
+
+
+@dataclass(frozen=True)
+class Payload:
+    """User bytes: inline in the frame's body when ``blob`` is empty, else a blob of the server."""
+
+    blob: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class CallStart:
+    """call.start ⇉ CallUpdate. Body: pickled (args, kwargs) unless ``payload.blob``.
+
+    The caller makes the ids, so that it can send the same call again after a lost connection: a known input is attached
+    to, never run twice. ``wait=False`` (spawn): one CallUpdate(state="accepted") after the call is on disk, then END.
+    ``method`` is for classes.
+    """
+
+    call_id: str
+    input_id: str
+    function_id: str
+    payload: Payload = field(default_factory=Payload)
+    wait: bool = True
+    method: str = ""
+    parent_input: str = ""
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """call.result ⇉ CallUpdate: attach to a call by id; the last one has state "done". ``timeout`` seconds, None = for ever."""
+
+    call_id: str
+    timeout: Optional[float] = None
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class CallUpdate:
+    """``state`` is accepted, waiting, running or done; the rest is set when done.
+
+    Body (when ``payload.blob`` is empty): the pickled value for success, the pickled exception for exception and
+    init_failure when ``failure.pickled``. ``error`` (an error's wire form) is set for every other status.
+    ``log_offset``: the client has the output that belongs before this result once it has seen ``container`` up to there.
+    """
+
+    call_id: str
+    state: str
+    input_id: str = ""
+    status: str = ""
+    attempt: int = 1
+    payload: Payload = field(default_factory=Payload)
+    failure: Optional[Failure] = None
+    error: Optional[Dict[str, Any]] = None
+    container: str = ""
+    log_offset: int = 0
+    why: str = ""  # while waiting: why, in words
+
+
+@dataclass(frozen=True)
+class CallCancel:
+    """call.cancel → {}."""
+
+    call_id: str
+    terminate_containers: bool = False
+
+
+# volumes
+
+
+@dataclass(frozen=True)
+class VolumeEnsure:
+    """volume.ensure → VolumeInfo. Without ``create`` a missing one is NotFoundError; ``exclusive`` refuses an existing one."""
+
+    name: str
+    environment: str = ""
+    create: bool = False
+    exclusive: bool = False
+    version: int = 2
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    volume_id: str
+    name: str
+    environment: str
+    created_at: float = 0.0
+    version: int = 0  # of the content: counts commits
+
+
+@dataclass(frozen=True)
+class NamedList:
+    """volume.list → VolumeListed, secret.list → SecretListed."""
+
+    environment: str = ""
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class VolumeListed:
+    volumes: Tuple[VolumeInfo, ...] = ()
+
+
+@dataclass(frozen=True)
+class VolumeDelete:
+    """volume.delete → {}. volume.rename uses ``new_name``."""
+
+    name: str = ""
+    volume_id: str = ""
+    environment: str = ""
+    allow_missing: bool = False
+    new_name: str = ""
+
+
+@dataclass(frozen=True)
+class VolumePath:
+    """volume.files → VolumeFiles; volume.read ⇉ bodies; volume.remove → {}; volume.commit/reload → VolumeInfo (path unused).
+
+    volume.write: a stream of bodies then END → VolumeFile. ``force`` overwrites; without it an existing file is AlreadyExistsError.
+    volume.copy: ``sources`` to ``path``.
+    """
+
+    volume_id: str
+    path: str = "/"
+    recursive: bool = False
+    force: bool = False
+    mode: Optional[int] = None
+    sources: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VolumeFile:
+    path: str
+    kind: str  # file | directory | symlink | other
+    size: int = 0
+    mtime: float = 0.0
+
+
+@dataclass(frozen=True)
+class VolumeFiles:
+    files: Tuple[VolumeFile, ...] = ()
+
+
+# secrets (values only ever travel towards the server)
+
+
+@dataclass(frozen=True)
+class SecretCreate:
+    """secret.create → SecretInfo. Without a name: anonymous, for ``app_id`` alone, deleted with it."""
+
+    values: Dict[str, str]
+    name: str = ""
+    environment: str = ""
+    app_id: str = ""
+    overwrite: bool = False
+    merge: bool = False  # Secret.update
+
+
+@dataclass(frozen=True)
+class SecretLookup:
+    """secret.lookup → SecretInfo; NotFoundError, or InvalidError naming required keys that it lacks. secret.delete → {}."""
+
+    name: str
+    environment: str = ""
+    required_keys: Tuple[str, ...] = ()
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True)
+class SecretInfo:
+    secret_id: str
+    name: str
+    environment: str
+    created_at: float = 0.0
+    created_by: str = ""
+    last_used_at: Optional[float] = None
+    keys: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SecretListed:
+    secrets: Tuple[SecretInfo, ...] = ()
+
+
+# tokens and set-up
+
+
+@dataclass(frozen=True)
+class SetupBegin:
+    """setup.begin (needs no token) → SetupBegun: a laptop asks to be let in. ``nonce`` is the client's half of the code."""
+
+    nonce: str
+    hostname: str = ""
+
+
+@dataclass(frozen=True)
+class SetupBegun:
+    """Both sides show the code that ``setup_code`` derives from both nonces and the fingerprint. Valid 5 minutes, 5 tries."""
+
+    request_id: str
+    nonce: str
+    expires_at: float
+    approve_url: str = ""
+
+
+@dataclass(frozen=True)
+class SetupPoll:
+    """setup.poll (needs no token) → TokenCreated when approved; NotFoundError when refused or expired; waits up to ``wait`` seconds,
+    then ServiceError (ask again)."""
+
+    request_id: str
+    nonce: str = ""
+    wait: float = 20.0
+
+
+@dataclass(frozen=True)
+class SetupApprove:
+    """setup.approve (owner) → {}: ``code`` as the laptop shows it. setup.pending (owner) → SetupPending."""
+
+    code: str
+
+
+@dataclass(frozen=True)
+class SetupPending:
+    requests: Tuple[Dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenCreate:
+    """token.create (owner) → TokenCreated, the only time that the secret is seen. token.list → TokenListed. token.delete (token_id)."""
+
+    name: str = ""
+    token_id: str = ""
+
+
+@dataclass(frozen=True)
+class TokenCreated:
+    token_id: str
+    token_secret: str
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    token_id: str
+    name: str
+    created_at: float
+    last_used_at: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class TokenListed:
+    tokens: Tuple[TokenInfo, ...] = ()
+
+
+def setup_code(client_nonce: str, server_nonce: str, fingerprint: str) -> str:
+    """The code that both sides show, "ABCD-EFGH": a middleman, whose certificate differs, would show another one."""
+    import hashlib  # noqa: PLC0415  only set-up needs it
+
+    alphabet = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+    mixed = hashlib.sha256("\n".join(("alight-setup", client_nonce, server_nonce, fingerprint)).encode()).digest()
+    code = "".join(alphabet[byte % len(alphabet)] for byte in mixed[:8])
+    return f"{code[:4]}-{code[4:]}"

@@ -1,0 +1,98 @@
+"""User values to bytes and back: pickle protocol 5 with its buffers out of band.
+
+Layout: ``count`` of parts, the length of each, then the parts: first the pickle stream, then each buffer. A value of plain
+data is pickled by the C pickler; only what that refuses (lambdas, classes of ``__main__``, closures) loads cloudpickle, so a
+container or a client that never needs it never pays its import.
+
+Used by callers and containers alone. Server and node carry these bytes and never look inside.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import Any, List, Optional, Union
+
+from alight.wire.errors import DeserializationError, SerializationError
+
+Buffer = Union[bytes, bytearray, memoryview]
+_COUNT = struct.Struct("!I")
+_LENGTH = struct.Struct("!Q")
+
+
+def dumps(value: Any, what: str = "value", *, by_value: bool = False) -> List[Buffer]:
+    """The parts of ``value``, to be written one after the other. Large arrays are views, not copies.
+
+    ``what`` names the value in the error ("the argument x of f"). ``by_value`` pickles functions and classes by value even
+    when they could be imported (serialized functions). Raises SerializationError.
+    """
+    buffers: List[pickle.PickleBuffer] = []
+    stream = None if by_value else _fast(value, buffers)
+    if stream is None:
+        buffers = []
+        stream = _cloudpickled(value, buffers, what)
+    raw = [buffer.raw() for buffer in buffers]
+    head = [_COUNT.pack(len(raw) + 1), _LENGTH.pack(len(stream))]
+    head += [_LENGTH.pack(view.nbytes) for view in raw]
+    return [b"".join(head) + stream, *raw]
+
+
+def dumps_bytes(value: Any, what: str = "value", *, by_value: bool = False) -> bytes:
+    """``dumps`` in one piece."""
+    parts = dumps(value, what, by_value=by_value)
+    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+
+
+def loads(data: Buffer, what: str = "value") -> Any:
+    """The value. Buffers are views of ``data``: give a private, writable mapping and arrays arrive writable without a copy.
+
+    Raises DeserializationError, which names a module that is missing here.
+    """
+    view = memoryview(data)
+    try:
+        count = _COUNT.unpack_from(view, 0)[0]
+        lengths = [_LENGTH.unpack_from(view, _COUNT.size + _LENGTH.size * i)[0] for i in range(count)]
+    except struct.error as error:
+        raise DeserializationError(f"{what} is damaged: it is too short to be a payload") from error
+    offset = _COUNT.size + _LENGTH.size * count
+    parts = []
+    for length in lengths:
+        parts.append(view[offset : offset + length])
+        offset += length
+    try:
+        return pickle.loads(parts[0], buffers=parts[1:])
+    except ModuleNotFoundError as error:
+        raise DeserializationError(
+            f"{what} needs the module {error.name!r}, which is not installed here",
+            hint=f"install {error.name} on this side, or return plain data (lists, dicts, numbers) instead",
+        ) from error
+    except Exception as error:  # unpickling runs the value's own code, which may raise anything
+        raise DeserializationError(f"{what} could not be unpickled: {type(error).__name__}: {error}") from error
+
+
+def size_of(parts: List[Buffer]) -> int:
+    """The number of bytes of what ``dumps`` returned."""
+    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+
+
+def _fast(value: Any, buffers: List[pickle.PickleBuffer]) -> Optional[bytes]:
+    """The C pickler's stream, or None when cloudpickle is needed."""
+    try:
+        stream = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except Exception:  # whatever a __reduce__ raises: cloudpickle tries next and reports
+        return None
+    # A reference into __main__ would be looked up in the other side's __main__, which is another program.
+    return None if b"__main__" in stream else stream
+
+
+def _cloudpickled(value: Any, buffers: List[pickle.PickleBuffer], what: str) -> bytes:
+    import cloudpickle  # noqa: PLC0415  only what the C pickler refuses pays this import
+
+    try:
+        stream: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    except Exception as error:  # a value's own reduce methods may raise anything
+        raise SerializationError(
+            f"{what} cannot be pickled: {type(error).__name__}: {error}",
+            hint="pass plain data, or open files, locks and connections inside the function",
+        ) from error
+    return stream
