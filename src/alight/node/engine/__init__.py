@@ -1,0 +1,1 @@
+"""What runs containers: one protocol (``base``), and a file for each way to do it."""
