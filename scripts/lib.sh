@@ -1,0 +1,117 @@
+# shellcheck shell=bash
+# Shared set-up of `scripts/demo` and `scripts/test`: the system's packages, then a virtual environment in `.venv`.
+#
+# Both scripts may be run again at any time: what is there already is left alone. Nothing here reads or changes the
+# host's configuration; its package index, proxy and certificate settings hold, because pip and apt-get are asked.
+# Sourced, never run.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$ROOT/.venv
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+say() { printf '%s\n' "$*" >&2; }
+
+# fail SENTENCE [HINT]
+fail() {
+  say "error: $1"
+  if [ -n "${2:-}" ]; then say "hint: $2"; fi
+  exit 1
+}
+
+# set_up run|dev: everything that `alight run` needs on one machine; `dev` adds the tools that judge the code.
+set_up() {
+  [ "$(uname -s)" = Linux ] || fail "this script needs Linux, and this is $(uname -s)" "on other systems Alight is a client: pip install ."
+  ensure_packages
+  ensure_venv "$1"
+}
+
+ensure_packages() {
+  local missing=()
+  has_python || missing+=(python3 python3-venv)
+  has_command runc || has_command crun || missing+=(runc)
+  has_command mmdebstrap || missing+=(mmdebstrap)
+  has_command nft || missing+=(nftables)
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+  [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+  if [ ${#missing[@]} -gt 0 ]; then
+    install_packages "${missing[@]}"
+  fi
+  if ! has_python; then
+    # Ubuntu 22.04's python3 is 3.10; its archive has 3.11 beside it.
+    install_packages python3.11 python3.11-venv || true
+    has_python || fail "no Python 3.11 or newer with venv was found" "install one and name it: ALIGHT_PYTHON=/path/to/python3.12 $0"
+  fi
+}
+
+# The system's own tools live in sbin, which is not on every user's PATH.
+has_command() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
+
+install_packages() {
+  has_command apt-get || fail "these are missing and there is no apt-get to install them: $*" "install them with this system's package manager, then run this again"
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    has_command sudo || fail "these are missing and need root to install: $*" "run this as root"
+    as_root=(sudo)
+  fi
+  say "installing $*"
+  local quiet=(-qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120)
+  # The package lists of a fresh machine are empty or old; a list that is good enough saves the update.
+  apt_install "$@" >/dev/null 2>&1 && return 0
+  "${as_root[@]}" apt-get "${quiet[@]}" update >&2 || return 1
+  apt_install "$@" >&2 </dev/null
+}
+
+apt_install() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${quiet[@]}" install -y --no-install-recommends "$@" </dev/null
+}
+
+has_python() { [ -n "$(find_python)" ]; }
+
+# The first Python >= 3.11 that can make a virtual environment.
+find_python() {
+  local candidate
+  for candidate in ${ALIGHT_PYTHON:-} python3 python3.13 python3.12 python3.11 python3.14; do
+    if has_command "$candidate" && "$candidate" -c '
+import sys, venv, ensurepip
+sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+      command -v "$candidate"
+      return
+    fi
+  done
+}
+
+# ensure_venv run|dev: installs again only when the requirements, the interpreter or the place have changed.
+ensure_venv() {
+  local kind=$1 python stamp
+  python=$(find_python)
+  stamp=$("$python" -V; echo "$ROOT"; cat "$ROOT/pyproject.toml")
+  stamp=$(printf '%s' "$stamp" | sha256sum | cut -c1-64)
+  if [ "$(cat "$VENV/$kind.stamp" 2>/dev/null)" = "$stamp" ] && "$VENV/bin/python" -c 'import alight' 2>/dev/null; then
+    return
+  fi
+  say "installing Alight into .venv"
+  "$python" -m venv --clear "$VENV"
+  local requirements=(-e "$ROOT")
+  if [ "$kind" = dev ]; then
+    mapfile -t -O 2 requirements < <("$python" - "$ROOT/pyproject.toml" <<'PYTHON'
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    print(*tomllib.load(file)["dependency-groups"]["dev"], sep="\n")
+PYTHON
+    )
+  fi
+  "$VENV/bin/python" -m pip install --quiet "${requirements[@]}" </dev/null >&2 ||
+    fail "the Python packages could not be installed" "pip's own words are above; it uses this machine's pip configuration"
+  printf '%s' "$stamp" >"$VENV/run.stamp"
+  if [ "$kind" = dev ]; then printf '%s' "$stamp" >"$VENV/dev.stamp"; fi
+}
+
+# With sudo, what the tools wrote into the checkout belongs to the one who called.
+give_back() {
+  if [ -n "${SUDO_UID:-}" ] && [ "$(id -u)" = 0 ]; then
+    local path
+    for path in .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis; do
+      if [ -e "$ROOT/$path" ]; then chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$ROOT/$path"; fi
+    done
+  fi
+}
