@@ -1,8 +1,8 @@
 """Frames, and plain dataclasses to JSON and back. Knows no socket.
 
 A frame is ``length | stream | head length | kind | head | body``: three big-endian 32-bit numbers, one byte, then the
-bytes. ``length`` counts head and body. The head is JSON (or, for hot kinds, a fixed struct); the body is opaque: nothing
-between a caller and a container ever decodes it.
+bytes. ``length`` counts head and body. The head is JSON (or, for hot kinds, a fixed struct); the body is opaque:
+nothing between a caller and a container ever decodes it.
 
 The standard library decodes JSON heads here; servers hand ``msgspec`` the same dataclasses. The two are tested against
 each other, so they must agree: unknown fields are ignored, missing ones take their default.
@@ -113,7 +113,10 @@ def dumps_head(message: Any) -> bytes:
 
 
 def loads_head(kind: Type[T], head: bytes) -> T:
-    """The dataclass that a head describes. Unknown fields are ignored; a head that does not fit raises InternalError."""
+    """The dataclass that a head describes.
+
+    Unknown fields are ignored; a head that does not fit raises InternalError.
+    """
     try:
         return from_plain(kind, json.loads(head) if head else {})
     except (ValueError, TypeError, KeyError) as error:

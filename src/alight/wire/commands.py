@@ -1,12 +1,12 @@
 """What the server and a node say to each other, and a node and the runtime inside a container.
 
-A node dials the server, opens one stream with the method ``node.session`` (args: NodeHello), and both sides send ``Command`` or
-``Report`` messages on it, one JSON head each with its ``kind``; bodies are user bytes. File work (build, volumes) comes as streams
-that the server opens to the node: methods ``node.build`` (args: BuildImage ⇉ AppEvent …, last ImageBuilt) and ``node.volume`` (args:
-VolumeWork, bodies as in messages.VolumePath).
+A node dials the server, opens one stream with the method ``node.session`` (args: NodeHello), and both sides send
+``Command`` or ``Report`` messages on it, one JSON head each with its ``kind``; bodies are user bytes. File work
+(build, volumes) comes as streams that the server opens to the node: methods ``node.build`` (args: BuildImage ⇉
+AppEvent …, last ImageBuilt) and ``node.volume`` (args: VolumeWork, bodies as in messages.VolumePath).
 
-Nothing is lost between the two: a node keeps each Output until the server acknowledges it (``ack``), and after a reconnect says what
-it holds; the server answers from its store.
+Nothing is lost between the two: a node keeps each Output until the server acknowledges it (``ack``), and after a
+reconnect says what it holds; the server answers from its store.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class HeldContainer:
 
 @dataclass(frozen=True)
 class NodeHello:
-    """Who the node is and what it holds. Sent at each (re)connect; unacknowledged outputs and ends follow as reports."""
+    """Who the node is and what it holds.
+
+    Sent at each (re)connect; unacknowledged outputs and ends follow as reports.
+    """
 
     node_id: str
     hostname: str
@@ -79,9 +82,10 @@ class Output:
 class Report:
     """node → server. ``kind``:
 
-    ready: container can take inputs. ended: container is gone (``exit_code``, ``signal``, ``oom_killed``, ``text``, and ``error``
-    when it never became ready). output: ``output`` (+ body). log: body = records of ``container`` from ``offset`` (as in the
-    node's output file). waiting: container's CPU is (``on``) free while it waits for a child. usage: ``usage``.
+    ready: container can take inputs. ended: container is gone (``exit_code``, ``signal``, ``oom_killed``, ``text``,
+    and ``error`` when it never became ready). output: ``output`` (+ body). log: body = records of ``container`` from
+    ``offset`` (as in the node's output file). waiting: container's CPU is (``on``) free while it waits for a child.
+    usage: ``usage``.
     """
 
     kind: str
@@ -103,8 +107,8 @@ class Report:
 
 @dataclass(frozen=True)
 class StartContainer:
-    """Everything a container needs. Secrets are values here, over the node's authenticated connection, and go no further than
-    the container's link."""
+    """Everything a container needs. Secrets are values here, over the node's authenticated connection, and go no
+    further than the container's link."""
 
     container_id: str
     app_id: str
@@ -136,9 +140,10 @@ class GiveInput:
 class Command:
     """server → node. ``kind``:
 
-    start: ``start``. give: ``give`` (+ body). cancel: ``input_id`` in ``container``. stop: end ``container`` within ``grace`` seconds (0: at
-    once). watch: whether anybody watches ``app_id``'s output (``on``). ack: outputs of ``input_ids`` are committed; ``container`` + ``offset``:
-    its log is kept up to there; ``ended``: the end of ``container`` is recorded.
+    start: ``start``. give: ``give`` (+ body). cancel: ``input_id`` in ``container``. stop: end ``container`` within
+    ``grace`` seconds (0: at once). watch: whether anybody watches ``app_id``'s output (``on``). ack: outputs of
+    ``input_ids`` are committed; ``container`` + ``offset``: its log is kept up to there; ``ended``: the end of
+    ``container`` is recorded.
     """
 
     kind: str
@@ -176,18 +181,25 @@ class ImageBuilt:
 
 @dataclass(frozen=True)
 class VolumeWork:
-    """args of ``node.volume``: ``verb`` is files, read, write, remove, copy, sync (commit), create or delete (the whole volume)."""
+    """args of ``node.volume``:
+
+    ``verb`` is files, read, write, remove, copy, sync (commit), create or delete (the whole volume).
+    """
 
     verb: str
     at: VolumePath
 
 
-# --------------------------------------------------------------------------------------------- node ↔ runtime (the link)
+# --------------------------------------------------------------------------------------------- node ↔ runtime (the
+# link)
 
 
 @dataclass(frozen=True)
 class LinkHello:
-    """runtime → node, the first frame on link.sock (kind HELLO). Sent again after the node was restarted: ``running`` inputs go on."""
+    """runtime → node, the first frame on link.sock (kind HELLO).
+
+    Sent again after the node was restarted: ``running`` inputs go on.
+    """
 
     wire: int
     version: str
@@ -199,7 +211,10 @@ class LinkHello:
 
 @dataclass(frozen=True)
 class LinkStart:
-    """node → runtime: what this container is for. ``env`` holds env and secrets already merged, in the order that wins."""
+    """node → runtime: what this container is for.
+
+    ``env`` holds env and secrets already merged, in the order that wins.
+    """
 
     container_id: str
     app_id: str
@@ -225,7 +240,10 @@ class LinkInput:
 
 @dataclass(frozen=True)
 class LinkOutput:
-    """runtime → node. Body: pickled value or exception, or in the spool file named ``spool`` (``size`` bytes). Kept until LinkAck."""
+    """runtime → node. Body:
+
+    pickled value or exception, or in the spool file named ``spool`` (``size`` bytes). Kept until LinkAck.
+    """
 
     input_id: str
     attempt: int
@@ -240,7 +258,10 @@ class LinkOutput:
 
 @dataclass(frozen=True)
 class LinkReady:
-    """runtime → node: ready, or (with ``failure`` or ``error``) importing the user's code failed; body: the pickled exception."""
+    """runtime → node: ready, or (with ``failure`` or ``error``) importing the user's code failed; body:
+
+    the pickled exception.
+    """
 
     failure: Optional[Failure] = None
     error: Optional[Dict[str, Any]] = None
@@ -248,7 +269,9 @@ class LinkReady:
 
 @dataclass(frozen=True)
 class LinkStop:
-    """node → runtime (LINK_STOP), and LINK_CANCEL with ``input_id``, LINK_ACK with ``input_id``, LINK_WAITING with ``on``."""
+    """node → runtime (LINK_STOP), and LINK_CANCEL with ``input_id``, LINK_ACK with ``input_id``, LINK_WAITING with
+    ``on``.
+    """
 
     input_id: str = ""
     grace: float = 30.0

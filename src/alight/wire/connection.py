@@ -4,8 +4,8 @@ A stream is a conversation: one side opens it with a method and a first message,
 half; an error ends both. Bodies are flow-controlled per stream: a sender may have ``WINDOW`` bytes under way and gets
 more credit as the receiver takes messages away, so one slow reader never fills memory or stops its neighbours.
 
-Who carries the bytes (asyncio in ``link``, a thread in the SDK) feeds ``receive`` and writes ``take_output``. Promised: order
-within a stream. Not promised: anything after the connection is lost; callers resend by id.
+Who carries the bytes (asyncio in ``link``, a thread in the SDK) feeds ``receive`` and writes ``take_output``.
+Promised: order within a stream. Not promised: anything after the connection is lost; callers resend by id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _CREDIT = struct.Struct("!I")
 
 
 class Event(NamedTuple):
-    """Something a peer did: kind is HELLO, OPEN, DATA, END, ERROR, PONG, or CREDIT (a blocked sender may go on)."""
+    """Something a peer did: kind is HELLO, OPEN, DATA, END, ERROR, PONG, or CREDIT (a blocked sender may go on).
+
+    ERROR on stream 0 refuses the whole connection.
+    """
 
     kind: int
     stream: int
@@ -49,6 +52,10 @@ class Connection:
     def hello(self, head: bytes) -> None:
         self._output += encode_frame(Kind.HELLO, 0, head)
 
+    def refuse(self, head: bytes) -> None:
+        """Say why the whole connection cannot be (an error's wire form). The caller writes the output and closes."""
+        self._output += encode_frame(Kind.ERROR, 0, head)
+
     def open(self, head: bytes, body: Buffer = b"", *, end: bool = False) -> int:
         """Open a stream; with ``end`` our half is over at once (a plain request). Returns its number."""
         stream = self._next
@@ -66,7 +73,10 @@ class Connection:
         self._write(Kind.DATA, stream, head, body)
 
     def may_send(self, stream: int) -> bool:
-        """Whether the peer takes more on this stream now. True for a stream that is over, so that nobody waits for it."""
+        """Whether the peer takes more on this stream now.
+
+        True for a stream that is over, so that nobody waits for it.
+        """
         return self._credit.get(stream, 1) > 0
 
     def end(self, stream: int) -> None:
@@ -110,9 +120,9 @@ class Connection:
                 events.append(event)
         return events
 
-    @property
-    def open_streams(self) -> List[int]:
-        return list(self._credit)
+    def is_open(self, stream: int) -> bool:
+        """Whether either half of the stream is still open."""
+        return stream in self._credit
 
     def _on_frame(self, frame: Frame) -> Optional[Event]:
         kind, stream, head, body = frame
@@ -130,7 +140,7 @@ class Connection:
             self._peer_ended.add(stream)
             self._forget_if_over(stream)
         elif kind == Kind.ERROR:
-            if stream not in self._credit:
+            if stream and stream not in self._credit:
                 return None
             self._forget(stream)
         elif kind == Kind.CREDIT:

@@ -49,8 +49,6 @@ def is_id(text: str, prefix: str | None = None) -> bool:
 
 def check_name(name: str, what: str) -> str:
     """Return name when it follows the rules for names of objects, else raise InvalidError naming the rule."""
-    if not isinstance(name, str):
-        raise InvalidError(f"the name of {_article(what)} must be a string, not {type(name).__name__}")
     if not _NAME.match(name):
         raise InvalidError(
             f"{name!r} cannot be the name of {_article(what)}",
@@ -63,7 +61,7 @@ def check_name(name: str, what: str) -> str:
 
 def check_environment(name: str) -> str:
     """Return name when it follows the rules for environments, else raise InvalidError."""
-    if not isinstance(name, str) or not _ENVIRONMENT.match(name) or name.startswith("en-"):
+    if not _ENVIRONMENT.match(name) or name.startswith("en-"):
         raise InvalidError(
             f"{name!r} cannot be the name of an environment",
             hint="it starts with a letter or digit, then letters, digits, '_' and '-', and does not start with 'en-'",

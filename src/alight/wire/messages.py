@@ -16,7 +16,10 @@ from alight.wire.spec import FunctionSpec, ImageSpec
 
 @dataclass(frozen=True)
 class Hello:
-    """The first frame, both ways. A client adds its token (none over the local socket, where the peer's uid decides)."""
+    """The first frame, both ways.
+
+    A client adds its token (none over the local socket, where the peer's uid decides).
+    """
 
     wire: int
     version: str
@@ -266,7 +269,10 @@ class CallStart:
 
 @dataclass(frozen=True)
 class CallResult:
-    """call.result ⇉ CallUpdate: attach to a call by id; the last one has state "done". ``timeout`` seconds, None = for ever."""
+    """call.result ⇉ CallUpdate:
+
+    attach to a call by id; the last one has state "done". ``timeout`` seconds, None = for ever.
+    """
 
     call_id: str
     timeout: Optional[float] = None
@@ -279,7 +285,8 @@ class CallUpdate:
 
     Body (when ``payload.blob`` is empty): the pickled value for success, the pickled exception for exception and
     init_failure when ``failure.pickled``. ``error`` (an error's wire form) is set for every other status.
-    ``log_offset``: the client has the output that belongs before this result once it has seen ``container`` up to there.
+    ``log_offset``: the client has the output that belongs before this result once it has seen ``container`` up to
+    there.
     """
 
     call_id: str
@@ -308,7 +315,10 @@ class CallCancel:
 
 @dataclass(frozen=True)
 class VolumeEnsure:
-    """volume.ensure → VolumeInfo. Without ``create`` a missing one is NotFoundError; ``exclusive`` refuses an existing one."""
+    """volume.ensure → VolumeInfo.
+
+    Without ``create`` a missing one is NotFoundError; ``exclusive`` refuses an existing one.
+    """
 
     name: str
     environment: str = ""
@@ -352,10 +362,11 @@ class VolumeDelete:
 
 @dataclass(frozen=True)
 class VolumePath:
-    """volume.files → VolumeFiles; volume.read ⇉ bodies; volume.remove → {}; volume.commit/reload → VolumeInfo (path unused).
+    """volume.files → VolumeFiles; volume.read ⇉ bodies; volume.remove → {}; volume.commit/reload → VolumeInfo (path
+    unused).
 
-    volume.write: a stream of bodies then END → VolumeFile. ``force`` overwrites; without it an existing file is AlreadyExistsError.
-    volume.copy: ``sources`` to ``path``.
+    volume.write: a stream of bodies then END → VolumeFile. ``force`` overwrites; without it an existing file is
+    AlreadyExistsError. volume.copy: ``sources`` to ``path``.
     """
 
     volume_id: str
@@ -396,7 +407,10 @@ class SecretCreate:
 
 @dataclass(frozen=True)
 class SecretLookup:
-    """secret.lookup → SecretInfo; NotFoundError, or InvalidError naming required keys that it lacks. secret.delete → {}."""
+    """secret.lookup → SecretInfo; NotFoundError, or InvalidError naming required keys that it lacks.
+
+    secret.delete → {}.
+    """
 
     name: str
     environment: str = ""
@@ -425,7 +439,10 @@ class SecretListed:
 
 @dataclass(frozen=True)
 class SetupBegin:
-    """setup.begin (needs no token) → SetupBegun: a laptop asks to be let in. ``nonce`` is the client's half of the code."""
+    """setup.begin (needs no token) → SetupBegun:
+
+    a laptop asks to be let in. ``nonce`` is the client's half of the code.
+    """
 
     nonce: str
     hostname: str = ""
@@ -433,7 +450,10 @@ class SetupBegin:
 
 @dataclass(frozen=True)
 class SetupBegun:
-    """Both sides show the code that ``setup_code`` derives from both nonces and the fingerprint. Valid 5 minutes, 5 tries."""
+    """Both sides show the code that ``setup_code`` derives from both nonces and the fingerprint.
+
+    Valid 5 minutes, 5 tries.
+    """
 
     request_id: str
     nonce: str
@@ -443,8 +463,8 @@ class SetupBegun:
 
 @dataclass(frozen=True)
 class SetupPoll:
-    """setup.poll (needs no token) → TokenCreated when approved; NotFoundError when refused or expired; waits up to ``wait`` seconds,
-    then ServiceError (ask again)."""
+    """setup.poll (needs no token) → TokenCreated when approved; NotFoundError when refused or expired; waits up to
+    ``wait`` seconds, then ServiceError (ask again)."""
 
     request_id: str
     nonce: str = ""
@@ -465,7 +485,10 @@ class SetupPending:
 
 @dataclass(frozen=True)
 class TokenCreate:
-    """token.create (owner) → TokenCreated, the only time that the secret is seen. token.list → TokenListed. token.delete (token_id)."""
+    """token.create (owner) → TokenCreated, the only time that the secret is seen.
+
+    token.list → TokenListed. token.delete (token_id).
+    """
 
     name: str = ""
     token_id: str = ""
@@ -495,6 +518,6 @@ def setup_code(client_nonce: str, server_nonce: str, fingerprint: str) -> str:
     import hashlib  # noqa: PLC0415  only set-up needs it
 
     alphabet = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-    mixed = hashlib.sha256("\n".join(("alight-setup", client_nonce, server_nonce, fingerprint)).encode()).digest()
+    mixed = hashlib.sha256(f"alight-setup\n{client_nonce}\n{server_nonce}\n{fingerprint}".encode()).digest()
     code = "".join(alphabet[byte % len(alphabet)] for byte in mixed[:8])
     return f"{code[:4]}-{code[4:]}"

@@ -1,8 +1,8 @@
 """User values to bytes and back: pickle protocol 5 with its buffers out of band.
 
-Layout: ``count`` of parts, the length of each, then the parts: first the pickle stream, then each buffer. A value of plain
-data is pickled by the C pickler; only what that refuses (lambdas, classes of ``__main__``, closures) loads cloudpickle, so a
-container or a client that never needs it never pays its import.
+Layout: ``count`` of parts, the length of each, then the parts: first the pickle stream, then each buffer. A value of
+plain data is pickled by the C pickler; only what that refuses (lambdas, classes of ``__main__``, closures) loads
+cloudpickle, so a container or a client that never needs it never pays its import.
 
 Used by callers and containers alone. Server and node carry these bytes and never look inside.
 """
@@ -23,8 +23,8 @@ _LENGTH = struct.Struct("!Q")
 def dumps(value: Any, what: str = "value", *, by_value: bool = False) -> List[Buffer]:
     """The parts of ``value``, to be written one after the other. Large arrays are views, not copies.
 
-    ``what`` names the value in the error ("the argument x of f"). ``by_value`` pickles functions and classes by value even
-    when they could be imported (serialized functions). Raises SerializationError.
+    ``what`` names the value in the error ("the argument x of f"). ``by_value`` pickles functions and classes by value
+    even when they could be imported (serialized functions). Raises SerializationError.
     """
     buffers: List[pickle.PickleBuffer] = []
     stream = None if by_value else _fast(value, buffers)
@@ -44,7 +44,8 @@ def dumps_bytes(value: Any, what: str = "value", *, by_value: bool = False) -> b
 
 
 def loads(data: Buffer, what: str = "value") -> Any:
-    """The value. Buffers are views of ``data``: give a private, writable mapping and arrays arrive writable without a copy.
+    """The value. Buffers are views of ``data``: give a private, writable mapping and arrays arrive writable without a
+    copy.
 
     Raises DeserializationError, which names a module that is missing here.
     """
@@ -79,14 +80,14 @@ def _fast(value: Any, buffers: List[pickle.PickleBuffer]) -> Optional[bytes]:
     """The C pickler's stream, or None when cloudpickle is needed."""
     try:
         stream = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    except Exception:  # whatever a __reduce__ raises: cloudpickle tries next and reports
+    except Exception:  # noqa: BLE001  a __reduce__ may raise anything: cloudpickle tries next and reports
         return None
     # A reference into __main__ would be looked up in the other side's __main__, which is another program.
     return None if b"__main__" in stream else stream
 
 
 def _cloudpickled(value: Any, buffers: List[pickle.PickleBuffer], what: str) -> bytes:
-    import cloudpickle  # noqa: PLC0415  only what the C pickler refuses pays this import
+    import cloudpickle  # type: ignore[import-untyped]  # noqa: PLC0415  only what the C pickler refuses pays this
 
     try:
         stream: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)

@@ -44,7 +44,10 @@ def digest_of(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class FilesAt:
-    """A tree laid at an absolute path of the container. A file at ``path`` itself is a tree of one entry with ``path`` its parent."""
+    """A tree laid at an absolute path of the container.
+
+    A file at ``path`` itself is a tree of one entry with ``path`` its parent.
+    """
 
     tree: str
     path: str
@@ -75,7 +78,10 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a container needs. ``cpu`` cores (soft share) and ``memory`` MiB (reserved); limits are hard; None = Alight's default."""
+    """What a container needs.
+
+    ``cpu`` cores (soft share) and ``memory`` MiB (reserved); limits are hard; None = Alight's default.
+    """
 
     cpu: Optional[float] = None
     cpu_limit: Optional[float] = None
