@@ -80,8 +80,7 @@ async def dial_tcp(
             transport.close()
             raise errors.AuthError(
                 f"the server at {host}:{port} shows a different certificate than the one that was pinned",
-                hint="if its certificate was renewed on purpose, run `alight setup` again; if not, somebody is in
-                between",
+                hint="if it was renewed on purpose, run `alight setup` again; if not, somebody is in between",
             )
         peer.greet(hello)
     await peer.wait_greeted()
