@@ -213,7 +213,7 @@ def _is_dead_class(kind: type) -> bool:
     return bool(makers) and all(_is_unimplemented(maker) for maker in makers)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _only_raises(function: typing.Callable[..., object]) -> bool:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
@@ -223,8 +223,10 @@ def _only_raises(function: typing.Callable[..., object]) -> bool:
     if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
         body = body[1:]
     statements = [node for node in body if not isinstance(node, (ast.Import, ast.ImportFrom, ast.Delete))]
-    return bool(statements) and "nimplemented" in ast.unparse(statements[0]) and isinstance(
-        statements[0], (ast.Raise, ast.Return, ast.Expr)
+    return (
+        bool(statements)
+        and "nimplemented" in ast.unparse(statements[0])
+        and isinstance(statements[0], (ast.Raise, ast.Return, ast.Expr))
     )
 
 
