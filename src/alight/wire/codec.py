@@ -189,6 +189,8 @@ def _dataclass_converter(kind: Any) -> _Convert:
         nonlocal converters
         if converters is None:
             converters = {field.name: _converter(hints[field.name]) for field in dataclasses.fields(kind)}
+        if not isinstance(plain, dict):
+            raise TypeError(f"a {kind.__name__} is not a {type(plain).__name__}")
         known = converters
         return kind(**{name: known[name](item) for name, item in plain.items() if name in known})
 

@@ -27,9 +27,9 @@ TOKEN_SECRET = "as"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BODY = 22
 
-_ID = re.compile(r"^[a-z]{2}-[0-9A-Za-z]{22}$")
-_NAME = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
-_ENVIRONMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+_ID = re.compile(r"[a-z]{2}-[0-9A-Za-z]{22}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def new_id(prefix: str) -> str:
@@ -44,12 +44,12 @@ def new_id(prefix: str) -> str:
 
 def is_id(text: str, prefix: str | None = None) -> bool:
     """Whether text has the form of an id (of this kind, when a prefix is given)."""
-    return bool(_ID.match(text)) and (prefix is None or text.startswith(prefix + "-"))
+    return bool(_ID.fullmatch(text)) and (prefix is None or text.startswith(prefix + "-"))
 
 
 def check_name(name: str, what: str) -> str:
     """Return name when it follows the rules for names of objects, else raise InvalidError naming the rule."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name) or name in {".", ".."}:
         raise InvalidError(
             f"{name!r} cannot be the name of {_article(what)}",
             hint="names have 1 to 64 characters: letters, digits, '.', '_' and '-'",
@@ -61,7 +61,7 @@ def check_name(name: str, what: str) -> str:
 
 def check_environment(name: str) -> str:
     """Return name when it follows the rules for environments, else raise InvalidError."""
-    if not _ENVIRONMENT.match(name) or name.startswith("en-"):
+    if not _ENVIRONMENT.fullmatch(name) or name.startswith("en-"):
         raise InvalidError(
             f"{name!r} cannot be the name of an environment",
             hint="it starts with a letter or digit, then letters, digits, '_' and '-', and does not start with 'en-'",

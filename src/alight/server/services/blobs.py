@@ -18,7 +18,7 @@ from typing import Any, AsyncIterator, Iterable, Tuple
 from alight.wire import errors
 from alight.wire.codec import PIECE
 
-_DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Blobs:
@@ -36,7 +36,7 @@ class Blobs:
 
     def path(self, digest: str) -> Path:
         """Where a blob lies (or would lie). Raises InvalidError for what is no digest."""
-        if not _DIGEST.match(digest):
+        if not _DIGEST.fullmatch(digest):
             raise errors.InvalidError(f"{digest!r} is not the SHA-256 of a blob")
         return self._folder / digest[:2] / digest
 

@@ -22,7 +22,8 @@ class Vault:
     def seal(self, secret_id: str, values: Dict[str, str]) -> bytes:
         nonce = os.urandom(_NONCE)
         plain = json.dumps(values, sort_keys=True).encode()
-        return nonce + self._cipher(create=True).encrypt(nonce, plain, secret_id.encode())
+        sealed: bytes = self._cipher(create=True).encrypt(nonce, plain, secret_id.encode())
+        return nonce + sealed
 
     def open(self, secret_id: str, sealed: bytes) -> Dict[str, str]:
         """Raises DataLossError when the key is not the one that sealed it, or the row was changed."""
