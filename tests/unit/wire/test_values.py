@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 
-import numpy
+import numpy as np
 import pytest
 
 from alight.wire import errors, ids, payload, version
@@ -31,7 +31,7 @@ def test_what_the_c_pickler_refuses_travels_too():
 
 
 def test_arrays_are_views_while_sending_and_writable_on_arrival():
-    array = numpy.arange(100_000)
+    array = np.arange(100_000)
     parts = payload.dumps({"a": array})
     assert any(isinstance(part, memoryview) and part.nbytes == array.nbytes for part in parts)
     arrived = payload.loads(bytearray(b"".join(parts)))["a"]
