@@ -19,7 +19,7 @@ class Shape:
     """How large the model is."""
 
     characters: int
-    window: int = 16
+    window: int = 12
     embedding: int = 24
     hidden: int = 384
 

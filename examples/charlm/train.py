@@ -46,7 +46,7 @@ def prepare() -> dict:
 
 
 @app.function(timeout=600)
-def train(steps: int = 2500, batch: int = 256, rate: float = 0.003) -> float:
+def train(steps: int = 3000, batch: int = 256, rate: float = 0.003) -> float:
     """Train, save the weights, and return the loss on text that was never trained on, in nats per character."""
     import model
     import numpy as np
@@ -103,7 +103,7 @@ def sample(length: int = 400, temperature: float = 0.7, seed: int = 7) -> str:
 
 
 @app.local_entrypoint()
-def main(steps: int = 2500, temperature: float = 0.7, length: int = 400, loss_below: float = 0.0):
+def main(steps: int = 3000, temperature: float = 0.7, length: int = 400, loss_below: float = 0.0):
     """Prepare, train, sample. With --loss-below, fail when the model has not learnt that well."""
     sizes = prepare.remote()
     print(f"{sizes['train']:,} characters to learn from, {sizes['test']:,} to be tested on")

@@ -1,0 +1,29 @@
+"""What every test starts from: no settings of the one who runs them, and no state outside a temporary directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+KEPT = {"ALIGHT_TEST_CACHE", "ALIGHT_PYTHON"}  # settings of the test run itself
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory):
+    """Remove ALIGHT_* and MODAL_* from the environment, and put home and configuration where nobody keeps any."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("ALIGHT_", "MODAL_")) and name not in KEPT:
+                patch.delenv(name)
+        empty = tmp_path_factory.mktemp("nobody")
+        patch.setenv("ALIGHT_HOME", str(empty / "home"))
+        patch.setenv("ALIGHT_CONFIG_PATH", str(empty / "alight.toml"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,91 @@
+"""The documents name what exists: settings, commands, error codes, packages. Nothing else keeps such lists true."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.shape import tree
+
+DOCS = tree.REPOSITORY / "docs"
+SETTING = re.compile(r"\bALIGHT_[A-Z][A-Z0-9_]*[A-Z0-9]\b")
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def test_every_setting_is_documented():
+    scripts = [tree.REPOSITORY / "scripts" / name for name in ("lib.sh", "test", "demo")]
+    used = {name for file in [*tree.files(), *scripts] for name in SETTING.findall(file.read_text())}
+    absent = sorted(used - set(SETTING.findall(read("configuration.md"))))
+    assert not absent, f"docs/configuration.md does not mention {absent}"
+
+
+def test_no_documented_setting_is_imaginary():
+    places = [*tree.files(), *(tree.REPOSITORY / "scripts").iterdir(), tree.REPOSITORY / "tests" / "conftest.py"]
+    used = {name for file in places if file.is_file() for name in SETTING.findall(file.read_text())}
+    imaginary = sorted(set(SETTING.findall(read("configuration.md"))) - used)
+    assert not imaginary, f"docs/configuration.md describes what nothing reads: {imaginary}"
+
+
+def test_every_error_code_is_documented():
+    from alight.wire import errors
+
+    kinds, codes = [errors.Error], {}
+    while kinds:
+        kind = kinds.pop()
+        assert codes.setdefault(kind.code, kind) is kind, f"{kind} and {codes[kind.code]} share the code {kind.code!r}"
+        kinds.extend(sub for sub in kind.__subclasses__() if sub.__module__ == errors.__name__)
+    text = read("errors.md")
+    absent = sorted(code for code in codes if f"`{code}`" not in text)
+    assert not absent, f"docs/errors.md does not explain {absent}"
+    imaginary = sorted(set(re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)) - set(codes))
+    assert not imaginary, f"docs/errors.md explains what nothing raises: {imaginary}"
+
+
+def test_every_command_is_documented():
+    import click
+
+    from alight.cli.main import main
+
+    text, absent = read("cli.md"), []
+
+    def visit(command: click.Command, words: list[str], parent: click.Context | None) -> None:
+        if command.hidden:
+            return
+        context = click.Context(command, info_name=words[-1], parent=parent)
+        if len(words) > 1 and " ".join(words) not in text:
+            absent.append(" ".join(words))
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                if child is not None:
+                    visit(child, [*words, name], context)
+
+    visit(main, ["alight"], None)
+    assert not absent, f"docs/cli.md does not mention {absent}"
+
+
+@pytest.mark.parametrize("package", tree.packages())
+def test_the_map_names_every_file(package):
+    text = read("map.md")
+    assert f"{package}/" in text, f"docs/map.md does not name {package}/"
+    absent = [
+        str(file.relative_to(tree.PACKAGE))
+        for file in tree.files(package)
+        if file.name != "__init__.py" and file.name not in text
+    ]
+    assert not absent, f"docs/map.md does not name {absent}"
+
+
+def test_links_between_documents_lead_somewhere():
+    pages = [*tree.REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")]
+    dead = [
+        f"{page.relative_to(tree.REPOSITORY)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+        if "://" not in target and not target.startswith("mailto:") and not (page.parent / target).exists()
+    ]
+    assert not dead, dead
