@@ -1,0 +1,136 @@
+"""Control groups, version 1, 2 or both: where a container's are, what they say, how they end.
+
+The OCI runtime makes them; we name them, read them, kill what is in them and remove them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from functools import lru_cache
+
+from alight.node.engine.base import Stats
+
+_ROOT = "/sys/fs/cgroup"
+
+
+def is_unified() -> bool:
+    """Whether all controllers are in the version 2 tree."""
+    return os.path.exists(f"{_ROOT}/cgroup.controllers")
+
+
+@lru_cache(maxsize=1)
+def trees() -> tuple[str, ...]:
+    """Every mounted hierarchy."""
+    if is_unified():
+        return (_ROOT,)
+    found: list[str] = []
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        for line in mounts:
+            _, path, kind = line.split(" ")[:3]
+            if kind in {"cgroup", "cgroup2"} and path not in found:
+                found.append(path)
+    return tuple(found)
+
+
+def processes(group: str) -> set[int]:
+    """The processes in a group and below it, as this process numbers them."""
+    found: set[int] = set()
+    for path, _, _ in os.walk(_directory("pids", group)):
+        with contextlib.suppress(OSError), open(f"{path}/cgroup.procs", encoding="ascii") as file:
+            found.update(int(line) for line in file)
+    return found - {0}
+
+
+def signal_all(group: str, signum: int) -> int:
+    """Signal every process in the group; how many there were."""
+    found = processes(group)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                # The number may have gone to another process since it was read: ask again with the process held.
+                if pid in processes(group):
+                    signal.pidfd_send_signal(descriptor, signum)
+            finally:
+                os.close(descriptor)
+    return len(found)
+
+
+def kill_all(group: str, seconds: float = 10.0) -> bool:
+    """Kill until nobody is left. Blocks; False when somebody outlived ``seconds`` (stuck in the kernel)."""
+    until = time.monotonic() + seconds
+    while signal_all(group, signal.SIGKILL):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def remove(group: str) -> bool:
+    """Remove the group from every hierarchy. False when some part is still in use; gone is fine."""
+    gone = True
+    for tree in trees():
+        for path, _, _ in os.walk(f"{tree}{group}", topdown=False):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                gone = False
+    return gone
+
+
+def children(group: str) -> set[str]:
+    """Names of the groups below one, in any hierarchy."""
+    found: set[str] = set()
+    for tree in trees():
+        with contextlib.suppress(OSError):
+            found.update(one.name for one in os.scandir(f"{tree}{group}") if one.is_dir())
+    return found
+
+
+def stats(group: str) -> Stats:
+    """What the group uses. Zeros for what its machine cannot say."""
+    memory = _directory("memory", group)
+    if is_unified():
+        usage = _fields(f"{memory}/cpu.stat").get("usage_usec", 0) / 1e6
+        names = ("memory.current", "memory.peak")
+    else:
+        usage = _number(f"{_directory('cpuacct', group)}/cpuacct.usage") / 1e9
+        names = ("memory.usage_in_bytes", "memory.max_usage_in_bytes")
+    now, peak = (_number(f"{memory}/{name}") for name in names)
+    return Stats(usage, now, peak, _number(f"{_directory('pids', group)}/pids.current"))
+
+
+def oom_kills(group: str) -> int:
+    """How many processes of the group were killed for memory."""
+    name = "memory.events" if is_unified() else "memory.oom_control"
+    return _fields(f"{_directory('memory', group)}/{name}").get("oom_kill", 0)
+
+
+def caps_swap() -> bool:
+    """Whether this machine's groups can limit swap."""
+    return is_unified() or os.path.exists(f"{_directory('memory', '')}/memory.memsw.limit_in_bytes")
+
+
+def _directory(controller: str, group: str) -> str:
+    return f"{_ROOT}{group}" if is_unified() else f"{_ROOT}/{controller}{group}"
+
+
+def _number(path: str) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0
+
+
+def _fields(path: str) -> dict[str, int]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return {key: int(value) for key, value in (line.split() for line in file)}
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,51 @@
+"""The bottom layer of every container: empty targets for what is mounted into it.
+
+Without it the OCI runtime makes them in the container's writable layer, where an image build would keep them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_DIRECTORIES = ("dev", "proc", "sys", "root", "tmp")
+_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
+
+
+def layer(store: Path, targets: Iterable[tuple[str, bool]]) -> str:
+    """The directory of a layer with these targets (path inside, whether it is a directory); made when it is new."""
+    directories = {*_DIRECTORIES, *(path.strip("/") for path, is_directory in targets if is_directory)} - {""}
+    files = {*_FILES, *(path.strip("/") for path, is_directory in targets if not is_directory)} - {""}
+    digest = hashlib.sha256(json.dumps([sorted(directories), sorted(files)]).encode()).hexdigest()[:24]
+    final = store / digest
+    if not final.exists():
+        store.mkdir(parents=True, exist_ok=True)
+        _make(final, directories, files)
+    return str(final)
+
+
+def _make(final: Path, directories: set[str], files: set[str]) -> None:
+    scratch = tempfile.mkdtemp(dir=final.parent)
+    try:
+        os.chmod(scratch, 0o755)
+        for one in directories:
+            os.makedirs(f"{scratch}/{one}", mode=0o755, exist_ok=True)
+        for one in files:
+            os.makedirs(os.path.dirname(f"{scratch}/{one}"), mode=0o755, exist_ok=True)
+            with open(f"{scratch}/{one}", "xb"):
+                pass
+        if os.path.isdir(f"{scratch}/tmp"):
+            os.chmod(f"{scratch}/tmp", 0o1777)
+        os.rename(scratch, final)
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not final.exists():
+            raise

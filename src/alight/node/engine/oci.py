@@ -1,0 +1,370 @@
+"""Containers by an OCI runtime (runc, crun): the filling of the engine that isolates.
+
+The agent's half. It writes bundles, sets up the firewall, asks the spawner, and cleans up after a spawner that was
+killed. What must survive the agent is the spawner's; what must survive the spawner is on disk and in control groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import alight
+from alight.node import cgroups, firewall
+from alight.node.engine import mountpoints, oci_config
+from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
+from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect, short_path
+from alight.node.network import DNS_ADDRESS, Names
+
+log = logging.getLogger("alight.node.engine")
+
+_HELLO_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 20.0
+_SPAWNER_DIED = "its parent process on the node was killed"
+
+
+class OciEngine:
+    """See ``base.Engine``."""
+
+    name = "oci"
+    isolates = True
+
+    def __init__(self, home: Path, instance: str, *, runtime: str = "runc") -> None:
+        self._home = Path(home).resolve()
+        self._instance = instance
+        self._names = Names.of(instance)
+        self._runtime = runtime
+        self._containers = self._home / "node" / "containers"
+        self._socket_path = self._home / "run" / "spawner.sock"
+        self._client: SpawnerClient | None = None
+        self._machine = _machine()
+        self._states: dict[str, ContainerState] = {}
+        self._waiters: dict[str, list[asyncio.Future[ContainerState]]] = {}
+        self._recovery: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+
+    def directory(self, container_id: str) -> Path:
+        return self._containers / container_id
+
+    def prepare(self, container_id: str) -> Path:
+        """Make a container's directory before ``start``, for what the plan binds from it."""
+        directory = self.directory(container_id)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory
+
+    async def open(self) -> None:
+        async with self._opening:
+            if self._client is not None and self._client.is_open:
+                return
+            for path in (self._home / "run", self._home / "log", self._containers):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                connection = connect(self._socket_path)
+            except SpawnerGone:
+                await asyncio.to_thread(self._reclaim)
+                connection = self._spawn()
+            self._client = SpawnerClient(connection, self._on_event, self._on_lost)
+            try:
+                hello = await asyncio.wait_for(self._client.ask("hello"), _HELLO_SECONDS)
+            except (SpawnerGone, TimeoutError) as error:
+                self._client.close()
+                raise EngineError(
+                    f"The spawner of this node does not answer: {_last_line(self._home / 'log' / 'spawner.log')}",
+                    hint=f"Read {self._home}/log/spawner.log",
+                ) from error
+            await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
+            self._adopt(await self._client.ask("list"))
+
+    async def start(self, plan: ContainerPlan) -> ContainerState:
+        directory = self.prepare(plan.id)
+        try:
+            request = self._bundle(plan, directory)
+        except OSError as error:
+            raise EngineError(f"The container {plan.id} could not be prepared: {error}") from error
+        try:
+            state = ContainerState.from_plain(await self._spawner().ask("start", **request))
+        except EngineError as error:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            raise _explained(error, plan) from error
+        # Its end may have been told before this task came to run.
+        return self._states.setdefault(plan.id, state)
+
+    async def signal(self, container_id: str, signum: int, *, everyone: bool = False) -> None:
+        if self._state(container_id).status == "running":
+            await self._spawner().ask("signal", id=container_id, signal=int(signum), everyone=everyone)
+
+    async def kill(self, container_id: str) -> None:
+        await self.signal(container_id, signal.SIGKILL)
+        await self.wait(container_id)
+
+    async def wait(self, container_id: str) -> ContainerState:
+        state = self._state(container_id)
+        if state.status == "exited":
+            return state
+        future: asyncio.Future[ContainerState] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(container_id, [])
+        waiters.append(future)
+        try:
+            return await future
+        finally:
+            waiters.remove(future)
+
+    async def drain(self, container_id: str) -> int:
+        if self._state(container_id).status == "running":
+            try:
+                return int(await self._spawner().ask("drain", id=container_id))
+            except SpawnerGone:
+                await self.wait(container_id)
+        path = self.directory(container_id) / "output.log"
+        return path.stat().st_size if path.exists() else 0
+
+    async def remove(self, container_id: str) -> None:
+        if container_id in self._states:
+            await self.kill(container_id)
+            await self._spawner().ask("forget", id=container_id)
+            del self._states[container_id]
+        self._waiters.pop(container_id, None)
+        await asyncio.to_thread(shutil.rmtree, self.directory(container_id), ignore_errors=True)
+
+    async def list(self) -> list[ContainerState]:
+        return [*self._states.values()]
+
+    async def stats(self, container_id: str) -> Stats:
+        if self._state(container_id).status == "running":
+            return cgroups.stats(self._group(container_id))
+        try:
+            return Stats(**await self._spawner().ask("stats", id=container_id))
+        except EngineError:
+            # It ended under a spawner that is gone: its last reading went with it.
+            return Stats()
+
+    async def inside(self, container_id: str) -> set[int]:
+        self._state(container_id)
+        return cgroups.processes(self._group(container_id))
+
+    async def dns_sockets(self, container_id: str) -> tuple[socket.socket, socket.socket] | None:
+        self._state(container_id)
+        found = await self._spawner().ask_descriptors("dns", id=container_id)
+        if not found:
+            return None
+        udp, tcp = (socket.socket(fileno=one) for one in found)
+        return udp, tcp
+
+    async def netns_socket(self, container_id: str, family: int, kind: int) -> socket.socket:
+        self._state(container_id)
+        found = await self._spawner().ask_descriptors("socket", id=container_id, family=int(family), kind=int(kind))
+        return socket.socket(fileno=found[0])
+
+    async def close(self) -> None:
+        if self._recovery is not None:
+            self._recovery.cancel()
+            self._recovery = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def shutdown(self) -> None:
+        try:
+            client = self._client
+            if client is None or not client.is_open:
+                client = SpawnerClient(connect(self._socket_path), lambda _: None, lambda: None)
+            try:
+                await asyncio.wait_for(client.ask("shutdown"), _SHUTDOWN_SECONDS)
+            finally:
+                client.close()
+        except (SpawnerGone, TimeoutError):
+            log.info("the spawner was gone before it was told to end")
+        await self.close()
+        await asyncio.to_thread(self._reclaim)
+        await asyncio.to_thread(firewall.remove, self._names)
+        self._socket_path.unlink(missing_ok=True)
+
+    # Starting
+
+    def _bundle(self, plan: ContainerPlan, directory: Path) -> dict[str, Any]:
+        etc = directory / "etc"
+        etc.mkdir(exist_ok=True)
+        nameserver = f"nameserver {DNS_ADDRESS[0]}\n" if plan.network == "full" else ""
+        (etc / "resolv.conf").write_text(nameserver, encoding="ascii")
+        (etc / "hostname").write_text(f"{plan.hostname}\n", encoding="utf-8")
+        (etc / "hosts").write_text(
+            f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {plan.hostname}\n",
+            encoding="utf-8",
+        )
+        upper = Path(plan.upper) if plan.upper is not None else directory / "upper"
+        upper.mkdir(mode=0o755, exist_ok=True)
+        devices = tuple(_device_numbers(path) for path in plan.devices)
+        place = oci_config.Place(str(directory), self._group(plan.id), devices)
+        config = json.dumps(oci_config.config(plan, place, self._machine))
+        descriptor = os.open(directory / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(config)
+        targets = [(one.target, os.path.isdir(one.source)) for one in plan.binds]
+        targets += [(path, False) for path in plan.devices]
+        bottom = mountpoints.layer(self._home / "node" / "mountpoints", targets)
+        return {
+            "id": plan.id,
+            "directory": str(directory),
+            "layers": [*plan.layers, bottom],
+            "upper": str(upper),
+            "group": self._group(plan.id),
+            "full_network": plan.network == "full",
+        }
+
+    def _group(self, container_id: str) -> str:
+        return f"{self._names.group}/{container_id}"
+
+    def _spawner(self) -> SpawnerClient:
+        if self._client is None:
+            raise EngineError("The engine is not open")
+        return self._client
+
+    def _state(self, container_id: str) -> ContainerState:
+        state = self._states.get(container_id)
+        if state is None:
+            raise EngineError(f"There is no container {container_id}")
+        return state
+
+    # The spawner's life
+
+    def _spawn(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._socket_path.unlink(missing_ok=True)
+        listener.bind(short_path(self._socket_path))
+        listener.listen(16)
+        command = [sys.executable, "-m", "alight.node.spawner", str(self._home), self._instance, self._runtime]
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
+        environment["PYTHONPATH"] = str(Path(alight.__file__).parents[1])
+        with open(self._home / "log" / "spawner.log", "ab") as log_file, listener:
+            # A shell would do the dance of descriptors, too; this keeps it to one process.
+            subprocess.Popen(
+                [sys.executable, "-c", _AS_THREE, str(listener.fileno()), *command],
+                cwd="/",
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+        return connect(self._socket_path)
+
+    def _adopt(self, plain: list[dict[str, Any]]) -> None:
+        running = {str(one["id"]): ContainerState.from_plain(one) for one in plain}
+        for path in self._containers.iterdir():
+            if path.name not in running:
+                state = self._from_disk(path)
+                if state is not None:
+                    running[path.name] = state
+        self._states = running
+        for state in running.values():
+            if state.status == "exited":
+                self._ended(state)
+
+    def _from_disk(self, path: Path) -> ContainerState | None:
+        try:
+            return ContainerState.from_plain(json.loads((path / "state.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _reclaim(self) -> None:
+        """End what a spawner left that is no more. Its mounts and networks ended with it and its containers."""
+        for name in cgroups.children(self._names.group):
+            if not cgroups.kill_all(f"{self._names.group}/{name}"):
+                raise EngineError(
+                    f"Processes of the container {name} cannot be killed",
+                    hint="They wait for a device or file system that does not answer: see `dmesg`",
+                )
+        cgroups.remove(self._names.group)
+        shutil.rmtree(self._home / "run" / "runtime", ignore_errors=True)
+        if not self._containers.exists():
+            return
+        for path in self._containers.iterdir():
+            state = self._from_disk(path)
+            if state is None:
+                # The spawner died before it started, so nobody was told of it.
+                shutil.rmtree(path, ignore_errors=True)
+            elif state.status == "running":
+                ended = replace(
+                    state, status="exited", signal=signal.SIGKILL, ended_at=time.time(), error=_SPAWNER_DIED
+                )
+                (path / "state.json").write_text(json.dumps(ended.to_plain()), encoding="utf-8")
+
+    def _on_event(self, message: dict[str, Any]) -> None:
+        if message.get("event") == "exited":
+            self._ended(ContainerState.from_plain(message["state"]))
+
+    def _ended(self, state: ContainerState) -> None:
+        self._states[state.id] = state
+        for future in self._waiters.get(state.id, []):
+            if not future.done():
+                future.set_result(state)
+
+    def _on_lost(self) -> None:
+        log.error("the spawner ended; its containers are ended, too, and a new one is started")
+        self._recovery = asyncio.get_running_loop().create_task(self._recover())
+
+    async def _recover(self) -> None:
+        while True:
+            try:
+                await self.open()
+            except (EngineError, OSError) as error:
+                log.error("no spawner yet: %s", error)
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+
+# Python cannot hand a descriptor on under another number without a preexec function, which threads forbid.
+_AS_THREE = "import os,sys;f=int(sys.argv[1]);f==3 or os.dup2(f,3);os.set_inheritable(3,True);os.execv(sys.argv[2],sys.argv[2:])"
+
+
+def _machine() -> oci_config.Machine:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    _, nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, memlock = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return oci_config.Machine(
+        memory_bytes=memory,
+        reserve_bytes=min(max(memory // 20, 512 << 20), 4 << 30),
+        nofile=nofile if nofile != resource.RLIM_INFINITY else 1 << 20,
+        memlock=memlock if memlock != resource.RLIM_INFINITY else (1 << 64) - 1,
+        caps_swap=cgroups.caps_swap(),
+        mounts_cgroup=cgroups.is_unified(),
+    )
+
+
+def _device_numbers(path: str) -> tuple[str, int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise EngineError(f"The device {path} is not there: {error.strerror}") from error
+    if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+        raise EngineError(f"{path} is not a device")
+    kind = "c" if stat.S_ISCHR(found.st_mode) else "b"
+    return kind, os.major(found.st_rdev), os.minor(found.st_rdev)
+
+
+def _explained(error: EngineError, plan: ContainerPlan) -> EngineError:
+    if error.hint is None and "executable file not found" in error.message:
+        return EngineError(error.message, hint=f"The image has no {plan.argv[0]!r} on its PATH")
+    return error
+
+
+def _last_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+    except OSError:
+        return "it wrote no log"

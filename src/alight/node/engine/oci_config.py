@@ -1,0 +1,167 @@
+"""From a plan to what an OCI runtime reads. Pure: no files, no clock; the machine's facts come as an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alight.node.engine import seccomp
+
+if TYPE_CHECKING:
+    from alight.node.engine.base import ContainerPlan, Limits
+
+CAPABILITIES = tuple(
+    # What Docker gives, but MKNOD: making devices is no business of a function.
+    f"CAP_{name}"
+    for name in (
+        "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID"
+        " SYS_CHROOT"
+    ).split()
+)
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+_READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_PERIOD = 100_000
+_NOFILE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the configuration depends on beyond the plan."""
+
+    memory_bytes: int
+    reserve_bytes: int
+    nofile: int
+    """The hard limit of open files that the spawner may hand on."""
+    memlock: int
+    caps_swap: bool
+    mounts_cgroup: bool
+    """Whether the container sees its own control group (one mount; version 1 would take ten)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a container is put."""
+
+    directory: str
+    """Holds ``root``, ``netns`` and ``etc/``."""
+    group: str
+    devices: tuple[tuple[str, int, int], ...] = ()
+    """Kind (``c`` or ``b``), major and minor number of each device of the plan."""
+
+
+def config(plan: ContainerPlan, place: Place, machine: Machine) -> dict[str, Any]:
+    """The bundle's ``config.json``."""
+    linux: dict[str, Any] = {
+        "cgroupsPath": place.group,
+        "namespaces": [
+            *({"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")),
+            {"type": "network", "path": f"{place.directory}/netns"},
+        ],
+        "resources": _resources(plan, place, machine),
+        "devices": [],
+        "maskedPaths": list(_MASKED),
+        "readonlyPaths": list(_READONLY),
+    }
+    profile = seccomp.profile()
+    if profile is not None:
+        linux["seccomp"] = profile
+    return {
+        "ociVersion": "1.0.2",
+        "process": _process(plan, machine),
+        "root": {"path": "root", "readonly": plan.readonly},
+        "hostname": plan.hostname,
+        "mounts": _mounts(plan, place.directory, machine),
+        "linux": linux,
+    }
+
+
+def memory_cap(limits: Limits, machine: Machine) -> int:
+    """Bytes at which the container is killed: its own limit, or the machine less a reserve."""
+    most = max(machine.memory_bytes - machine.reserve_bytes, machine.memory_bytes // 2)
+    return min(limits.memory_bytes or most, most)
+
+
+def _process(plan: ContainerPlan, machine: Machine) -> dict[str, Any]:
+    return {
+        "terminal": False,
+        "user": {"uid": 0, "gid": 0},
+        "args": list(plan.argv),
+        "env": [f"{key}={value}" for key, value in plan.env.items()],
+        "cwd": plan.cwd,
+        "noNewPrivileges": True,
+        "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
+        "rlimits": [
+            # Soft is hard: raised as far as it goes without CAP_SYS_RESOURCE.
+            {"type": "RLIMIT_NOFILE", "hard": min(machine.nofile, _NOFILE), "soft": min(machine.nofile, _NOFILE)},
+            {"type": "RLIMIT_MEMLOCK", "hard": machine.memlock, "soft": machine.memlock},
+        ],
+        # When the machine runs out of memory a container goes before the node does.
+        "oomScoreAdj": 300,
+    }
+
+
+def _mounts(plan: ContainerPlan, directory: str, machine: Machine) -> list[dict[str, Any]]:
+    quiet = ["nosuid", "noexec", "nodev"]
+    shm = plan.limits.shm_bytes or memory_cap(plan.limits, machine) // 2
+    mounts = [
+        _mount("/proc", "proc", quiet),
+        _mount("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount("/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        _mount("/dev/shm", "tmpfs", ["nosuid", "nodev", "mode=1777", f"size={shm}"]),
+        _mount("/dev/mqueue", "mqueue", quiet),
+        _mount("/sys", "sysfs", [*quiet, "ro"]),
+    ]
+    if machine.mounts_cgroup:
+        mounts.append(_mount("/sys/fs/cgroup", "cgroup", [*quiet, "relatime", "ro"]))
+    mounts += [
+        _bind(f"{directory}/etc/{name}", f"/etc/{name}", readonly=False) for name in ("hostname", "hosts", "resolv.conf")
+    ]
+    mounts += [_bind(one.source, one.target, readonly=one.readonly) for one in plan.binds]
+    mounts += [_device(path) for path in plan.devices]
+    return mounts
+
+
+def _mount(target: str, kind: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": target, "type": kind, "source": kind, "options": options}
+
+
+def _bind(source: str, target: str, *, readonly: bool) -> dict[str, Any]:
+    options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if readonly else "rw"]
+    return {"destination": target, "type": "bind", "source": source, "options": options}
+
+
+def _device(path: str) -> dict[str, Any]:
+    # Bound and not made: making one takes its numbers, and the host's node has the right ones.
+    return {"destination": path, "type": "bind", "source": path, "options": ["bind", "rprivate", "nosuid", "noexec"]}
+
+
+def _resources(plan: ContainerPlan, place: Place, machine: Machine) -> dict[str, Any]:
+    limits = plan.limits
+    cpu: dict[str, int] = {"shares": max(2, int(limits.cpu_shares * 1024))}
+    if limits.cpu_quota is not None:
+        cpu |= {"period": _PERIOD, "quota": max(1000, int(limits.cpu_quota * _PERIOD))}
+    cap = memory_cap(limits, machine)
+    memory = {"limit": cap} | ({"swap": cap} if machine.caps_swap else {})
+    allowed = [
+        {"allow": True, "access": "rw", "type": kind, "major": major, "minor": minor}
+        for kind, major, minor in place.devices
+    ]
+    return {
+        "cpu": cpu,
+        "memory": memory,
+        "pids": {"limit": limits.pids},
+        "devices": [{"allow": False, "access": "rwm"}, *allowed],
+    }

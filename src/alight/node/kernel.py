@@ -1,0 +1,119 @@
+"""The system calls that Python has no name for. Each raises OSError; none of them decides anything."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_REC = 0x4000
+MS_SLAVE = 0x80000
+MNT_DETACH = 0x2
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+# One number on every architecture: they are newer than the common table.
+_MOVE_MOUNT = 429
+_FSOPEN = 430
+_FSCONFIG = 431
+_FSMOUNT = 432
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+_CLOEXEC = 1
+_EMPTY_PATH = 4
+_AT_FDCWD = -100
+_JOIN_SESSION_KEYRING = 1
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def unshare(flags: int) -> None:
+    """Leave some namespaces for new ones. Concerns the calling thread."""
+    _checked(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Enter the namespace behind a descriptor. Concerns the calling thread."""
+    _checked(_libc.setns(fd, kind), "setns")
+
+
+def prctl(option: int, value: int) -> None:
+    """Set an attribute of this process."""
+    _checked(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """The classic mount(2)."""
+    result = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        kind.encode() if kind else None,
+        ctypes.c_ulong(flags),
+        os.fsencode(data) if data else None,
+    )
+    _checked(result, f"mount {target}")
+
+
+def unmount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _checked(_libc.umount2(os.fsencode(target), flags), f"unmount {target}")
+
+
+def mount_new(kind: str, options: list[tuple[str, str | None]], target: str, flags: int = 0) -> None:
+    """Mount with the interface that takes any number of options. The error says what the file system said."""
+    context = _checked(_call(_FSOPEN, kind.encode(), _CLOEXEC), "fsopen")
+    try:
+        try:
+            for key, value in options:
+                if value is None:
+                    result = _call(_FSCONFIG, context, _FSCONFIG_SET_FLAG, key.encode(), None, 0)
+                else:
+                    result = _call(_FSCONFIG, context, _FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
+                _checked(result, f"{kind} option {key}")
+            _checked(_call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), f"mount {kind}")
+            tree = _checked(_call(_FSMOUNT, context, _CLOEXEC, flags), "fsmount")
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}{_messages(context)}") from error
+        try:
+            _checked(_call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _EMPTY_PATH), f"mount at {target}")
+        finally:
+            os.close(tree)
+    finally:
+        os.close(context)
+
+
+def new_session_keyring() -> None:
+    """Leave the keyring of whoever started us behind. Without effect where the kernel has no keyrings."""
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None:
+        _call(number, _JOIN_SESSION_KEYRING, None, 0, 0, 0)
+
+
+def _call(number: int, *arguments: int | bytes | None) -> int:
+    plain = [ctypes.c_long(one) if isinstance(one, int) else ctypes.c_char_p(one) for one in arguments]
+    return int(_libc.syscall(ctypes.c_long(number), *plain))
+
+
+def _messages(context: int) -> str:
+    said: list[str] = []
+    try:
+        while len(said) < 4:
+            said.append(os.read(context, 1024).decode(errors="replace").strip())
+    except OSError:
+        pass
+    return "".join(f"; {one.partition(' ')[2]}" for one in said)
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result

@@ -1,0 +1,63 @@
+"""Root filesystems of containers. Runs in the spawner's private mount namespace, so that nothing outlives it there."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from alight.node import kernel
+
+_OLD_KERNEL = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def private_namespace() -> None:
+    """Give this process mounts of its own. What the host mounts later is still seen; what we mount is not."""
+    kernel.unshare(kernel.CLONE_NEWNS)
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+
+
+def overlay(target: str, layers: list[str], upper: str, work: str) -> None:
+    """Stack ``layers`` (topmost first) under ``upper`` at ``target``.
+
+    Always volatile: an unmount must not wait until the disk holds what a container wrote. Who keeps the upper
+    directory syncs it.
+    """
+    options: list[tuple[str, str | None]] = [("source", "alight")]
+    options += [("lowerdir+", layer) for layer in layers]
+    options += [("upperdir", upper), ("workdir", work), ("volatile", None)]
+    try:
+        kernel.mount_new("overlay", options, target)
+    except OSError as error:
+        if error.errno not in _OLD_KERNEL:
+            raise
+        _overlay_by_links(target, layers, upper, work)
+
+
+def detach(target: str) -> None:
+    """Unmount now; what still uses it keeps it until it lets go. Nothing happens where nothing is mounted."""
+    try:
+        kernel.unmount(target, kernel.MNT_DETACH)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOENT}:
+            raise
+
+
+def _overlay_by_links(target: str, layers: list[str], upper: str, work: str) -> None:
+    # mount(2) takes one page of options: short relative links make room for some hundred layers, and a path may then
+    # hold colons and commas.
+    links = f"{target}.layers"
+    os.makedirs(links, exist_ok=True)
+    names = [str(index) for index in range(len(layers))]
+    for name, path in zip([*names, "u", "w"], [*layers, upper, work], strict=True):
+        os.symlink(path, f"{links}/{name}")
+    before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(links)
+        lower = ":".join(names)
+        kernel.mount("alight", target, "overlay", 0, f"lowerdir={lower},upperdir=u,workdir=w")
+    finally:
+        os.fchdir(before)
+        os.close(before)
+        for name in [*names, "u", "w"]:
+            os.unlink(f"{links}/{name}")
+        os.rmdir(links)

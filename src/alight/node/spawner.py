@@ -1,0 +1,344 @@
+"""The parent of every container of one instance: starts, reaps, keeps exit codes and output on disk.
+
+It outlives the agent, so it must stay small: standard library, one thread, one loop, no user bytes but what passes
+from a pipe to a file. It never decides anything; the engine (``engine/oci.py``) tells it what to do over one socket.
+
+Messages are JSON, one per packet: ``{"n": 1, "op": "start", ...}`` is answered by ``{"n": 1, "ok": ...}`` or
+``{"n": 1, "error": ...}``, later for a start. ``{"event": "exited", "state": ...}`` comes unasked to every client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alight.node import kernel, mounts
+from alight.node.engine.base import EngineError
+from alight.node.network import Names, Network
+from alight.node.spawner_container import Container, Request, Runtime
+from alight.wire import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger("alight.spawner")
+
+PACKET = 128 * 1024
+STATES_PER_PACKET = 200
+_QUEUE_LIMIT = 20_000
+_TICK_SECONDS = 5.0
+
+
+def main() -> None:
+    """``python -m alight.node.spawner HOME INSTANCE RUNTIME``, with the listening socket as descriptor 3."""
+    home, instance, binary = sys.argv[1:4]
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z"
+    )
+    listener = socket.socket(fileno=3)
+    os.set_inheritable(3, False)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    kernel.new_session_keyring()
+    mounts.private_namespace()
+    runtime = Runtime(binary, str(Path(home) / "run" / "runtime"))
+    spawner = Spawner(listener, runtime, Names.of(instance))
+    log.info("spawner %d is ready for instance %s, subnet %s", os.getpid(), instance, spawner.network.subnet)
+    spawner.run()
+
+
+class Client:
+    """One connection of an engine."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.queue: deque[tuple[bytes, list[int]]] = deque()
+
+    def send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> bool:
+        """Send or queue. False when this client is gone, or so slow that it must come again."""
+        packet = json.dumps(message, separators=(",", ":")).encode()
+        self.queue.append((packet, [os.dup(one) for one in descriptors or []]))
+        return self.flush()
+
+    def flush(self) -> bool:
+        while self.queue:
+            packet, descriptors = self.queue[0]
+            try:
+                if descriptors:
+                    socket.send_fds(self.connection, [packet], descriptors)
+                else:
+                    self.connection.send(packet)
+            except BlockingIOError:
+                return len(self.queue) < _QUEUE_LIMIT
+            except OSError as error:
+                log.info("an engine is gone: %s", error)
+                return False
+            for one in descriptors:
+                os.close(one)
+            self.queue.popleft()
+        return True
+
+    def close(self) -> None:
+        for _, descriptors in self.queue:
+            for one in descriptors:
+                os.close(one)
+        self.connection.close()
+
+
+class Spawner:
+    """The loop and the commands."""
+
+    def __init__(self, listener: socket.socket, runtime: Runtime, names: Names) -> None:
+        self._listener = listener
+        self._runtime = runtime
+        self._names = names
+        self.network = Network(names.prefix)
+        self._containers: dict[str, Container] = {}
+        self._starting: dict[int, tuple[Container, Client, int]] = {}
+        self._running: dict[int, Container] = {}
+        self._orphans: dict[int, int] = {}
+        self._clients: dict[int, Client] = {}
+        self._pipes: dict[int, Container] = {}
+        self._poll = select.epoll()
+        self._ending: tuple[Client, int] | None = None
+        self._stopping = False
+        self._commands: dict[str, Callable[[Client, int, dict[str, Any]], bool]] = {
+            "hello": self._do_hello,
+            "start": self._do_start,
+            "list": self._do_list,
+            "signal": self._do_signal,
+            "drain": self._do_drain,
+            "stats": self._do_stats,
+            "forget": self._do_forget,
+            "dns": self._do_dns,
+            "socket": self._do_socket,
+            "shutdown": self._do_shutdown,
+        }
+        self._wakeup, wakeup_writer = socket.socketpair()
+        for one in (self._listener, self._wakeup, wakeup_writer):
+            one.setblocking(False)
+        self._wakeup_writer = wakeup_writer
+
+    def run(self) -> None:
+        """Serve until told to shut down and every container is gone."""
+        signal.set_wakeup_fd(self._wakeup_writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._poll.register(self._listener, select.EPOLLIN)
+        self._poll.register(self._wakeup, select.EPOLLIN)
+        while not (self._stopping and not self._running and not self._starting):
+            for descriptor, events in self._poll.poll(_TICK_SECONDS):
+                self._serve(descriptor, events)
+            self._reap()
+            for container in self._containers.values():
+                container.save_if_needed()
+        log.info("spawner ends")
+        if self._ending is not None:
+            client, number = self._ending
+            client.connection.setblocking(True)
+            client.send({"n": number, "ok": None})
+
+    def _serve(self, descriptor: int, events: int) -> None:
+        if descriptor in self._pipes:
+            container = self._pipes[descriptor]
+            if descriptor in container.pipes and not container.pump_some(descriptor):
+                del self._pipes[descriptor]
+        elif descriptor == self._listener.fileno():
+            self._accept()
+        elif descriptor == self._wakeup.fileno():
+            with contextlib.suppress(BlockingIOError):
+                self._wakeup.recv(4096)
+        elif descriptor in self._clients:
+            client = self._clients[descriptor]
+            alive = client.flush() if events & select.EPOLLOUT else True
+            if events & ~select.EPOLLOUT:
+                alive = alive and self._receive(client)
+            self._watch(client, alive=alive)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            self._clients[connection.fileno()] = Client(connection)
+            self._poll.register(connection, select.EPOLLIN)
+
+    def _receive(self, client: Client) -> bool:
+        try:
+            packet = client.connection.recv(PACKET)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not packet:
+            return False
+        number = -1
+        try:
+            message = json.loads(packet)
+            number = int(message.pop("n"))
+            return self._commands[message.pop("op")](client, number, message)
+        except EngineError as error:
+            failure = error
+        except OSError as error:
+            failure = EngineError(f"The spawner could not do it: {error.strerror}")
+        except (KeyError, TypeError, ValueError) as error:
+            # Nothing that a client says may end the parent of all containers.
+            log.exception("a message makes no sense")
+            failure = EngineError(f"The spawner does not understand this engine: {error!r}")
+        return client.send({"n": number, "error": errors.to_wire(failure)})
+
+    def _watch(self, client: Client, *, alive: bool) -> None:
+        if alive:
+            self._poll.modify(client.connection, select.EPOLLIN | (select.EPOLLOUT if client.queue else 0))
+        elif self._clients.pop(client.connection.fileno(), None) is not None:
+            client.close()
+
+    def _answer(self, client: Client, message: dict[str, Any]) -> None:
+        # For answers that come from elsewhere than the client's own turn.
+        if client.connection.fileno() in self._clients:
+            self._watch(client, alive=client.send(message))
+
+    # Commands. Each answers, or remembers whom to answer; False when the client is gone.
+
+    def _do_hello(self, client: Client, number: int, _: dict[str, Any]) -> bool:
+        answer = {"pid": os.getpid(), "subnet": str(self.network.subnet), "runtime": self._runtime.binary}
+        return client.send({"n": number, "ok": answer})
+
+    def _do_start(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        container = Container(Request(**message), self._runtime, self.network)
+        if self._stopping or container.request.id in self._containers:
+            raise EngineError(f"The container {container.request.id} exists already, or the spawner is ending")
+        try:
+            container.launch()
+        except OSError:
+            container.release()
+            raise
+        assert container.launcher is not None
+        self._containers[container.request.id] = container
+        self._starting[container.launcher] = (container, client, number)
+        for pipe in container.pipes:
+            self._pipes[pipe] = container
+        return True
+
+    def _do_list(self, client: Client, number: int, _: dict[str, Any]) -> bool:
+        states = [one.state.to_plain() for one in self._containers.values() if one.launcher is None]
+        alive = True
+        while len(states) > STATES_PER_PACKET:
+            alive = client.send({"n": number, "part": states[:STATES_PER_PACKET]})
+            states = states[STATES_PER_PACKET:]
+        return alive and client.send({"n": number, "ok": states})
+
+    def _do_signal(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        container = self._find(message)
+        container.signal(int(message["signal"]), everyone=bool(message["everyone"]))
+        return client.send({"n": number, "ok": None})
+
+    def _do_drain(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        container = self._find(message)
+        return client.send({"n": number, "ok": container.pump()})
+
+    def _do_stats(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        return client.send({"n": number, "ok": asdict(self._find(message).stats())})
+
+    def _do_forget(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        container = self._containers.get(str(message["id"]))
+        if container is not None:
+            if container.state.status == "running":
+                raise EngineError(f"The container {container.request.id} still runs")
+            container.release()
+            del self._containers[container.request.id]
+        return client.send({"n": number, "ok": None})
+
+    def _do_dns(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        space = self._find(message).space
+        if space is None or space.dns is None:
+            return client.send({"n": number, "ok": 0})
+        return client.send({"n": number, "ok": 2}, [one.fileno() for one in space.dns])
+
+    def _do_socket(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        container = self._find(message)
+        if container.space is None:
+            raise EngineError(f"The container {container.request.id} has ended, and its network with it")
+        with self.network.socket_in(container.space, int(message["family"]), int(message["kind"])) as one:
+            return client.send({"n": number, "ok": 1}, [one.fileno()])
+
+    def _do_shutdown(self, client: Client, number: int, _: dict[str, Any]) -> bool:
+        self._ending = (client, number)
+        self._stop()
+        return True
+
+    def _find(self, message: dict[str, Any]) -> Container:
+        container = self._containers.get(str(message["id"]))
+        if container is None:
+            raise EngineError(f"There is no container {message['id']}")
+        return container
+
+    # What happens by itself.
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = 0, 0
+            if pid == 0:
+                break
+            if pid in self._starting:
+                self._launched(*self._starting.pop(pid), status)
+            elif pid in self._running:
+                self._ended(self._running.pop(pid), status)
+            else:
+                # Perhaps the first process of a container whose runtime has not ended yet.
+                self._orphans[pid] = status
+        if not self._starting:
+            self._orphans.clear()
+
+    def _launched(self, container: Container, client: Client, number: int, status: int) -> None:
+        try:
+            container.launched(status)
+        except (OSError, ValueError, EngineError) as error:
+            self._drop_pipes(container)
+            container.release()
+            del self._containers[container.request.id]
+            failure = error if isinstance(error, EngineError) else EngineError(f"The start went wrong: {error}")
+            self._answer(client, {"n": number, "error": errors.to_wire(failure)})
+            return
+        assert container.pid is not None
+        for pipe in container.pipes:
+            self._poll.register(pipe, select.EPOLLIN)
+        self._answer(client, {"n": number, "ok": container.state.to_plain()})
+        if self._stopping:
+            container.signal(signal.SIGKILL, everyone=False)
+        if container.pid in self._orphans:
+            self._ended(container, self._orphans.pop(container.pid))
+        else:
+            self._running[container.pid] = container
+
+    def _ended(self, container: Container, status: int) -> None:
+        self._drop_pipes(container)
+        container.ended(status)
+        for client in list(self._clients.values()):
+            self._answer(client, {"event": "exited", "state": container.state.to_plain()})
+
+    def _drop_pipes(self, container: Container) -> None:
+        for pipe in container.pipes:
+            self._pipes.pop(pipe, None)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for container in self._running.values():
+            container.signal(signal.SIGKILL, everyone=False)
+
+
+if __name__ == "__main__":
+    main()
