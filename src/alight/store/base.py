@@ -1,0 +1,57 @@
+"""What a store promises. The one seam between the server and whatever keeps its state.
+
+Times are unix seconds, JSON is text, user bytes are blobs. Queries are named; their names and parameters are in
+``queries/*.sql``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Row = Mapping[str, Any]
+
+#: A named query and its parameters; a list of parameter sets runs it once for each.
+Statement = tuple[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
+
+
+class Store(Protocol):
+    """Named reads, and writes in transactions that share commits (group commit)."""
+
+    async def read(self, name: str, **params: Any) -> list[Row]:
+        """Rows of a query. Sees every write that was awaited; a ``write_soon`` only once it is committed."""
+        ...
+
+    async def one(self, name: str, **params: Any) -> Row | None:
+        """The first row, or None."""
+        ...
+
+    async def write(self, statements: Sequence[Statement]) -> list[int]:
+        """Run the statements as one transaction; returns, after the commit is on disk, the rows each changed.
+
+        All or nothing. Transactions commit in the order in which they were given, many in one commit.
+
+        Raises AlreadyExistsError where a unique index refuses, ConflictError where another constraint does,
+        ResourceExhaustedError when the disk is full; the store goes on afterwards.
+        """
+        ...
+
+    def write_soon(self, statements: Sequence[Statement]) -> None:
+        """``write`` without waiting. It lands in the same order; a failure is logged and counted in ``lost_writes``.
+
+        Only for what can be said again (a connected caller's input) or what nobody relies on (last_used_at).
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Return when everything given so far is on disk, or has failed."""
+        ...
+
+    async def close(self) -> None:
+        """Flush and let go of the file."""
+        ...
+
+
+def transaction(*statements: Statement) -> list[Statement]:
+    """Statements as a list; reads well where several make one transaction."""
+    return list(statements)

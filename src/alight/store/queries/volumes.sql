@@ -1,0 +1,37 @@
+-- name: volume_add
+-- Record a new volume.
+INSERT INTO volumes (volume_id, name, environment, owner, format, created_at)
+VALUES (:volume_id, :name, :environment, :owner, :format, :now);
+
+-- name: volume_by_name
+-- The volume of this name in an environment.
+SELECT * FROM volumes WHERE environment = :environment AND name = :name;
+
+-- name: volume_by_id
+-- The volume of this id.
+SELECT * FROM volumes WHERE volume_id = :volume_id;
+
+-- name: volumes_in
+-- Volumes of an environment, newest first; limit -1 is all.
+SELECT * FROM volumes WHERE environment = :environment ORDER BY created_at DESC, volume_id DESC LIMIT :limit;
+
+-- name: volume_delete
+-- Forget a volume.
+DELETE FROM volumes WHERE volume_id = :volume_id;
+
+-- name: volume_versions_delete
+-- Forget the versions of a volume.
+DELETE FROM volume_versions WHERE volume_id = :volume_id;
+
+-- name: volume_rename
+-- Give a volume another name.
+UPDATE volumes SET name = :name WHERE volume_id = :volume_id;
+
+-- name: volume_commit
+-- Count one more version of a volume's content.
+UPDATE volumes SET version = version + 1 WHERE volume_id = :volume_id;
+
+-- name: volume_version_add
+-- Record when the newest version was committed, and by whom.
+INSERT INTO volume_versions (volume_id, version, committed_at, committed_by)
+SELECT volume_id, version, :now, :by FROM volumes WHERE volume_id = :volume_id;
