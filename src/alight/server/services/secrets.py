@@ -1,0 +1,160 @@
+"""Secrets: named ones of an environment, and anonymous ones that belong to one app. Values go in and never come out
+by the API.
+
+Containers get them from their node, which gets them with the command to start the container; nothing here returns a
+value but ``values``, which only the dispatch of containers and the building of images call.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Iterable, Mapping
+
+from alight.server.auth import Principal
+from alight.server.services.vault import Vault
+from alight.store.base import Store
+from alight.wire import errors, ids
+from alight.wire.messages import SecretCreate, SecretInfo, SecretListed, SecretLookup
+
+MAX_KEY = 16_384
+MAX_VALUE = 1 << 20
+
+
+class Secrets:
+    """Verbs on secrets. Time is an argument (unix seconds); ``environment`` is resolved by the caller."""
+
+    def __init__(self, store: Store, vault: Vault) -> None:
+        self._store = store
+        self._vault = vault
+
+    async def create(self, asked: SecretCreate, environment: str, who: Principal, now: float) -> SecretInfo:
+        """Make, overwrite or merge. Raises AlreadyExistsError when the name is taken and neither was asked for."""
+        _check_values(asked.values)
+        if not asked.name:
+            if not asked.app_id:
+                raise errors.InvalidError("a secret without a name belongs to an app, and none was named")
+            return await self._add(asked, environment, who, now)
+        ids.check_name(asked.name, "secret")
+        found = await self._store.one("secret_by_name", environment=environment, name=asked.name)
+        if found is None:
+            if asked.merge:
+                raise _unknown(asked.name, environment)
+            return await self._add(asked, environment, who, now)
+        if not (asked.overwrite or asked.merge):
+            raise errors.AlreadyExistsError(
+                f"there is a secret {asked.name!r} already in environment {environment!r}",
+                hint="overwrite it with --force, or choose another name",
+            )
+        values = dict(asked.values)
+        if asked.merge:
+            values = {**self._vault.open(found["secret_id"], bytes(found["sealed"])), **values}
+        row = {"secret_id": found["secret_id"], "sealed": self._vault.seal(found["secret_id"], values)}
+        await self._store.write([("secret_replace", {**row, "keys": json.dumps(sorted(values))})])
+        return _info({**found, "keys": json.dumps(sorted(values))})
+
+    async def lookup(self, asked: SecretLookup, environment: str) -> SecretInfo:
+        """Raises NotFoundError, or InvalidError naming the required keys that it lacks."""
+        found = await self._store.one("secret_by_name", environment=environment, name=asked.name)
+        if found is None:
+            raise _unknown(asked.name, environment)
+        info = _info(found)
+        lacking = [key for key in asked.required_keys if key not in info.keys]
+        if lacking:
+            raise errors.InvalidError(
+                f"the secret {asked.name!r} lacks {', '.join(lacking)}",
+                hint=f"`alight secret create {asked.name} … --force` gives it new values",
+            )
+        return info
+
+    async def list(self, environment: str) -> SecretListed:
+        rows = await self._store.read("secrets_named", environment=environment)
+        return SecretListed(tuple(_info(row) for row in rows))
+
+    async def delete(self, asked: SecretLookup, environment: str) -> None:
+        """Raises NotFoundError unless ``allow_missing``."""
+        found = await self._store.one("secret_by_name", environment=environment, name=asked.name)
+        if found is not None:
+            await self._store.write([("secret_delete", {"secret_id": found["secret_id"]})])
+        elif not asked.allow_missing:
+            raise _unknown(asked.name, environment)
+
+    async def check_usable(self, secret_ids: Iterable[str], app_id: str, environment: str) -> None:
+        """Raise NotFoundError unless each id is a secret of this environment or an anonymous one of this app."""
+        for secret_id in secret_ids:
+            found = await self._store.one("secret_by_id", secret_id=secret_id)
+            if found is None or not _belongs(found, app_id, environment):
+                raise errors.NotFoundError(f"there is no secret {secret_id} in environment {environment!r} (any more)")
+
+    async def values(self, secret_ids: Iterable[str], app_id: str, environment: str, now: float) -> Dict[str, str]:
+        """What a container's environment gets:
+
+        later secrets win. Raises NotFoundError for one that is gone or not its own.
+        """
+        merged: Dict[str, str] = {}
+        for secret_id, values in (await self.values_by_id(secret_ids, app_id, environment, now)).items():
+            del secret_id
+            merged.update(values)
+        return merged
+
+    async def values_by_id(
+        self, secret_ids: Iterable[str], app_id: str, environment: str, now: float
+    ) -> Dict[str, Dict[str, str]]:
+        """The values of each secret, for the steps of an image that name them one by one."""
+        wanted = tuple(secret_ids)
+        await self.check_usable(wanted, app_id, environment)
+        result: Dict[str, Dict[str, str]] = {}
+        for secret_id in wanted:
+            found = await self._store.one("secret_by_id", secret_id=secret_id)
+            if found is None:
+                raise errors.NotFoundError(f"the secret {secret_id} was deleted meanwhile")
+            result[secret_id] = self._vault.open(secret_id, bytes(found["sealed"]))
+        if wanted:
+            self._store.write_soon([("secret_used", {"secret_id": one, "now": now}) for one in wanted])
+        return result
+
+    async def _add(self, asked: SecretCreate, environment: str, who: Principal, now: float) -> SecretInfo:
+        secret_id = ids.new_id(ids.SECRET)
+        row: Dict[str, Any] = {
+            "secret_id": secret_id,
+            "name": asked.name,
+            "environment": environment,
+            "owner": who.owner,
+            "app_id": "" if asked.name else asked.app_id,
+            "sealed": self._vault.seal(secret_id, dict(asked.values)),
+            "keys": json.dumps(sorted(asked.values)),
+            "now": now,
+            "created_by": who.owner,
+        }
+        await self._store.write([("secret_add", row)])
+        return SecretInfo(secret_id, asked.name, environment, now, who.owner, None, tuple(sorted(asked.values)))
+
+
+def _check_values(values: Mapping[str, str]) -> None:
+    for key, value in values.items():
+        if not key or "=" in key or "\0" in key or len(key) > MAX_KEY:
+            raise errors.InvalidError(f"{key[:64]!r} cannot be the name of an environment variable")
+        if "\0" in value or len(value.encode()) > MAX_VALUE:
+            raise errors.InvalidError(f"the value of {key} holds a NUL byte or is over {MAX_VALUE >> 20} MiB")
+
+
+def _belongs(row: Mapping[str, Any], app_id: str, environment: str) -> bool:
+    return bool(row["app_id"] == app_id if row["app_id"] else row["environment"] == environment)
+
+
+def _unknown(name: str, environment: str) -> errors.NotFoundError:
+    return errors.NotFoundError(
+        f"there is no secret {name!r} in environment {environment!r}",
+        hint=f"make it: `alight secret create {name} KEY=VALUE`; `alight secret list` shows those there are",
+    )
+
+
+def _info(row: Mapping[str, Any]) -> SecretInfo:
+    return SecretInfo(
+        row["secret_id"],
+        row["name"],
+        row["environment"],
+        row["created_at"],
+        row["created_by"],
+        row["last_used_at"],
+        tuple(json.loads(row["keys"])),
+    )
