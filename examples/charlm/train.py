@@ -20,7 +20,7 @@ TEXT = "/root/tinyshakespeare.txt"
 DATA = pathlib.Path("/data")
 
 image = (
-    alight.Image.debian_slim()
+    alight.Image.debian_slim(python_version="3.11")
     .uv_pip_install("numpy")
     .add_local_file(HERE / "tinyshakespeare.txt", TEXT)
     .add_local_file(HERE / "model.py", "/root/model.py")

@@ -1,0 +1,67 @@
+"""The base image that system tests stand on: built once per machine, kept in a cache, given to each home as hard links.
+
+The cache (``ALIGHT_TEST_CACHE``) may be deleted at any time. Two test runs at once wait for each other and share the
+result. What a test builds on top stays in its own home and goes with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from alight.builder import BuiltImage, StepRun
+
+PYTHON = "3.11"  # the one that a suite of Debian brings, so that a mirror is all it needs
+
+
+def cache() -> Path:
+    """Where things are kept between runs, with a short path: sockets lie below it, and their paths may not be long."""
+    path = Path(os.environ.get("ALIGHT_TEST_CACHE", "/var/tmp/alight-test-cache"))
+    path.mkdir(parents=True, exist_ok=True, mode=0o711)
+    return path
+
+
+def base_image() -> BuiltImage:
+    """The base, built if it is not there. Its layers must not be written to."""
+    from alight.builder import Builder, HostConfig
+    from alight.wire.spec import ImageSpec
+
+    spec = ImageSpec(steps=({"op": "debian_slim", "python": PYTHON},))
+    builder = Builder(cache() / "node", _NoRunner(), HostConfig.read(), _no_trees)
+    return builder.cached(spec) or asyncio.run(builder.build(spec, {}, lambda event: print(event.line, flush=True)))
+
+
+def new_home() -> Path:
+    """A new state directory that holds the base image already. Whoever asked removes it with ``remove_home``."""
+    base_image()
+    homes = cache() / "h"
+    homes.mkdir(exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="", dir=homes))
+    for part in ("layers", "images"):
+        (home / "node").mkdir(exist_ok=True, mode=0o711)
+        subprocess.run(["cp", "-al", cache() / "node" / part, home / "node" / part], check=True)
+    return home
+
+
+def remove_home(home: Path) -> None:
+    """Delete a state directory. Fails when something in it is still mounted, which is a finding."""
+    shutil.rmtree(home)
+
+
+class _NoRunner:
+    """The base is made on the machine itself, without a container."""
+
+    async def run(self, step: StepRun, on_output: Callable[[bytes], None]) -> int:
+        raise AssertionError(f"the base image runs no step in a container, and asks for {step.argv}")
+
+
+async def _no_trees(digest: str, into: Path) -> None:
+    raise AssertionError(f"the base image has no files of a user's, and asks for {digest} in {into}")
