@@ -1,0 +1,23 @@
+"""IMAGES: from a recipe (``wire.spec.ImageSpec``) to layers on this machine's disk.
+
+    recipe.py      a step as the user wrote it: checked, named, printed
+    digest.py      names: of steps, layers, images; trees of files laid into a directory
+    steps.py       the seam: what the builder asks of whoever can run a container, and what it says while building
+    layers.py      the store: layers, records, locks, temporary places, sweeping
+    hostconfig.py  this machine's package settings (pip, uv, apt, CA, netrc), lent to steps and kept out of layers
+    bases.py       Debian by mmdebstrap
+    pythons.py     the asked Python, by one of three ways
+    installs.py    pip_install, apt_install, run, copy as commands
+    trouble.py     a failed step's output: redacted, cut to its tail, explained
+    build.py       Builder: the order of it all
+
+This package never starts a container itself and never unpickles or imports anything of a user's.
+"""
+
+from __future__ import annotations
+
+from alight.builder.build import Builder
+from alight.builder.hostconfig import HostConfig
+from alight.builder.steps import BuildEvent, BuiltImage, StepRun, StepRunner
+
+__all__ = ["BuildEvent", "Builder", "BuiltImage", "HostConfig", "StepRun", "StepRunner"]

@@ -1,0 +1,344 @@
+"""Builder: from a recipe to an image that is ready on this machine.
+
+Walks the steps, asks the store for each, and makes what is missing. Starting containers is the runner's part; what a
+step's command is, is ``installs``'s. A second build of the same recipe touches neither container nor network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import secrets as randomness
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from alight.builder import bases, digest, installs, layers, pythons, recipe, trouble
+from alight.builder.hostconfig import HostConfig
+from alight.builder.steps import CACHES, LENT, BuildEvent, BuiltImage, StepRun, StepRunner
+from alight.wire.errors import ImageBuildError, InvalidError
+from alight.wire.spec import ImageSpec
+
+#: What every container starts with; an image's own ``env`` steps win.
+STANDARD_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
+PYTHON = "/usr/local/bin/python"
+
+FetchTree = Callable[[str, Path], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """What the steps so far add up to. ``layers`` are ids, the topmost first."""
+
+    key: str = digest.ROOT
+    layers: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=lambda: dict(STANDARD_ENV))
+    workdir: str = "/root"
+    shell: tuple[str, ...] = ("/bin/sh", "-c")
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    python_version: str = ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One step being made, and whom to tell."""
+
+    step: recipe.Step
+    chain: _Chain
+    key: str
+    secrets: Mapping[str, str]
+    owner: str
+    redact: trouble.Redactor
+    tell: Callable[[str, str, float], None]  # kind, line, seconds
+
+    def output(self) -> trouble.Output:
+        return trouble.Output(self.redact, self.note)
+
+    def note(self, line: str) -> None:
+        self.tell("log", line, 0.0)
+
+
+class Builder:
+    """Builds images under ``home`` (the node's directory) with ``runner``; ``fetch_tree(digest, into)`` brings files.
+
+    Any number of builds may run at once, in one process or several; two that need the same step make it once.
+    """
+
+    def __init__(self, home: Path, runner: StepRunner, host: HostConfig, fetch_tree: FetchTree) -> None:
+        self._home = home
+        self._runner = runner
+        self._host = host
+        self._fetch_tree = fetch_tree
+        self._store = layers.LayerStore(home)
+
+    def sweep(self) -> int:
+        """Remove what killed builds left; return how many. For the start of the node; safe at any time."""
+        return self._store.sweep()
+
+    def cached(self, spec: ImageSpec) -> BuiltImage | None:
+        """The image if all of it is here and no step is forced, within a few milliseconds; else None.
+
+        Raises: as `build` for a recipe that cannot be.
+        """
+        chain = _Chain()
+        for step in recipe.parse(spec):
+            if step.makes_layer:
+                record = None if step.force else self._store.record(digest.step_key(chain.key, step.what))
+                if record is None:
+                    return None
+                chain = _with_record(chain, record)
+            else:
+                chain = _with_setting(chain, step)
+        return self._image(chain)
+
+    async def build(
+        self,
+        spec: ImageSpec,
+        secrets: Mapping[str, Mapping[str, str]],
+        on_event: Callable[[BuildEvent], None],
+        owner: str = "default",
+    ) -> BuiltImage:
+        """Make what is missing of the image, and return it.
+
+        ``secrets`` are values by the ids that steps name; they reach those steps' environment and nothing else.
+        ``owner`` keeps package caches apart. A cancelled build leaves nothing but the steps that were finished.
+        Raises: ImageBuildError (its details hold ``step``, ``exit_status`` and ``tail``), InvalidError for the recipe.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", owner):
+            raise InvalidError(f"{owner!r} is not the name of an owner")
+        steps = recipe.parse(spec)
+        redact = trouble.Redactor([*self._host.secrets(), *(text for one in secrets.values() for text in one.values())])
+        chain = _Chain()
+        for number, step in enumerate(steps, 1):
+            if not step.makes_layer:
+                chain = _with_setting(chain, step)
+                continue
+            title = redact(step.title)
+
+            def tell(kind: str, line: str, seconds: float, number: int = number, title: str = title) -> None:
+                on_event(BuildEvent(kind, number, len(steps), title, seconds, line))
+
+            key = digest.step_key(chain.key, step.what)
+            job = _Job(replace(step, title=title), chain, key, _values(step, secrets), owner, redact, tell)
+            chain = _with_record(chain, await self._step(job))
+        image = self._image(chain)
+        await asyncio.to_thread(self._keep_image, image, chain)
+        return image
+
+    async def _step(self, job: _Job) -> layers.Record:
+        before = self._store.record(job.key)
+        if before is not None and not job.step.force:
+            job.tell("cached", "", 0.0)
+            return before
+        async with self._store.alone(job.key, lambda: job.tell("waiting", "", 0.0)):
+            now = self._store.record(job.key)
+            # Forced, too, is satisfied by a build that was made while this one waited.
+            if now is not None and (not job.step.force or now != before):
+                job.tell("cached", "", 0.0)
+                return now
+            job.tell("started", "", 0.0)
+            begun = time.monotonic()
+            with _explained(job.step.title):
+                record = await (self._base(job) if job.step.op == "debian_slim" else self._layer(job))
+                record = replace(record, seconds=time.monotonic() - begun, made_at=time.time())
+                await asyncio.to_thread(self._store.keep_record, job.key, record)
+            job.tell("finished", "", record.seconds)
+            return record
+
+    async def _layer(self, job: _Job) -> layers.Record:
+        step, chain = job.step, job.chain
+        command = {
+            "pip_install": lambda: installs.pip_install(step, self._host.indexes, PYTHON),
+            "apt_install": lambda: installs.apt_install(step),
+            "run": lambda: installs.run(step, chain.shell),
+            "copy": lambda: installs.copy(step),
+        }[step.op]()
+        name = self._new_name(job)
+        with self._store.workspace() as space:
+            if step.op == "copy":
+                tree = space.scratch / "lent/tree"
+                tree.mkdir(parents=True)
+                await self._fetch_tree(step.what["tree"], tree)
+            env = {**self._host.step_env(), **chain.env, **command.env, **step.env, **job.secrets}
+            await self._in_container(job, space, replace(command, env=env), self._host.step_binds())
+            await asyncio.to_thread(self._store.keep_layer, space, name)
+        return layers.Record(name, step.title, (name,))
+
+    async def _base(self, job: _Job) -> layers.Record:
+        asked = str(job.step.what["python"])
+        minor = recipe.minor_of(asked)
+        suite = bases.suite_for(minor)
+        if suite:
+            base = await self._debian(suite, job)
+            if asked in (minor, base.facts["python_version"]):
+                return self._base_record(job, base)
+        with self._store.workspace() as space:
+            found = await pythons.find(asked, self._host, space.scratch, job.note, standalone_only=bool(suite))
+            if found is None:
+                assert suite  # without one, `find` raises
+                job.note(
+                    f"Python {asked} is not to be had here: taking Debian's {base.facts['python_version']} instead"
+                )
+                return self._base_record(job, base)
+            if asked not in (minor, found.version):
+                job.note(f"Python {asked} is not to be had here: taking {found.version} instead")
+            base = await self._debian(found.suite, job)
+            below = self._store.path(base.layers[0])
+            job.note(f"Python {found.version} from {found.origin}")
+            await asyncio.to_thread(pythons.lay, found, space.upper, below)
+            chain = _Chain(layers=base.layers)
+            script = pythons.finishing_script(found)
+            command = installs.Command(("/bin/sh", "-c", script), dict(STANDARD_ENV), network=False)
+            await self._in_container(replace(job, chain=chain), space, command, ())
+            name = digest.renewed_key(self._new_name(job), base.key)
+            await asyncio.to_thread(self._store.keep_layer, space, name)
+        return layers.Record(name, job.step.title, (name, *base.layers), {"python_version": found.version})
+
+    def _base_record(self, job: _Job, base: layers.Record) -> layers.Record:
+        return layers.Record(digest.step_key(self._new_name(job), {"base": base.key}), job.step.title, base.layers, base.facts)
+
+    async def _debian(self, suite: str, job: _Job) -> layers.Record:
+        key = digest.step_key(digest.ROOT, {"debian": suite, "machine": bases.machine()})
+        before = self._store.record(key)
+        if before is not None and not job.step.force:
+            return before
+        async with self._store.alone(key, lambda: job.tell("waiting", "", 0.0)):
+            now = self._store.record(key)
+            if now is not None and (not job.step.force or now != before):
+                return now
+            job.note(f"making a minimal Debian {suite}: about half a minute, once for all images")
+            name = key if before is None else digest.renewed_key(key, randomness.token_hex(8))
+            with self._store.workspace() as space:
+                output = job.output()
+                status = await bases.make_debian(suite, space, self._host, output.feed)
+                output.close()
+                if status != 0:
+                    raise bases.failed(job.step.title, suite, status, output)
+                version = await asyncio.to_thread(bases.python_version, space.upper, suite)
+                await asyncio.to_thread(self._store.keep_layer, space, name)
+            record = layers.Record(name, f"Debian {suite}", (name,), {"python_version": version}, made_at=time.time())
+            await asyncio.to_thread(self._store.keep_record, key, record)
+            return record
+
+    async def _in_container(
+        self, job: _Job, space: layers.Workspace, command: installs.Command, binds: tuple[tuple[str, str, bool], ...]
+    ) -> None:
+        """Run the command on the chain's layers, the workspace's upper on top; raise when it fails."""
+        lent = space.scratch / "lent"
+        await asyncio.to_thread(_lend, lent, {**self._host.step_files(), **command.files})
+        binds = (*self._caches(job.owner, space), (str(lent), LENT, True), *binds)
+        lowers = tuple(str(self._store.path(layer)) for layer in job.chain.layers)
+        output = job.output()
+        status = await self._runner.run(
+            StepRun(lowers, str(space.upper), command.argv, command.env, job.chain.workdir, binds, command.network),
+            output.feed,
+        )
+        output.close()
+        if status != 0:
+            raise trouble.step_failed(job.step.title, status, output.tail)
+        targets = [*(target for _, target, _ in binds), *layers.MOUNT_POINTS]
+        await asyncio.to_thread(layers.clear_mount_points, space.upper, map(Path, lowers), targets)
+
+    def _caches(self, owner: str, space: layers.Workspace) -> tuple[tuple[str, str, bool], ...]:
+        # apt locks its directories, so those are the step's own; uv's and pip's caches are made to be shared.
+        shared = {name: self._home / "cache" / owner / name for name in ("uv", "pip")}
+        apt = space.scratch / "apt"
+        for folder in (*shared.values(), apt / "lists/partial", apt / "archives/partial"):
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return (
+            *((str(path), f"{CACHES}/{name}", False) for name, path in shared.items()),
+            (str(apt), f"{CACHES}/apt", False),
+        )
+
+    def _new_name(self, job: _Job) -> str:
+        """The name of what a step makes: its key, unless something of that name is in use and gets a successor."""
+        taken = self._store.path(job.key).exists() or self._store.record(job.key) is not None
+        return digest.renewed_key(job.key, randomness.token_hex(8)) if taken else job.key
+
+    def _image(self, chain: _Chain) -> BuiltImage:
+        return BuiltImage(
+            digest=chain.key,
+            layers=tuple(str(self._store.path(layer)) for layer in chain.layers),
+            env=chain.env,
+            workdir=chain.workdir,
+            python_path=PYTHON,
+            python_version=chain.python_version,
+            entrypoint=chain.entrypoint,
+            cmd=chain.cmd,
+        )
+
+    def _keep_image(self, image: BuiltImage, chain: _Chain) -> None:
+        self._store.keep_image(
+            image.digest,
+            {
+                "layers": chain.layers,
+                "env": dict(image.env),
+                "workdir": image.workdir,
+                "python_version": image.python_version,
+                "entrypoint": image.entrypoint,
+                "cmd": image.cmd,
+            },
+        )
+
+
+def _with_record(chain: _Chain, record: layers.Record) -> _Chain:
+    version = record.facts.get("python_version", chain.python_version)
+    return replace(chain, key=record.key, layers=record.layers + chain.layers, python_version=version)
+
+
+def _with_setting(chain: _Chain, step: recipe.Step) -> _Chain:
+    what = step.what
+    # Even what makes no layer changes what later commands do.
+    chain = replace(chain, key=digest.step_key(chain.key, what))
+    if step.op == "env":
+        return replace(chain, env={**chain.env, **{name: str(value) for name, value in what.get("vars", {}).items()}})
+    if step.op == "workdir":
+        return replace(chain, workdir=recipe.normal_path(what["path"]))
+    args = tuple(str(one) for one in what.get("args", ()))
+    if step.op == "shell":
+        return replace(chain, shell=args or ("/bin/sh", "-c"))
+    if step.op == "entrypoint":
+        return replace(chain, entrypoint=args)
+    if step.op == "cmd":
+        return replace(chain, cmd=args)
+    return chain  # an install of nothing
+
+
+def _values(step: recipe.Step, secrets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for one in step.secrets:
+        if one not in secrets:
+            raise ImageBuildError(f"the image step {step.title} asks for a secret that was not given")
+        values.update(secrets[one])
+    return values
+
+
+def _lend(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write what a step borrows. apt_install's settings are the common ones and where its own directories lie."""
+    content = {**files, "apt-install.conf": files["apt.conf"] + installs.APT_DIRECTORIES.encode()}
+    for name, data in content.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+
+
+@contextmanager
+def _explained(title: str) -> Iterator[None]:
+    """A full disk is the user's to solve, and says so; other errors of the disk stay what they are."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise trouble.disk_full(title) from error
+        raise

@@ -1,0 +1,186 @@
+"""A recipe's steps: checked, and printed as the user wrote them.
+
+Only shape is checked here; whether a package exists is for the step to find out. Nothing here touches the machine.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alight.wire.errors import ImageBuildError, InvalidError
+from alight.wire.spec import ImageSpec
+
+#: Ops that only change how later steps and containers run; they make no layer.
+CONFIG_OPS = frozenset({"env", "workdir", "entrypoint", "cmd", "shell"})
+#: Ops that make a layer out of the layers below.
+LAYER_OPS = frozenset({"pip_install", "apt_install", "run", "copy"})
+#: Ops that begin an image.
+BASE_OPS = frozenset({"debian_slim"})
+
+DEFAULT_PYTHON = "3.11"
+
+_PYTHON = re.compile(r"3\.\d{1,2}(\.\d{1,3})?")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step. ``what`` decides the layer's digest; ``force``, ``env`` and ``secrets`` are how it is built.
+
+    The build-time environment is part of ``what`` (it changes what a command does); secrets are not, by value or by id,
+    so that a rotated secret rebuilds nothing.
+    """
+
+    op: str
+    what: Mapping[str, Any]
+    title: str
+    force: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def makes_layer(self) -> bool:
+        """Whether building it takes more than remembering a setting."""
+        if self.op == "pip_install":
+            return bool(self.what.get("packages") or self.what.get("requirements"))
+        if self.op == "apt_install":
+            return bool(self.what.get("packages"))
+        return self.op not in CONFIG_OPS
+
+
+def parse(spec: ImageSpec) -> tuple[Step, ...]:
+    """The steps of ``spec``; an empty recipe is ``debian_slim()``.
+
+    Raises: ImageBuildError for an op that this version doesn't build, InvalidError for a step that cannot be.
+    """
+    raw = spec.steps or ({"op": "debian_slim", "python": None},)
+    steps = tuple(_parse_step(one) for one in raw)
+    for number, step in enumerate(steps):
+        if (step.op in BASE_OPS) != (number == 0):
+            raise InvalidError(
+                f"{step.title} cannot be step {number + 1} of an image: "
+                + ("an image starts with one base" if number else "an image starts with a base such as debian_slim()")
+            )
+    return steps
+
+
+def minor_of(python: str) -> str:
+    """"3.11.4" → "3.11"."""
+    return ".".join(python.split(".")[:2])
+
+
+def _parse_step(raw: Mapping[str, Any]) -> Step:
+    op = str(raw.get("op", ""))
+    if op not in CONFIG_OPS | LAYER_OPS | BASE_OPS:
+        raise ImageBuildError(
+            f"an image step {op!r} cannot be built by this version of Alight",
+            hint="start from Image.debian_slim() and use pip_install, apt_install, run_commands, env, workdir or add_local_*",
+        )
+    what = {key: value for key, value in raw.items() if key not in ("force", "secrets") and not _is_empty(value)}
+    if op == "debian_slim":
+        what.setdefault("python", DEFAULT_PYTHON)
+    _CHECKS[op](what)
+    env = {str(name): str(value) for name, value in (raw.get("env") or {}).items()}
+    return Step(op, what, _title(op, what), bool(raw.get("force")), env, tuple(raw.get("secrets") or ()))
+
+
+def _is_empty(value: Any) -> bool:
+    # So that a field added later with an empty default leaves today's digests alone.
+    return value is None or value == "" or value is False or value == [] or value == {} or value == ()
+
+
+def _check_debian(what: Mapping[str, Any]) -> None:
+    python = what.get("python")
+    if python is not None and not (isinstance(python, str) and _PYTHON.fullmatch(python)):
+        raise InvalidError(
+            f"python_version={python!r} is not a Python version", hint='give it as text: "3.12" or "3.12.4"'
+        )
+
+
+def _check_packages(what: Mapping[str, Any]) -> None:
+    for package in what.get("packages", ()):
+        if not isinstance(package, str) or not package.strip() or package.startswith("-"):
+            raise InvalidError(
+                f"{package!r} is not a package", hint="options go into extra_options, index_url and the like"
+            )
+
+
+def _check_run(what: Mapping[str, Any]) -> None:
+    if not isinstance(what.get("command"), str):
+        raise InvalidError("an image step 'run' needs a command")
+
+
+def _check_path(what: Mapping[str, Any]) -> None:
+    path = what.get("to" if what["op"] == "copy" else "path")
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise InvalidError(f"{path!r} is not an absolute path in the image")
+    if what["op"] == "copy" and not re.fullmatch(r"[0-9a-f]{64}", str(what.get("tree"))):
+        raise InvalidError("an image step 'copy' needs the digest of its files")
+
+
+def _check_env(what: Mapping[str, Any]) -> None:
+    for name in what.get("vars", {}):
+        if not name or "=" in name or "\0" in name:
+            raise InvalidError(f"{name!r} is not a name for an environment variable")
+
+
+def _check_nothing(what: Mapping[str, Any]) -> None:
+    del what
+
+
+_CHECKS = {
+    "debian_slim": _check_debian,
+    "pip_install": _check_packages,
+    "apt_install": _check_packages,
+    "run": _check_run,
+    "copy": _check_path,
+    "workdir": _check_path,
+    "env": _check_env,
+    "entrypoint": _check_nothing,
+    "cmd": _check_nothing,
+    "shell": _check_nothing,
+}
+
+
+def _title(op: str, what: Mapping[str, Any]) -> str:
+    """The step in the words of the user's script."""
+    if op == "debian_slim":
+        return f"Image.debian_slim({_arguments(python_version=what.get('python'))})"
+    if op == "pip_install":
+        name = "uv_pip_install" if what.get("tool") == "uv" else "pip_install"
+        requirements = [one["name"] for one in what.get("requirements", ())]
+        if requirements and not what.get("packages") and what.get("tool") != "uv":
+            return f".pip_install_from_requirements({', '.join(map(repr, requirements))})"
+        extra = f", requirements={requirements!r}" if requirements else ""
+        return f".{name}({_quoted(what.get('packages', ()))}{extra})"
+    if op == "apt_install":
+        return f".apt_install({_quoted(what.get('packages', ()))})"
+    if op == "run":
+        return f".run_commands({_short(repr(what.get('command')))})"
+    if op == "env":
+        return f".env({_short(', '.join(what.get('vars', {})))})"
+    if op == "copy":
+        return f".add_local files at {what.get('to')}"
+    if op == "workdir":
+        return f".workdir({what.get('path')!r})"
+    return f".{op}({_quoted(what.get('args', ()))})"
+
+
+def _arguments(**given: Any) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
+
+
+def _quoted(words: Iterable[Any]) -> str:
+    return _short(", ".join(f'"{word}"' for word in words))
+
+
+def _short(text: str, limit: int = 160) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def normal_path(path: str) -> str:
+    """``path`` without doubled or trailing slashes."""
+    return posixpath.normpath(path)

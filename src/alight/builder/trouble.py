@@ -1,0 +1,146 @@
+"""What a failed step said: cut to its tail, without credentials, with the known causes explained.
+
+The only place that knows how the messages of pip, uv and apt look.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from alight.wire.errors import ImageBuildError
+
+#: How many last lines an error carries.
+TAIL = 20
+
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|(?<=://)[^/\s:@]{8,}(?=@)")
+_HIDDEN = "****"
+
+
+class Redactor:
+    """Takes secret values and credentials in URLs out of text."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        lines = {line for value in values for line in value.splitlines() if len(line.strip()) >= 4}
+        self._values = sorted(lines, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for value in self._values:
+            text = text.replace(value, _HIDDEN)
+        return _URL_CREDENTIALS.sub(_HIDDEN, text)
+
+
+class Output:
+    """Bytes in any pieces become redacted lines, each handed on once; the last of them stay for an error.
+
+    A carriage return ends a line too (progress bars), so that nobody waits for a newline that never comes.
+    """
+
+    def __init__(self, redact: Callable[[str], str], on_line: Callable[[str], None]) -> None:
+        self._redact = redact
+        self._on_line = on_line
+        self._rest = b""
+        self.tail: deque[str] = deque(maxlen=TAIL)
+
+    def feed(self, piece: bytes) -> None:
+        *lines, self._rest = re.split(rb"\r\n|\n|\r", self._rest + piece)
+        for line in lines:
+            self._take(line)
+        if len(self._rest) > 65536:  # a line without end must not grow in memory
+            self.close()
+
+    def close(self) -> None:
+        if self._rest:
+            self._take(self._rest)
+            self._rest = b""
+
+    def _take(self, line: bytes) -> None:
+        text = self._redact(line.decode("utf-8", "replace").rstrip())
+        if text:
+            self.tail.append(text)
+            self._on_line(text)
+
+
+def step_failed(title: str, status: int, tail: Iterable[str]) -> ImageBuildError:
+    """The error for a step that ended with ``status``; the last lines are in its details, not in its sentence."""
+    lines = list(tail)
+    died = f"was ended by signal {-status}" if status < 0 else f"failed with exit status {status}"
+    cause, hint = explain("\n".join(lines))
+    return ImageBuildError(
+        f"the image step {title} {died}{cause}", hint=hint, step=title, exit_status=status, tail=lines
+    )
+
+
+def disk_full(title: str) -> ImageBuildError:
+    """The error for a disk that filled up outside a step's own command."""
+    return ImageBuildError(
+        f"the image step {title} failed: no space left on the disk that holds images", hint=_DISK_HINT, step=title
+    )
+
+
+def explain(text: str) -> tuple[str, str | None]:
+    """(": what went wrong", hint) for the causes that are known, ("", None) for the others."""
+    for pattern, cause, hint in _CAUSES:
+        found = re.search(pattern, text, re.IGNORECASE)
+        if found:
+            named = next((group for group in found.groups() if group), "")
+            return ": " + cause.format(named.strip("`'\".,")), hint
+    return "", None
+
+
+_DISK_HINT = "free some space, or set ALIGHT_HOME to a directory on a larger disk"
+_TLS_HINT = (
+    "set SSL_CERT_FILE (or pip's `cert`) on the machine that builds to the bundle with your company's certificate, "
+    "and restart the node"
+)
+
+# In order: a full disk and a broken TLS make tools say that packages don't exist, so those come first.
+_CAUSES: tuple[tuple[str, str, str | None], ...] = (
+    (r"no space left on device|os error 28|disk quota exceeded", "no space left on the disk that holds images", _DISK_HINT),
+    (
+        r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|invalid peer certificate|UnknownIssuer|self[- ]signed certificate",
+        "a TLS certificate was not trusted",
+        _TLS_HINT,
+    ),
+    (
+        r"Temporary failure in name resolution|dns error|failed to lookup address|Could not resolve host|Temporary failure resolving",
+        "a host name could not be resolved",
+        "check the network and DNS of the machine that builds",
+    ),
+    (
+        r"Because (\S+) was not found in the package registry",
+        "the package {0} does not exist in the package index",
+        "check the spelling; a private package needs index_url or extra_index_url",
+    ),
+    (
+        r"No matching distribution found for (\S+)",
+        "no version of {0} in the package index fits",
+        "check the spelling, the version and the Python version; a private package needs index_url or extra_index_url",
+    ),
+    (
+        r"Because there (?:is|are) no versions? of (\S+)",
+        "no version of {0} in the package index fits",
+        "check the version that is asked for",
+    ),
+    (
+        r"Unable to locate package (\S+)",
+        "the Debian package {0} does not exist",
+        "check the spelling on packages.debian.org; this image is Debian, not Ubuntu",
+    ),
+    (
+        r"Package '?(\S+?)'? has no installation candidate",
+        "the Debian package {0} cannot be installed",
+        "check the spelling on packages.debian.org",
+    ),
+    (r"git executable not found|Git executable not found|Cannot find command 'git'", "git is not in the image",
+     'put .apt_install("git") before this step'),
+    (
+        r"(?:error: command|failed to find|unable to execute) '?(gcc|cc|g\+\+|x86_64-linux-gnu-gcc|clang)'?",
+        "the compiler {0} is not in the image",
+        'put .apt_install("build-essential") before this step, or choose a version that has a wheel',
+    ),
+    (r"no solution found when resolving dependencies", "the asked versions don't fit together",
+     "the last lines of the step say which"),
+    (r"/bin/sh: \d+: (\S+): not found", "the command {0} is not in the image", None),
+)
