@@ -1,0 +1,62 @@
+"""What the user's code finds around it: environment, paths, argv, `__main__`, who it is.
+
+Everything here is done once, before any user code. Fills `wire.ambient`, which the SDK reads.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from typing import Any, Callable, Dict, List
+
+from alight.wire import ambient
+
+HOME = "/root"
+
+#: The runtime's own `__main__`, which must not be collected while its code runs.
+_KEPT: List[Any] = []
+
+
+def enter(start: Dict[str, Any], library: str, on_waiting: Callable[[bool], None]) -> None:
+    """Become the container that ``start`` (a LinkStart in plain words) describes."""
+    os.environ.update(start.get("env", {}))
+    function = start["function"]
+    _paths(library)
+    _argv(function)
+    ambient.container = ambient.Container(
+        container_id=start["container_id"],
+        app_id=start["app_id"],
+        app_name=start["app_name"],
+        environment=start["environment"],
+        function_id=start["function_id"],
+        function_name=function["name"],
+        image_id=start["image_id"],
+    )
+    ambient.on_waiting = on_waiting
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _paths(library: str) -> None:
+    """The home directory first, then the working directory, then the image's packages; Alight's own last."""
+    front = [HOME]
+    working = os.getcwd()
+    if working not in {HOME, "/"}:
+        front.append(working)
+    rest = [entry for entry in sys.path if entry and entry not in {*front, library}]
+    # PYTHONPATH may have come over the link, after the interpreter looked.
+    added = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and entry not in rest]
+    sys.path[:] = [*front, *added, *rest, library]
+
+
+def _argv(function: Dict[str, Any]) -> None:
+    sys.argv = [function.get("source_path") or function.get("module") or function["name"]]
+    # Programs look into __main__ (multiprocessing re-runs its file in children): theirs must not be the runtime's.
+    _KEPT.append(sys.modules["__main__"])
+    sys.modules["__main__"] = types.ModuleType("__main__")
+
+
+def _forget() -> None:
+    """A forked child is user code's own process, not the function's."""
+    ambient.container = None
+    ambient.on_waiting = None

@@ -1,0 +1,204 @@
+"""The runtime's side of the link: bare frames over the node's unix socket, read by one thread.
+
+Keeps every output until the node acknowledged it. When the node is restarted the link dials again, says which inputs it
+holds, and sends again what was not acknowledged: user code notices nothing. Knows nothing of functions; must not run
+user code, nor hold its lock while it waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+from alight.wire.codec import HEADER, FrameReader, Kind
+from alight.wire.errors import ConnectionError as NodeGone
+from alight.wire.version import WIRE_VERSION, __version__
+
+#: A container without a node for this long is alone and leaves.
+GIVE_UP_AFTER = 600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0
+_CHUNK = 1 << 18
+
+Buffer = Union[bytes, bytearray, memoryview]
+#: What arrives: the frame's kind, its head in plain words, its body. Kind.END: the node is gone for good.
+Arrival = Tuple[int, Dict[str, Any], bytes]
+
+
+class Link:
+    """``deliver`` is called by the reading thread for every arrival but cancellations (``on_cancel``) and acks."""
+
+    def __init__(self, path: str, deliver: Callable[[Arrival], Any], on_cancel: Callable[[str], Any]) -> None:
+        self.deliver = deliver
+        self._on_cancel = on_cancel
+        self._path = path
+        self._lock = threading.Lock()
+        self._socket: Optional[socket.socket] = None
+        self._held: Dict[str, int] = {}  # inputs given and not answered, with their attempt
+        self._unacknowledged: Dict[str, Tuple[int, List[Buffer]]] = {}
+        self._all_acknowledged = threading.Event()
+        self._all_acknowledged.set()
+        self._ready = False
+        self._closed = False
+
+    def open(self) -> None:
+        """Dial, say hello, and read from now on. Raises NodeGone when nobody answers."""
+        self._dial(time.monotonic() + 10.0)
+        threading.Thread(target=self._read, name="alight-link", daemon=True).start()
+
+    def ready(self, head: Dict[str, Any], parts: Sequence[Buffer] = ()) -> None:
+        """The user's code is imported, or ``head`` says how that failed."""
+        with self._lock:
+            self._ready = not head
+            self._send(_frame(Kind.LINK_READY, head, parts))
+
+    def waiting(self, on: bool) -> None:
+        """Whether user code is blocked on another function's result."""
+        with self._lock:
+            self._send(_frame(Kind.LINK_WAITING, {"on": on}, ()))
+
+    def output(self, head: Dict[str, Any], parts: Sequence[Buffer]) -> None:
+        """The end of one input; kept and sent again until it is acknowledged."""
+        frame = _frame(Kind.LINK_OUTPUT, head, parts)
+        input_id = head["input_id"]
+        with self._lock:
+            self._held.pop(input_id, None)
+            self._unacknowledged[input_id] = (head["attempt"], frame)
+            self._all_acknowledged.clear()
+            self._send(frame)
+
+    def holds(self, input_id: str) -> bool:
+        """Whether the input was given and is not answered."""
+        return input_id in self._held
+
+    def wait_acknowledged(self, seconds: float) -> bool:
+        """Whether every output is on the node's disk (or further), within ``seconds``."""
+        return self._all_acknowledged.wait(seconds)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+
+    def _send(self, frame: List[Buffer]) -> None:
+        """Under the lock. What cannot be sent now is kept elsewhere and sent after the next hello."""
+        link = self._socket
+        if link is None:
+            return
+        try:
+            for piece in frame:
+                link.sendall(piece)
+        except OSError:
+            self._drop(link)
+
+    def _drop(self, link: socket.socket) -> None:
+        """Wake the reading thread, which dials again."""
+        if self._socket is link:
+            self._socket = None
+        try:
+            link.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it was not connected any more, which is what we want
+
+    def _read(self) -> None:
+        """The thread: frames in, for ever."""
+        while True:
+            link = self._socket
+            if link is not None:
+                self._read_frames(link)
+                with self._lock:
+                    self._drop(link)
+                link.close()
+            if self._closed:
+                return
+            try:
+                self._dial(time.monotonic() + GIVE_UP_AFTER)
+            except NodeGone:
+                self.deliver((Kind.END, {}, b""))
+                return
+
+    def _read_frames(self, link: socket.socket) -> None:
+        reader = FrameReader()
+        while True:
+            try:
+                data = link.recv(_CHUNK)
+            except OSError:
+                return
+            if not data:
+                return
+            for kind, _stream, head, body in reader.feed(data):
+                self._arrived(kind, json.loads(head) if head else {}, body)
+
+    def _arrived(self, kind: int, head: Dict[str, Any], body: bytes) -> None:
+        if kind == Kind.LINK_INPUT:
+            if self._is_new(head["input_id"], head["attempt"]):
+                self.deliver((kind, head, body))
+        elif kind == Kind.LINK_ACK:
+            with self._lock:
+                self._unacknowledged.pop(head["input_id"], None)
+                if not self._unacknowledged:
+                    self._all_acknowledged.set()
+        elif kind == Kind.LINK_CANCEL:
+            self._on_cancel(head["input_id"])
+        else:  # start, stop, an error of the handshake; kinds of a newer node are the loop's to ignore
+            self.deliver((kind, head, body))
+
+    def _is_new(self, input_id: str, attempt: int) -> bool:
+        """False for what a restarted node gives again although it is here already, running or answered."""
+        with self._lock:
+            if self._held.get(input_id) == attempt:
+                return False
+            if self._unacknowledged.get(input_id, (None,))[0] == attempt:
+                return False
+            self._held[input_id] = attempt
+        return True
+
+    def _dial(self, deadline: float) -> None:
+        pause = _FIRST_PAUSE
+        while not self._closed:
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                link.connect(self._path)
+                with self._lock:
+                    for piece in self._greeting():
+                        link.sendall(piece)
+                    self._socket = link
+                return
+            except OSError as error:
+                link.close()
+                if time.monotonic() + pause > deadline:
+                    raise NodeGone(f"the node does not answer on {self._path}: {error}") from error
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _greeting(self) -> List[Buffer]:
+        hello: Dict[str, Any] = {
+            "wire": WIRE_VERSION,
+            "version": __version__,
+            "pid": os.getpid(),
+            "python": "{}.{}.{}".format(*sys.version_info[:3]),
+            "running": list(self._held),
+            "ready": self._ready,
+        }
+        frames = _frame(Kind.HELLO, hello, ())
+        for _attempt, frame in self._unacknowledged.values():
+            frames += frame
+        return frames
+
+
+def _frame(kind: int, head: Dict[str, Any], parts: Sequence[Buffer]) -> List[Buffer]:
+    """One frame as pieces to write. Small ones are one piece, so that they are one system call."""
+    text = json.dumps(head, separators=(",", ":")).encode()
+    size = len(text)
+    for part in parts:
+        size += part.nbytes if isinstance(part, memoryview) else len(part)
+    start = HEADER.pack(size, 0, len(text), kind) + text
+    if size < 1 << 16:
+        return [b"".join((start, *parts))]
+    return [start, *parts]

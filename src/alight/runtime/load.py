@@ -1,0 +1,118 @@
+"""Find the user's function: import its file or module by the name that the caller pickled it under, or unpickle it.
+
+Must not catch what the user's module raises: that travels home as it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Callable, Dict, Optional
+
+from alight.wire import ambient
+from alight.wire.errors import DeserializationError, ExecutionError, InvalidError
+
+
+def load(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any]:
+    """The raw function that ``function`` (a FunctionSpec in plain words) describes.
+
+    Raises what the user's module raises, and an Error when the function cannot be found in it.
+    """
+    _install_compat()
+    definition = function.get("definition", "file")
+    ambient.importing = True
+    try:
+        if definition == "serialized":
+            return _unpickled(function, serialized)
+        if definition == "file":
+            module = _import_file(function.get("module", ""), function.get("source_path", ""))
+        else:
+            module = importlib.import_module(function["module"])
+        return _find(module, function)
+    finally:
+        ambient.importing = False
+
+
+def unwrap(thing: Any) -> Any:
+    """The raw function inside an SDK handle, and inside what its decorators made."""
+    while True:
+        raw = getattr(thing, "_raw", None)
+        if raw is None or raw is thing or not callable(raw):
+            return thing
+        thing = raw
+
+
+def _install_compat() -> None:
+    from alight import compat  # noqa: PLC0415  after the node said hello: what fails here must reach the user
+
+    compat.install()
+
+
+def _import_file(name: str, path: str) -> Any:
+    existing = sys.modules.get(name)
+    if existing is not None:
+        if _same_file(getattr(existing, "__file__", None), path):
+            return existing
+        raise InvalidError(
+            f"{os.path.basename(path)} has the name of a module that is loaded already ({name})",
+            hint=f"rename {os.path.basename(path)}",
+        )
+    if not os.path.exists(path):
+        raise ExecutionError(
+            f"{path} is not in the container", hint="is it hidden by a volume or by a file of the image?"
+        )
+    import importlib.util  # noqa: PLC0415  modules imported by name don't need it
+
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ExecutionError(f"{path} cannot be imported: it is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _same_file(one: Optional[str], other: str) -> bool:
+    return one is not None and os.path.realpath(one) == os.path.realpath(other)
+
+
+def _find(module: Any, function: Dict[str, Any]) -> Callable[..., Any]:
+    thing = module
+    qualname = function.get("qualname") or function["name"]
+    for part in qualname.split("."):
+        thing = getattr(unwrap(thing), part, _MISSING)
+        if thing is _MISSING:
+            where = function.get("source_path") or function.get("module")
+            raise ExecutionError(
+                f"{where} has no {qualname} inside the container, though it has outside",
+                hint="define it whether or not `is_local()`, at the top level of the module",
+            )
+    thing = unwrap(thing)
+    if not callable(thing):
+        raise ExecutionError(f"{qualname} is {type(thing).__name__} inside the container, not a function")
+    result: Callable[..., Any] = thing
+    return result
+
+
+_MISSING: Any = object()
+
+
+def _unpickled(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any]:
+    theirs = function.get("python_version", "")
+    ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if theirs and theirs != ours:
+        raise DeserializationError(
+            f"{function['name']} was serialized by Python {theirs} and this image has Python {ours}",
+            hint=f"use an image of Python {theirs}, for example Image.debian_slim(python_version={theirs!r})",
+        )
+    if not serialized:
+        raise ExecutionError(f"the code of the serialized function {function['name']} did not reach its container")
+    from alight.wire import payload  # noqa: PLC0415  most functions are files
+
+    result: Callable[..., Any] = unwrap(payload.loads(serialized, f"the function {function['name']}"))
+    return result

@@ -1,0 +1,38 @@
+"""Standard output and error as user code expects them in a terminal: by lines, never lost before a result is sent.
+
+The node reads both pipes and writes every byte down; nothing here copies or stores output.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+
+def setup() -> None:
+    """Buffer by lines, whatever PYTHONUNBUFFERED says.
+
+    The variable stays set, because Python programs that user code starts should be live too. In this process it would
+    cost one write (and one log record) for the text and one for the newline of every print. A carriage return ends a
+    line as well, so progress bars draw.
+    """
+    sys.stdout = sys.__stdout__ = _reopen(1, "surrogateescape")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _reopen(2, "backslashreplace")  # type: ignore[misc]
+
+
+def flush() -> None:
+    """Everything printed so far is in the pipes when this returns, C libraries' printf included."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            continue  # user code replaced or closed it: there is nothing to flush, and no place to say so
+    # Loading ctypes costs milliseconds; whoever prints through C has nearly always loaded it (numpy does).
+    ctypes = sys.modules.get("ctypes")
+    if ctypes is not None:
+        ctypes.CDLL(None).fflush(None)
+
+
+def _reopen(descriptor: int, errors: str) -> io.TextIOWrapper:
+    stream = open(descriptor, "wb", closefd=False)  # noqa: SIM115  it lives as long as the process
+    return io.TextIOWrapper(stream, encoding="utf-8", errors=errors, line_buffering=True)
