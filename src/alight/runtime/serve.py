@@ -18,8 +18,8 @@ from alight.runtime import context, failures, load, stdio
 from alight.runtime.link import Arrival, Link
 from alight.runtime.runner import Runner
 from alight.wire.codec import Kind
-from alight.wire.errors import Error, InputCancellation, RemoteError, from_wire, to_wire
 from alight.wire.errors import ConnectionError as NodeGone
+from alight.wire.errors import Error, InputCancellation, RemoteError, from_wire, to_wire
 
 LINK_PATH = "/run/alight/link.sock"
 _GRACE = 30.0
@@ -28,7 +28,7 @@ _GRACE = 30.0
 def main(library: str) -> int:
     """Serve until told to stop. Returns the exit code of the process; ``library`` is where this package lies."""
     stdio.setup()
-    faulthandler.enable(sys.__stderr__)
+    faulthandler.enable(2)
     try:
         code = Service(os.environ.get("ALIGHT_LINK", LINK_PATH), library).run()
     except Exception:  # noqa: BLE001  one of the four loops: our own fault, said in the container's log

@@ -213,7 +213,8 @@ class LinkHello:
 class LinkStart:
     """node → runtime: what this container is for.
 
-    ``env`` holds env and secrets already merged, in the order that wins.
+    ``env`` holds env and secrets already merged, in the order that wins. Body: for a serialized function, the bytes of
+    the blob ``function.serialized`` (payload.dumps of the function); else empty.
     """
 
     container_id: str
