@@ -1,0 +1,341 @@
+"""This machine's own server and node: found, started in the background, stopped.
+
+With nothing configured, `alight run` and plain scripts come here: one lock makes starting idempotent, so two that start at
+once get the same server. What is started lives in sessions of its own and outlives its starter. Nothing here imports
+server or node: they are started as `python -m`, as anybody could.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Dict, Iterator, List, Optional
+
+from alight.sdk import config
+from alight.wire import errors
+
+_READY_SECONDS = 30.0
+_STOP_SECONDS = 45.0
+_TAIL_LINES = 8
+
+
+@dataclass(frozen=True)
+class Status:
+    """What runs of this state directory. Pids are None for what does not run."""
+
+    home: Path
+    server_pid: Optional[int] = None
+    node_pid: Optional[int] = None
+    socket_path: str = ""
+    address: str = ""
+    fingerprint: str = ""
+    version: str = ""
+    started_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to start. ``listen`` is HOST:PORT or "none"; the rest are the node's."""
+
+    listen: str = ""
+    engine: str = ""
+    fake_gpus: str = ""
+    node: bool = True
+
+
+def ensure(*, again: bool = False) -> str:
+    """The path of the server's socket, after starting what does not run. ``again``: this program had a server before.
+
+    Raises ConnectionError with the last lines of the log when a start fails, and when somebody stopped the server on purpose.
+    """
+    home = config.home()
+    path = socket_path(home)
+    if _answers(path) and _node_runs(home):
+        return str(path)
+    if again and _stopped_on_purpose(home):
+        raise errors.ConnectionError(
+            "the server was stopped while this program was using it", hint="`alight server start` starts it again"
+        )
+    start(Options())
+    return str(path)
+
+
+def start(options: Options) -> Status:
+    """Start server and node unless they run. Two at once do it once."""
+    home = config.home()
+    settings = config.load()
+    _check_may_start(home, options.engine or settings["engine"])
+    _make_directories(home)
+    with _lock(home / "run" / "start.lock"):
+        if _answers(socket_path(home)) and (not options.node or _node_runs(home)):
+            return status()
+        _start_missing(home, options, settings)
+    return status()
+
+
+def stop(*, node: bool = True) -> Status:
+    """End the server and, with it, the node and every container of this machine. Returns what was running."""
+    was = status()
+    home = was.home
+    (home / "run").mkdir(parents=True, exist_ok=True)
+    with _lock(home / "run" / "start.lock"):
+        (home / "run" / "stopped").touch()
+        if node and was.node_pid is not None:
+            _end(was.node_pid, signal.SIGUSR1, "node", home)
+        if was.server_pid is not None:
+            _end(was.server_pid, signal.SIGTERM, "server", home)
+    return was
+
+
+def status() -> Status:
+    """What runs now."""
+    home = config.home()
+    server = _read_json(home / "run" / "server.json")
+    pid = server.get("pid")
+    alive = isinstance(pid, int) and _is_ours(pid, "alight.server") and _answers(socket_path(home))
+    if not alive:
+        return Status(home=home, node_pid=_node_pid(home))
+    return Status(
+        home=home,
+        server_pid=pid,
+        node_pid=_node_pid(home),
+        socket_path=str(socket_path(home)),
+        address=str(server.get("address") or ""),
+        fingerprint=str(server.get("fingerprint") or ""),
+        version=str(server.get("version") or ""),
+        started_at=float(server.get("started_at") or 0.0),
+    )
+
+
+def socket_path(home: Path) -> Path:
+    """Where the server of this state directory listens."""
+    return home / "run" / "server.sock"
+
+
+def log_path(home: Path, which: str) -> Path:
+    """The log of "server", "node" or "spawner"."""
+    return home / "log" / f"{which}.log"
+
+
+def last_lines(path: Path, count: int = _TAIL_LINES) -> str:
+    """The end of a log, for an error message."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 16384))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(f"    {line}" for line in lines[-count:])
+
+
+def _start_missing(home: Path, options: Options, settings: config.Config) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (home / "run" / "stopped").unlink()
+    server = None
+    if not _answers(socket_path(home)):
+        arguments = ["alight.server", "--home", str(home)]
+        if options.listen:
+            arguments += ["--listen", options.listen]
+        server = _Starting(home, "server", arguments)
+    node = None
+    if options.node and not _node_runs(home):
+        arguments = ["alight.node", "--home", str(home), "--server", f"unix:{socket_path(home)}"]
+        for flag, value in (("engine", options.engine), ("fake_gpus", options.fake_gpus)):
+            value = value or settings[flag]
+            if value:
+                arguments += [f"--{flag.replace('_', '-')}", value]
+        # The node dials until the server listens, so both can import at the same time.
+        node = _Starting(home, "node", arguments)
+    try:
+        if server is not None:
+            server.wait_ready()
+        if node is not None:
+            node.wait_ready()
+    except BaseException:
+        for started in (node, server):
+            if started is not None:
+                started.end()
+        raise
+
+
+class _Starting:
+    """A background process that prints READY when it may be used."""
+
+    def __init__(self, home: Path, name: str, arguments: List[str]) -> None:
+        self.name = name
+        self.log = log_path(home, name)
+        environment = {key: value for key, value in os.environ.items() if key not in _NOT_FOR_SERVERS}
+        environment["ALIGHT_HOME"] = str(home)
+        root = str(Path(__file__).resolve().parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd="/",
+                env=environment,
+                start_new_session=True,
+            )
+
+    def wait_ready(self) -> None:
+        out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # a pipe was asked for
+        deadline = time.monotonic() + _READY_SECONDS
+        seen = b""
+        while b"READY" not in seen:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([out], [], [], left)[0]:
+                raise self._failed(f"did not become ready within {_READY_SECONDS:g} s")
+            piece = os.read(out.fileno(), 4096)
+            if not piece:
+                code = self.process.wait()
+                raise self._failed(f"ended at its start with exit code {code}")
+            seen += piece
+        out.close()
+        # It is not ours to wait for: it outlives this program. Its end is seen by whoever uses it next.
+        self.process.returncode = 0
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _failed(self, what: str) -> errors.Error:
+        tail = last_lines(self.log)
+        return errors.ConnectionError(
+            f"this machine's {self.name} {what}" + (f"; its log {self.log} ends with:\n{tail}" if tail else ""),
+            hint="`alight doctor` checks what it needs",
+        )
+
+
+#: Settings of the one who starts, not of what is started.
+_NOT_FOR_SERVERS = frozenset(
+    {"ALIGHT_SERVER_URL", "ALIGHT_TOKEN_ID", "ALIGHT_TOKEN_SECRET", "ALIGHT_PROFILE", "ALIGHT_ENVIRONMENT",
+     "MODAL_ENVIRONMENT", "ALIGHT_TRACEBACK", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT"}
+)  # fmt: skip
+
+
+def _check_may_start(home: Path, engine: str) -> None:
+    if not sys.platform.startswith("linux"):
+        raise errors.ConnectionError(
+            "no server is configured, and this system cannot be one: Alight's server and containers need Linux",
+            hint="`alight setup https://your-server:9009` connects this machine to one",
+        )
+    if sys.version_info < (3, 11):  # noqa: UP036  clients run on 3.9
+        raise errors.ConnectionError(
+            "no server is configured, and this Python cannot run one: Alight's server needs Python 3.11 or newer",
+            hint="`alight setup https://your-server:9009`, or install Alight for a newer Python",
+        )
+    if os.geteuid() == 0 or engine == "process":
+        return
+    system = Path("/var/lib/alight")
+    shared = socket_path(system)
+    if shared.exists() and home != system:
+        raise errors.PermissionDeniedError(
+            f"this machine has a server at {shared}, and you may not use it yet",
+            hint="ask its owner to run: sudo usermod -aG alight $USER, then log in again",
+        )
+    raise errors.ConnectionError(
+        "no server runs on this machine, and starting containers needs root once",
+        hint="sudo alight server install   (or, without isolation: ALIGHT_ENGINE=process)",
+    )
+
+
+def _make_directories(home: Path) -> None:
+    try:
+        for name, mode in (("", 0o711), ("run", 0o700), ("log", 0o700)):
+            directory = home / name
+            directory.mkdir(parents=True, exist_ok=True, mode=mode)
+        os.chmod(home / "log", 0o700)
+    except OSError as error:
+        raise errors.PermissionDeniedError(
+            f"the state directory {home} cannot be made: {error.strerror}", hint="set ALIGHT_HOME to a place of yours"
+        ) from error
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    import fcntl  # noqa: PLC0415  absent on Windows, where nothing is started
+
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens there: a file that a crashed server left behind does not."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(str(path))
+    except PermissionError:
+        raise errors.PermissionDeniedError(
+            f"you may not use the server at {path}",
+            hint="ask its owner to run: sudo usermod -aG alight $USER, then log in again",
+        ) from None
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
+
+
+def _node_runs(home: Path) -> bool:
+    return _node_pid(home) is not None
+
+
+def _node_pid(home: Path) -> Optional[int]:
+    pid = _read_json(home / "run" / "node.json").get("pid")
+    return pid if isinstance(pid, int) and _is_ours(pid, "alight.node") else None
+
+
+def _is_ours(pid: int, module: str) -> bool:
+    """Whether this process is alive and is what it says, and not one that got the number of a dead one."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return module.encode() in words
+
+
+def _end(pid: int, how: int, what: str, home: Path) -> None:
+    try:
+        os.kill(pid, how)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise errors.PermissionDeniedError(
+            f"the {what} (pid {pid}) runs as another user", hint="run the same with sudo"
+        ) from None
+    deadline = time.monotonic() + _STOP_SECONDS
+    while _is_ours(pid, f"alight.{what}"):
+        if time.monotonic() > deadline:
+            raise errors.ServiceError(
+                f"the {what} (pid {pid}) has not ended within {_STOP_SECONDS:g} s", hint=f"see {log_path(home, what)}"
+            )
+        time.sleep(0.01)
+
+
+def _stopped_on_purpose(home: Path) -> bool:
+    return (home / "run" / "stopped").exists()
+
+
+def _read_json(path: Path) -> Dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

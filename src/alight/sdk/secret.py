@@ -1,0 +1,282 @@
+"""Secrets: values that only ever travel towards the server, and from there into containers that ask for them."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+from alight.sdk import config
+from alight.sdk.client import Client, default_client
+from alight.sdk.object import Object, classproperty, environment_or_default
+from alight.sdk.sync import dual
+from alight.sdk.types import SecretInfo
+from alight.wire import messages
+from alight.wire.errors import AlreadyExistsError, InvalidError, NotFoundError
+from alight.wire.ids import check_name
+
+_KEY_MOST = 16_384
+_VALUE_MOST = 32_768
+
+
+class SecretManager:
+    """``Secret.objects``: making, listing and deleting named secrets."""
+
+    @dual
+    async def create(
+        self,
+        name: str,
+        env_dict: Mapping[str, str],
+        *,
+        allow_existing: bool = False,
+        environment_name: Optional[str] = None,
+        client: Optional[Client] = None,
+    ) -> None:
+        """Make a named secret. AlreadyExistsError when there is one, unless ``allow_existing`` (it is left as it is)."""
+        message = messages.SecretCreate(
+            values=_checked(env_dict, "Secret.objects.create"),
+            name=check_name(name, "secret"),
+            environment=environment_or_default(environment_name),
+        )
+        try:
+            await (client or default_client()).call("secret.create", message, messages.SecretInfo)
+        except AlreadyExistsError:
+            if not allow_existing:
+                raise
+
+    @dual
+    async def list(
+        self,
+        *,
+        max_objects: Optional[int] = None,
+        created_before: Optional[Union[datetime, str]] = None,
+        environment_name: str = "",
+        client: Optional[Client] = None,
+    ) -> List[Secret]:
+        """The named secrets of the environment, newest first. Their values cannot be read."""
+        via = client or default_client()
+        limit = 0 if created_before is not None else max_objects or 0
+        message = messages.NamedList(environment=environment_or_default(environment_name), limit=limit)
+        listed = (await via.call("secret.list", message, messages.SecretListed)).secrets
+        listed = tuple(info for info in listed if is_before(info.created_at, created_before))
+        return [Secret._of(info, via) for info in listed[: max_objects or None]]  # noqa: SLF001  of this file
+
+    @dual
+    async def delete(
+        self,
+        name: str,
+        *,
+        allow_missing: bool = False,
+        environment_name: Optional[str] = None,
+        client: Optional[Client] = None,
+    ) -> None:
+        """Delete a named secret. Containers that hold it keep it until they end."""
+        message = messages.SecretLookup(
+            name=check_name(name, "secret"),
+            environment=environment_or_default(environment_name),
+            allow_missing=allow_missing,
+        )
+        await (client or default_client()).do("secret.delete", message)
+
+
+class Secret(Object):
+    """Environment variables that a container gets and nobody can read back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name: Optional[str] = None
+        self._environment: Optional[str] = None
+        self._required: Tuple[str, ...] = ()
+        self._values: Optional[Dict[str, str]] = None
+        self._info: Optional[messages.SecretInfo] = None
+
+    @classproperty
+    def objects(cls) -> SecretManager:  # noqa: N805  of the class
+        """Making, listing and deleting named secrets."""
+        return SecretManager()
+
+    @staticmethod
+    def from_dict(env_dict: Mapping[str, Optional[str]] = {}) -> Secret:  # noqa: B006  never changed
+        """A secret of these values, for the app that uses it alone. A value of None is left out."""
+        if not isinstance(env_dict, Mapping):
+            raise InvalidError(f"Secret.from_dict() takes a dict, not {type(env_dict).__name__}")
+        kept = {key: value for key, value in env_dict.items() if value is not None}
+        secret = Secret()
+        secret._values = _checked(kept, "Secret.from_dict")
+        return secret
+
+    @staticmethod
+    def from_local_environ(env_keys: Sequence[str]) -> Secret:
+        """A secret of variables of this process's environment. InvalidError when one is not set."""
+        if config.in_container():
+            return Secret.from_dict({})
+        missing = [key for key in env_keys if key not in os.environ]
+        if missing:
+            raise InvalidError(
+                f"Secret.from_local_environ() needs {', '.join(missing)}, not set in this environment",
+                hint=f"export {missing[0]}=…",
+            )
+        return Secret.from_dict({key: os.environ[key] for key in env_keys})
+
+    @staticmethod
+    def from_dotenv(
+        path: Optional[Union[str, os.PathLike[str]]] = None,
+        *,
+        filename: str = ".env",
+        client: Optional[Client] = None,
+    ) -> Secret:
+        """A secret of the variables in a .env file, searched from ``path`` (default: here) upwards."""
+        del client  # anonymous secrets go with their app
+        if config.in_container():
+            return Secret.from_dict({})
+        start = Path(path or os.getcwd()).resolve()
+        if start.is_file():
+            if path is not None and start.name == filename:
+                return Secret.from_dict(parse_dotenv(start.read_text(encoding="utf-8")))
+            start = start.parent
+        for directory in (start, *start.parents):
+            file = directory / filename
+            if file.is_file():
+                return Secret.from_dict(parse_dotenv(file.read_text(encoding="utf-8")))
+        raise InvalidError(f"there is no {filename} in {start} or above it", hint="make one with lines KEY=value")
+
+    @staticmethod
+    def from_name(
+        name: str,
+        *,
+        environment_name: Optional[str] = None,
+        required_keys: Sequence[str] = (),
+        client: Optional[Client] = None,
+    ) -> Secret:
+        """The secret of this name. Found out at its first use: NotFoundError, or InvalidError naming keys that it lacks."""
+        secret = Secret()
+        secret._name = check_name(name, "secret")
+        secret._environment = environment_name
+        secret._required = tuple(required_keys)
+        secret._client = client
+        return secret
+
+    @property
+    def name(self) -> Optional[str]:
+        """None for an anonymous one."""
+        return self._name
+
+    @dual
+    async def info(self, *, refresh: bool = False) -> SecretInfo:
+        """What is known of it; never its values."""
+        del refresh  # it is always asked for
+        if self._name is None:
+            raise InvalidError("an anonymous secret has no info: it lives with its app")
+        via = self._client or default_client()
+        found = await via.call("secret.lookup", self._lookup(), messages.SecretInfo)
+        return SecretInfo(
+            name=found.name,
+            environment_name=found.environment,
+            created_at=moment(found.created_at),
+            created_by=found.created_by or None,
+            last_used=None if found.last_used_at is None else moment(found.last_used_at),
+        )
+
+    @dual
+    async def update(self, env_dict: Mapping[str, str]) -> None:
+        """Set these keys and keep the others. Containers started from now on see them."""
+        if self._name is None:
+            raise InvalidError("an anonymous secret cannot be updated", hint="make it anew with Secret.from_dict()")
+        message = messages.SecretCreate(
+            values=_checked(env_dict, "Secret.update"),
+            name=self._name,
+            environment=environment_or_default(self._environment),
+            merge=True,
+            overwrite=True,
+        )
+        await (self._client or default_client()).call("secret.create", message, messages.SecretInfo)
+
+    async def for_app(self, client: Client, app_id: str) -> str:
+        """The id to run an app with: a named secret is looked up, an anonymous one is made for this app."""
+        if self._values is None:
+            return await self._resolve(client)
+        message = messages.SecretCreate(values=self._values, app_id=app_id)
+        return (await client.call("secret.create", message, messages.SecretInfo)).secret_id
+
+    async def _load(self, client: Client) -> str:
+        if self._name is None:
+            raise InvalidError("an anonymous secret has no id of its own: it is made with the app that uses it")
+        try:
+            return (await client.call("secret.lookup", self._lookup(), messages.SecretInfo)).secret_id
+        except NotFoundError as error:
+            if error.hint is None:
+                error.hint = f"alight secret create {self._name} KEY=value"
+            raise
+
+    def _lookup(self) -> messages.SecretLookup:
+        return messages.SecretLookup(
+            name=self._name or "",
+            environment=environment_or_default(self._environment),
+            required_keys=self._required,
+        )
+
+    @staticmethod
+    def _of(info: messages.SecretInfo, client: Client) -> Secret:
+        secret = Secret()
+        secret._name, secret._environment = info.name, info.environment
+        secret._object_id, secret._client = info.secret_id, client
+        return secret
+
+    def __getstate__(self) -> Dict[str, Any]:
+        # Values never leave towards a container by way of a pickle.
+        return {**super().__getstate__(), "_values": None if self._values is None else {}}
+
+    def __repr__(self) -> str:
+        return f"Secret({self._name!r})" if self._name else "Secret(anonymous)"
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since 1970 as a time with its zone."""
+    return datetime.fromtimestamp(seconds, tz=timezone.utc)
+
+
+def is_before(created_at: float, limit: Optional[Union[datetime, str]]) -> bool:
+    """Whether something was made before ``limit`` (a time, or its ISO text; None: always)."""
+    if limit is None:
+        return True
+    when = datetime.fromisoformat(limit) if isinstance(limit, str) else limit
+    return created_at < when.timestamp()
+
+
+def parse_dotenv(text: str) -> Dict[str, str]:
+    """KEY=value lines: comments, `export`, single and double quotes (the latter with escapes, and over several lines)."""
+    values: Dict[str, str] = {}
+    for match in _DOTENV.finditer(text):
+        raw = match["double"] if match["double"] is not None else match["single"]
+        if raw is None:
+            value = re.split(r"\s+#", match["plain"] or "", maxsplit=1)[0].strip()
+        else:
+            value = _unescape(raw) if match["double"] is not None else raw
+        values[match["key"]] = value
+    return values
+
+
+_DOTENV = re.compile(
+    r"^[ \t]*(?:export[ \t]+)?(?P<key>[A-Za-z_][A-Za-z0-9_.]*)[ \t]*=[ \t]*"
+    r"(?:\"(?P<double>(?:[^\"\\]|\\.)*)\"|'(?P<single>[^']*)'|(?P<plain>[^\r\n]*))",
+    re.MULTILINE,
+)
+
+
+def _unescape(text: str) -> str:
+    known = {"n": "\n", "t": "\t", "r": "\r"}
+    return re.sub(r"\\(.)", lambda found: known.get(found[1], found[1]), text, flags=re.DOTALL)
+
+
+def _checked(values: Mapping[str, Any], where: str) -> Dict[str, str]:
+    for key, value in values.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            odd = key if not isinstance(key, str) else value
+            raise InvalidError(f"{where}() takes text keys and values; {key!r} has {type(odd).__name__}")
+        if not key or "=" in key or "\0" in key or "\0" in value:
+            raise InvalidError(f"{key!r} cannot be an environment variable")
+        if len(key) > _KEY_MOST or len(value) > _VALUE_MOST:
+            raise InvalidError(f"the secret value {key[:64]!r} is too long: keys have {_KEY_MOST} characters, values {_VALUE_MOST}")
+    return dict(values)

@@ -1,0 +1,414 @@
+"""Volumes: named directories that outlive containers and that many of them share.
+
+In a container a volume is an ordinary directory; here are the ways to it from outside (listing, reading, uploading), and
+``commit`` and ``reload`` from inside. Paths are absolute within the volume; a leading slash may be left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, AsyncIterator, BinaryIO, Callable, List, Optional, Sequence, Tuple, Union
+
+from alight.sdk import config
+from alight.sdk.client import Client, default_client
+from alight.sdk.object import Object, classproperty, environment_or_default
+from alight.sdk.secret import is_before, moment
+from alight.sdk.surface import unimplemented
+from alight.sdk.sync import dual, dual_context, dual_context_function, dual_function, dual_gen
+from alight.sdk.types import FileEntry, FileEntryType, VolumeInfo
+from alight.wire import errors, messages
+from alight.wire.codec import PIECE, loads_head
+from alight.wire.ids import VOLUME, check_name, is_id
+
+_KINDS = {"file": FileEntryType.FILE, "directory": FileEntryType.DIRECTORY, "symlink": FileEntryType.SYMLINK}
+
+
+class VolumeManager:
+    """``Volume.objects``: making, listing and deleting named volumes."""
+
+    @dual
+    async def create(
+        self,
+        name: str,
+        *,
+        version: Optional[int] = None,
+        allow_existing: bool = False,
+        environment_name: Optional[str] = None,
+        client: Optional[Client] = None,
+        experimental_options: Any = None,
+    ) -> None:
+        """Make a named volume. AlreadyExistsError when there is one, unless ``allow_existing``."""
+        del experimental_options  # of the hosted service
+        message = messages.VolumeEnsure(
+            name=check_name(name, "volume"),
+            environment=environment_or_default(environment_name),
+            create=True,
+            exclusive=not allow_existing,
+            version=_checked_version(version),
+        )
+        await (client or default_client()).call("volume.ensure", message, messages.VolumeInfo)
+
+    @dual
+    async def list(
+        self,
+        *,
+        max_objects: Optional[int] = None,
+        created_before: Optional[Union[datetime, str]] = None,
+        environment_name: str = "",
+        client: Optional[Client] = None,
+    ) -> List[Volume]:
+        """The named volumes of the environment, newest first."""
+        via = client or default_client()
+        limit = 0 if created_before is not None else max_objects or 0
+        message = messages.NamedList(environment=environment_or_default(environment_name), limit=limit)
+        listed = (await via.call("volume.list", message, messages.VolumeListed)).volumes
+        listed = tuple(info for info in listed if is_before(info.created_at, created_before))
+        return [Volume._of(info, via) for info in listed[: max_objects or None]]  # noqa: SLF001  of this file
+
+    @dual
+    async def delete(
+        self,
+        name: str,
+        *,
+        allow_missing: bool = False,
+        environment_name: Optional[str] = None,
+        client: Optional[Client] = None,
+    ) -> None:
+        """Delete a named volume and every file in it."""
+        message = messages.VolumeDelete(
+            name=check_name(name, "volume"),
+            environment=environment_or_default(environment_name),
+            allow_missing=allow_missing,
+        )
+        await (client or default_client()).do("volume.delete", message)
+
+
+class Volume(Object):
+    """A named directory that outlives containers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name: Optional[str] = None
+        self._environment: Optional[str] = None
+        self._create = False
+        self._version = 2
+        self.mount_read_only = False
+        self.mount_sub_path: Optional[str] = None
+
+    @classproperty
+    def objects(cls) -> VolumeManager:  # noqa: N805  of the class
+        """Making, listing and deleting named volumes."""
+        return VolumeManager()
+
+    @staticmethod
+    def from_name(
+        name: str,
+        *,
+        environment_name: Optional[str] = None,
+        create_if_missing: bool = False,
+        version: Optional[int] = None,
+        create_options: Any = None,
+        client: Optional[Client] = None,
+    ) -> Volume:
+        """The volume of this name, found (or made) at its first use. Its old versions 1 and 2 are one here."""
+        del create_options  # of the hosted service
+        volume = Volume()
+        volume._name = check_name(name, "volume")
+        volume._environment = environment_name
+        volume._create = create_if_missing
+        volume._version = _checked_version(version)
+        volume._client = client
+        return volume
+
+    @staticmethod
+    def from_id(volume_id: str, client: Optional[Client] = None) -> Volume:
+        """The volume of this id."""
+        if not is_id(volume_id, VOLUME):
+            raise errors.InvalidError(f"{volume_id!r} is not the id of a volume", hint="they look like vo-…")
+        volume = Volume()
+        volume._object_id = volume_id
+        volume._client = client
+        return volume
+
+    @staticmethod
+    @dual_context_function
+    @unimplemented("Volume.ephemeral() would make a volume that is deleted with its block; this version has named ones")
+    async def ephemeral(
+        client: Optional[Client] = None,
+        environment_name: Optional[str] = None,
+        version: Optional[int] = None,
+        create_options: Any = None,
+        _heartbeat_sleep: float = 300,
+    ) -> AsyncIterator[Volume]:
+        yield Volume()
+
+    @staticmethod
+    @dual_function
+    async def rename(
+        old_name: str,
+        new_name: str,
+        *,
+        client: Optional[Client] = None,
+        environment_name: Optional[str] = None,
+    ) -> None:
+        """Give a volume another name. Running containers keep it."""
+        message = messages.VolumeDelete(
+            name=check_name(old_name, "volume"),
+            environment=environment_or_default(environment_name),
+            new_name=check_name(new_name, "volume"),
+        )
+        await (client or default_client()).do("volume.rename", message)
+
+    @property
+    def name(self) -> Optional[str]:
+        """None for one that was found by its id."""
+        return self._name
+
+    @dual
+    async def info(self) -> VolumeInfo:
+        """Its name and when it was made."""
+        if self._name is None:
+            raise errors.InvalidError("a volume that was found by its id has no info", hint="use Volume.from_name()")
+        found = await self._ensure(self._client or default_client())
+        return VolumeInfo(name=found.name, created_at=moment(found.created_at), created_by=None)
+
+    # within containers
+
+    @dual
+    async def commit(self) -> None:
+        """Make what was written durable and visible to containers elsewhere. Within containers only."""
+        await self._in_container("volume.commit")
+
+    @dual
+    async def reload(self) -> None:
+        """See what others have committed. Within containers only; open files stay as they are."""
+        await self._in_container("volume.reload")
+
+    # from anywhere
+
+    @dual_gen
+    async def iterdir(self, path: str, *, recursive: bool = True) -> AsyncIterator[FileEntry]:
+        """The entries below ``path``; with ``recursive=False`` those right in it."""
+        for entry in await self._files(path, recursive=recursive):
+            yield entry
+
+    @dual
+    async def listdir(self, path: str, *, recursive: bool = False) -> List[FileEntry]:
+        """The entries in ``path``, of a file its own."""
+        return await self._files(path, recursive=recursive)
+
+    @dual_gen
+    async def read_file(self, path: str) -> AsyncIterator[bytes]:
+        """The file's bytes, piece by piece. FileNotFoundError (the builtin one) when there is none."""
+        client = await self._via()
+        stream = await client.open("volume.read", messages.VolumePath(volume_id=self.object_id, path=path))
+        while True:
+            with _file_errors(path):
+                message = await stream.recv()
+            if message is None:
+                return
+            if message[1]:
+                yield message[1]
+
+    @dual
+    async def read_file_into_fileobj(
+        self, path: str, fileobj: BinaryIO, progress_cb: Optional[Callable[..., Any]] = None
+    ) -> int:
+        """Write the file's bytes into ``fileobj``; returns how many."""
+        total = 0
+        async for piece in self.read_file.raw(path):
+            fileobj.write(piece)
+            total += len(piece)
+            if progress_cb is not None:
+                progress_cb(advance=len(piece))
+        return total
+
+    @dual
+    async def remove_file(self, path: str, recursive: bool = False) -> None:
+        """Delete a file; with ``recursive`` a directory and all below it."""
+        client = await self._via()
+        with _file_errors(path):
+            await client.do(
+                "volume.remove", messages.VolumePath(volume_id=self.object_id, path=path, recursive=recursive)
+            )
+
+    @dual
+    async def copy_files(self, src_paths: Sequence[str], dst_path: str, recursive: bool = False) -> None:
+        """Copy within the volume. Several sources, or a destination that is a directory, keep their names."""
+        client = await self._via()
+        with _file_errors(", ".join(src_paths)):
+            await client.do(
+                "volume.copy",
+                messages.VolumePath(
+                    volume_id=self.object_id, path=dst_path, recursive=recursive, sources=tuple(src_paths)
+                ),
+            )
+
+    @dual_context
+    async def batch_upload(self, force: bool = False) -> AsyncIterator[VolumeUpload]:
+        """Collect files in a ``with`` block; they are uploaded at its clean end. FileExistsError unless ``force``."""
+        upload = VolumeUpload()
+        yield upload
+        client = await self._via()
+        for source, path, mode in upload.collected:
+            await self._write(client, source, messages.VolumePath(self.object_id, path, force=force, mode=mode))
+
+    # mounting
+
+    def read_only(self) -> Volume:
+        """The same volume, mounted so that containers cannot write."""
+        return self.with_mount_options(read_only=True)
+
+    def with_mount_options(self, *, read_only: Optional[bool] = None, sub_path: Optional[str] = None) -> Volume:
+        """The same volume, mounted otherwise: read-only, or only the directory ``sub_path`` of it."""
+        derived = copy.copy(self)
+        if read_only is not None:
+            derived.mount_read_only = read_only
+        if sub_path is not None:
+            parts = PurePosixPath(sub_path.strip("/")).parts
+            if not parts or ".." in parts:
+                raise errors.InvalidError(f"sub_path={sub_path!r} is not a directory within the volume")
+            derived.mount_sub_path = "/".join(parts)
+        return derived
+
+    async def _load(self, client: Client) -> str:
+        return (await self._ensure(client)).volume_id
+
+    async def _ensure(self, client: Client) -> messages.VolumeInfo:
+        message = messages.VolumeEnsure(
+            name=self._name or "",
+            environment=environment_or_default(self._environment),
+            create=self._create,
+            version=self._version,
+        )
+        try:
+            return await client.call("volume.ensure", message, messages.VolumeInfo)
+        except errors.NotFoundError as error:
+            if error.hint is None:
+                error.hint = f"alight volume create {self._name}, or Volume.from_name({self._name!r}, create_if_missing=True)"
+            raise
+
+    async def _in_container(self, method: str) -> None:
+        if not config.in_container():
+            verb = method.rpartition(".")[2]
+            raise errors.ExecutionError(
+                f"Volume.{verb}() works inside containers, where the volume is mounted",
+                hint="from outside, batch_upload() and read_file() see the volume as it is",
+            )
+        client = await self._via()
+        await client.call(method, messages.VolumePath(volume_id=self.object_id), messages.VolumeInfo)
+
+    async def _files(self, path: str, *, recursive: bool) -> List[FileEntry]:
+        client = await self._via()
+        message = messages.VolumePath(volume_id=self.object_id, path=path or "/", recursive=recursive)
+        with _file_errors(path):
+            found = await client.call("volume.files", message, messages.VolumeFiles)
+        return [
+            FileEntry(
+                path=file.path,
+                type=_KINDS.get(file.kind, FileEntryType.UNSPECIFIED),
+                mtime=int(file.mtime),
+                size=file.size,
+            )
+            for file in found.files
+        ]
+
+    async def _write(self, client: Client, source: Source, at: messages.VolumePath) -> None:
+        stream = await client.open("volume.write", at, end=False)
+        with _file_errors(at.path):
+            if isinstance(source, Path):
+                with source.open("rb") as file:
+                    await _send_all(stream, file)
+            else:
+                await _send_all(stream, source)
+            stream.end()
+            answer = await stream.recv()
+            if answer is None:
+                raise errors.InternalError(f"the server ended the upload of {at.path} without an answer")
+            loads_head(messages.VolumeFile, answer[0])
+
+    @staticmethod
+    def _of(info: messages.VolumeInfo, client: Client) -> Volume:
+        volume = Volume()
+        volume._name, volume._environment = info.name, info.environment
+        volume._object_id, volume._client = info.volume_id, client
+        return volume
+
+    def __repr__(self) -> str:
+        return f"Volume({self._name or self._object_id!r})"
+
+
+Source = Union[Path, BinaryIO]
+
+
+class VolumeUpload:
+    """What a ``batch_upload`` block collects."""
+
+    def __init__(self) -> None:
+        self.collected: List[Tuple[Source, str, Optional[int]]] = []
+
+    def put_file(
+        self,
+        local_file: Union[str, os.PathLike[str], BinaryIO, io.BytesIO],
+        remote_path: Union[str, PurePosixPath],
+        mode: Optional[int] = None,
+    ) -> None:
+        """Upload one file (a path, or an open binary file) to ``remote_path``. ``mode``: its permissions."""
+        remote = str(remote_path)
+        if remote.endswith("/"):
+            raise errors.InvalidError(f"remote_path {remote!r} names a directory; put_file() needs the file's own path")
+        if hasattr(local_file, "read"):
+            self.collected.append((local_file, remote, mode))  # type: ignore[arg-type]  # it reads
+            return
+        local = Path(os.fspath(local_file))  # type: ignore[arg-type]  # what is no file is a path
+        if not local.is_file():
+            raise FileNotFoundError(f"there is no file {local} to upload")
+        self.collected.append((local, remote, mode if mode is not None else local.stat().st_mode & 0o777))
+
+    def put_directory(
+        self,
+        local_path: Union[str, os.PathLike[str]],
+        remote_path: Union[str, PurePosixPath],
+        recursive: bool = True,
+    ) -> None:
+        """Upload the files of a directory (with ``recursive`` those below it too) under ``remote_path``."""
+        local, remote = Path(local_path), PurePosixPath(str(remote_path))
+        if not local.is_dir():
+            raise FileNotFoundError(f"there is no directory {local} to upload")
+        for path in sorted(local.rglob("*") if recursive else local.glob("*")):
+            if path.is_file():
+                self.put_file(path, str(remote / path.relative_to(local).as_posix()))
+
+
+async def _send_all(stream: Any, file: BinaryIO) -> None:
+    while True:
+        piece = file.read(PIECE)
+        if not piece:
+            return
+        await stream.send(None, piece)
+
+
+class _file_errors:  # noqa: N801  reads as a statement
+    """Turns the server's words about paths into the builtin errors that scripts catch."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if isinstance(error, errors.NotFoundError):
+            raise FileNotFoundError(str(error)) from error
+        if isinstance(error, errors.AlreadyExistsError):
+            raise FileExistsError(str(error)) from error
+
+
+def _checked_version(version: Optional[int]) -> int:
+    if version not in {None, 1, 2}:
+        raise errors.InvalidError(f"version={version!r} is not a version of volumes", hint="leave it out")
+    return version or 2
