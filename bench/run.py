@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Measure Alight against its budgets on this machine, and print a table.
+
+    sudo .venv/bin/python bench/run.py                 # everything, in an instance of its own; some minutes
+    sudo .venv/bin/python bench/run.py warm cold       # the cases named
+    sudo .venv/bin/python bench/run.py --peer ray      # a peer in the same run, when it is installed
+    sudo .venv/bin/python bench/run.py --write         # and put the table into docs/performance.md
+
+Goes through the public API and the command line only, in a state directory that is removed afterwards. Asserts nothing:
+a wall time depends on who else uses the machine. Compare rows of one run; keep a run with the machine it was taken on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import statistics
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import machine as facts
+from cases import CASES, Bench, Reading
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+BEGIN, END = "<!-- bench/run.py writes from here -->", "<!-- to here -->"
+
+
+def main() -> int:
+    """Run what was asked for and print the table."""
+    options = arguments()
+    bench = Bench.start(options.home)
+    readings: list[Reading] = []
+    try:
+        for name in options.cases or CASES:
+            print(f"# {name}", file=sys.stderr, flush=True)
+            try:
+                readings += CASES[name](bench)
+            except Exception as error:  # noqa: BLE001  one case that cannot run must not hide the others
+                readings.append(Reading(name, [], "", note=f"could not be measured: {str(error).splitlines()[0]}"))
+                print(error, file=sys.stderr)
+    finally:
+        bench.close()
+    for peer in options.peer:
+        print(f"# {peer}", file=sys.stderr, flush=True)
+        try:
+            readings += importlib.import_module(f"peer_{peer}").readings()
+        except ImportError as error:
+            print(f"{peer} cannot be measured here: {error}", file=sys.stderr)
+    text = report(readings)
+    print(text)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(one) for one in readings], indent=1))
+    if options.write:
+        write(text)
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default all")
+    parser.add_argument(
+        "--peer", action="append", default=[], choices=["ray"], help="measure this too, in the same run"
+    )
+    parser.add_argument("--home", type=Path, default=Path("/var/tmp/alight-bench"), help="state directory of the run")
+    parser.add_argument("--json", type=Path, help="write the samples here")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    options = parser.parse_args()
+    unknown = [name for name in options.cases if name not in CASES]
+    if unknown:
+        parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    return options
+
+
+def report(readings: list[Reading]) -> str:
+    """The table, with the machine above it."""
+    lines = [*(f"- {line}" for line in facts.describe()), ""]
+    lines += ["| what | p50 | p90 | n | budget | |", "| --- | ---: | ---: | ---: | ---: | --- |"]
+    lines += [row(one) for one in readings]
+    return "\n".join(lines)
+
+
+def row(one: Reading) -> str:
+    """One line of the table."""
+    if not one.samples:
+        return f"| {one.what} | | | 0 | {budget(one)} | {one.note} |"
+    middle = statistics.median(one.samples)
+    worse = sorted(one.samples, reverse=one.more_is_better)[min(len(one.samples) - 1, int(0.9 * len(one.samples)))]
+    verdict = ""
+    if one.budget is not None:
+        kept = middle >= one.budget if one.more_is_better else middle <= one.budget
+        verdict = "within" if kept else f"**{middle / one.budget:.1f} times the budget**"
+    note = ". ".join(part for part in (verdict, one.note) if part)
+    return (
+        f"| {one.what} | {figure(middle)} {one.unit} | {figure(worse)} | {len(one.samples)} | {budget(one)} | {note} |"
+    )
+
+
+def budget(one: Reading) -> str:
+    """The budget as words."""
+    if one.budget is None:
+        return ""
+    return f"{'≥' if one.more_is_better else '≤'} {figure(one.budget)} {one.unit}"
+
+
+def figure(value: float) -> str:
+    """Three digits that mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def write(text: str) -> None:
+    """Replace the table in the document."""
+    before, rest = DOCUMENT.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
