@@ -1,0 +1,49 @@
+"""Commands that users know and that Alight does not have yet: each says so in one sentence, and nothing else."""
+
+from __future__ import annotations
+
+from typing import List, Tuple
+
+import click
+
+from alight.wire.errors import UnimplementedError
+
+
+def _later(name: str, does: str, instead: str = "") -> click.Command:
+    """A command that takes any words and refuses them kindly, so that scripts fail with a reason."""
+
+    @click.command(
+        name,
+        help=f"{does}. This version cannot do it yet.",
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    )
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    def command(words: Tuple[str, ...]) -> None:
+        del words
+        raise UnimplementedError(f"`alight {name}` is not there yet: {_lower(does)}", hint=instead or None)
+
+    return command
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+deploy = _later(
+    "deploy",
+    "It will keep an app callable from anywhere without its client",
+    "`alight run --detach` keeps a run going after this command ends",
+)
+serve = _later("serve", "It will run an app and reload it when its files change", "`alight run` runs it once")
+shell = _later("shell", "It will open a shell in a function's image")
+curl = _later("curl", "It will call a web function with short-lived credentials")
+container = _later("container", "It will list containers, enter them and stop them", "`alight app list` counts them")
+function = _later("function", "It will show functions, their calls and their scaling")
+dashboard = _later("dashboard", "It will open the dashboard in a browser", "`alight app list` shows what runs")
+image = _later("image", "It will build, pull and name images", "`alight run` builds what a function needs")
+queue = _later("queue", "It will list queues and look into them")
+dict_ = _later("dict", "It will list dicts and look into them")
+
+NAMES: List[str] = [
+    command.name or "" for command in (deploy, serve, shell, curl, container, function, dashboard, image, queue, dict_)
+]

@@ -1,0 +1,202 @@
+"""``alight run``: a script's function in a real container, its output here, its result or its exception back.
+
+Everything that can be wrong with the command line is found before a server is asked for anything. How an app runs is
+the SDK's; how it looks is ``render.py``'s; this file puts them together.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional, Set, Tuple
+
+import click
+
+from alight.cli import arguments as synthesized
+from alight.cli import warn
+from alight.cli.errors import UsageError, UserCodeError
+from alight.wire.errors import InvalidError, UnimplementedError
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was asked of this run, besides the function and its arguments."""
+
+    name: Optional[str]
+    write_result: Optional[Path]
+    quiet: bool
+    detach: bool
+    environment: Optional[str]
+    gpu: Optional[str]
+    timestamps: bool
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    short_help="Run a function or local entrypoint of a script.",
+)
+@click.option("-n", "--name", metavar="NAME", help="What to call this run.")
+@click.option(
+    "-w",
+    "--write-result",
+    metavar="PATH",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write what the function returns to a file. It must be str or bytes.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the output of containers.")
+@click.option("-d", "--detach", is_flag=True, help="Let the app go on when this command ends or is interrupted.")
+@click.option("-i", "--interactive", is_flag=True, help="Let the function talk to this terminal (not yet).")
+@click.option("-m", "module", is_flag=True, help="REF names a module: pkg.mod[::NAME].")
+@click.option("-e", "--env", "environment", metavar="NAME", help="The environment to run in.")
+@click.option(
+    "--gpu", metavar="none|TYPE", help="Run every function on this GPU instead of its own; 'none' runs it without one."
+)
+@click.option("--timestamps", is_flag=True, help="Put the time before each line of output.")
+@click.argument("reference", metavar="REF")
+@click.argument("words", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
+def run(reference: str, words: Tuple[str, ...], module: bool, interactive: bool, **options: Any) -> None:
+    """Run a function or local entrypoint of a script.
+
+    REF is script.py, script.py::NAME, script.py::app.NAME, or - for a script on standard input; with -m it is a module.
+    Without a NAME the script must have one local entrypoint, or else one function. Everything after REF belongs to the
+    function: `alight run script.py::NAME --help` shows its options.
+    """
+    if interactive:
+        raise UnimplementedError("`alight run -i` is not there yet: it will let a function talk to this terminal")
+    chosen = _Options(**options)
+    _check_result_path(chosen.write_result)
+    if chosen.gpu is not None and not chosen.gpu.strip():
+        raise UsageError("--gpu wants a type of GPU, or none", hint="--gpu none runs functions without a GPU")
+
+    from alight import compat  # noqa: PLC0415  after the options were found to be right
+    from alight.cli import references  # noqa: PLC0415  loads the SDK
+
+    warn.show_plainly()
+    compat.install()
+    parsed = references.parse(reference, module=module)
+    sys.argv = [parsed.place, *words]
+    runnable = references.find(references.load(parsed), parsed)
+    usage = f"alight run {'-m ' if module else ''}{reference}"
+    given = synthesized.parse(runnable.signatures, runnable.name, list(words), usage)
+    if given is None:
+        return
+    _check_returns_once(runnable)
+    value = _execute(runnable, given, chosen)
+    if chosen.write_result is not None:
+        _write(chosen.write_result, value, runnable.name)
+
+
+def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> Any:
+    import contextlib  # noqa: PLC0415  start-up weight
+
+    from alight.cli import render  # noqa: PLC0415  start-up weight
+    from alight.sdk import progress  # noqa: PLC0415  loads the SDK
+
+    needed: Optional[Set[str]] = None if runnable.kind == "entrypoint" else {runnable.name}
+    value: Any = None
+    interrupted = False
+    with contextlib.ExitStack() as stack:
+        drawing = None if options.quiet else render.make_renderer(timestamps=options.timestamps)
+        if drawing is not None:
+            stack.enter_context(progress.showing(drawing))
+        try:
+            with runnable.app.run(
+                name=options.name,
+                detach=options.detach,
+                environment_name=options.environment,
+                _needed=needed,
+                _gpu=options.gpu,
+            ):
+                if drawing is not None:
+                    drawing.phase("")
+                try:
+                    value = _call(runnable, given, options, drawing)
+                except KeyboardInterrupt:
+                    interrupted = True
+                    raise
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt(_farewell(runnable, options))
+    return value
+
+
+def _call(runnable: Any, given: synthesized.Arguments, options: _Options, drawing: Any) -> Any:
+    """The user's part. What it raises is the user's, whoever's type it has."""
+    named = given.named or {}
+    try:
+        if runnable.kind == "entrypoint":
+            if options.detach and drawing is not None:
+                drawing.note("detached: when this command ends, only the call that was started last goes on")
+            value = runnable.target._raw(*given.positional, **named)  # noqa: SLF001  the CLI is the SDK's face
+            if inspect.iscoroutine(value):
+                import asyncio  # noqa: PLC0415  async entrypoints only
+
+                return asyncio.run(value)
+            return value
+        function = runnable.target
+        if runnable.kind == "method":
+            function = _bound_method(runnable, named)
+        if options.detach:
+            call = function.spawn(*given.positional, **named)
+            if drawing is not None:
+                drawing.note(f"detached: the call is {call.object_id}")
+            return call.get()
+        return function.remote(*given.positional, **named)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise UserCodeError(error) from error
+
+
+def _bound_method(runnable: Any, named: dict[str, Any]) -> Any:
+    """The method on an object made from the class's parameters, which are taken out of ``named``."""
+    constructor, method = runnable.signatures
+    of_method = set(inspect.signature(method).parameters)
+    of_class = [name for name in inspect.signature(constructor).parameters if name not in of_method]
+    made = runnable.target(**{name: named.pop(name) for name in of_class if name in named})
+    return getattr(made, runnable.method)
+
+
+def _check_returns_once(runnable: Any) -> None:
+    raw = runnable.signatures[-1]
+    if inspect.isgeneratorfunction(raw) or inspect.isasyncgenfunction(raw):
+        raise InvalidError(
+            f"{runnable.name}() is a generator, which cannot be run from the command line",
+            hint="write a @app.local_entrypoint() that loops over it",
+        )
+
+
+def _check_result_path(path: Optional[Path]) -> None:
+    """Before hours of work, not after them."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"the result cannot be written: there is no directory {folder}", hint=f"mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"the result cannot be written: {folder} is not writable")
+
+
+def _write(path: Path, value: Any, name: str) -> None:
+    if isinstance(value, str):
+        path.write_text(value, encoding="utf-8")
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        path.write_bytes(bytes(value))
+    else:
+        raise InvalidError(
+            f"{name}() returned a value of type {type(value).__name__}, and --write-result writes str or bytes",
+            hint="return str or bytes, for example json.dumps(…)",
+        )
+
+
+def _farewell(runnable: Any, options: _Options) -> str:
+    app_id = runnable.app.app_id or ""
+    if options.detach:
+        return (
+            f"Interrupted: the app goes on; `alight app logs -f {app_id}` follows, `alight app stop {app_id}` ends it"
+        )
+    return "Interrupted: the app was stopped, its containers are gone"
