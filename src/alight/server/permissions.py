@@ -1,0 +1,76 @@
+"""Who may call which method: the whole table, so that it can be read at once and tested row by row.
+
+A method that is missing here is refused to everybody. What is checked per object (a container's own environment, an
+app's owner) is in the routes.
+"""
+
+from __future__ import annotations
+
+from alight.server.auth import CONTAINER, NODE, OWNER, STRANGER, USER, Principal
+from alight.wire import errors
+
+_PEOPLE = frozenset({OWNER, USER})
+_CODE = frozenset({OWNER, USER, CONTAINER})
+_BLOBS = frozenset({OWNER, USER, CONTAINER, NODE})
+_OWNER = frozenset({OWNER})
+_ANYBODY = frozenset({OWNER, USER, STRANGER})
+
+ALLOWED: dict[str, frozenset[str]] = {
+    "server.info": _PEOPLE,
+    "server.stop": _OWNER,
+    "app.create": _PEOPLE,
+    "app.publish": _PEOPLE,
+    "app.watch": _PEOPLE,
+    "app.stop": _PEOPLE,
+    "app.detach": _PEOPLE,
+    "app.list": _PEOPLE,
+    "function.lookup": _CODE,
+    "image.ensure": _PEOPLE,
+    "blob.missing": _BLOBS,
+    "blob.put": _BLOBS,
+    "blob.get": _BLOBS,
+    "call.start": _CODE,
+    "call.result": _CODE,
+    "call.cancel": _CODE,
+    "volume.ensure": _CODE,
+    "volume.list": _CODE,
+    "volume.delete": _CODE,
+    "volume.rename": _PEOPLE,
+    "volume.files": _CODE,
+    "volume.read": _CODE,
+    "volume.write": _CODE,
+    "volume.remove": _CODE,
+    "volume.copy": _CODE,
+    "volume.commit": _CODE,
+    "volume.reload": _CODE,
+    "secret.create": _PEOPLE,
+    "secret.lookup": _CODE,
+    "secret.list": _PEOPLE,
+    "secret.delete": _PEOPLE,
+    "token.create": _OWNER,
+    "token.list": _OWNER,
+    "token.delete": _OWNER,
+    "setup.begin": _ANYBODY,
+    "setup.poll": _ANYBODY,
+    "setup.pending": _OWNER,
+    "setup.approve": _OWNER,
+    "node.session": frozenset({NODE}),
+}
+
+
+def check(who: Principal, method: str) -> None:
+    """Raise UnimplementedError for a method that nobody has, PermissionDeniedError for one that is not theirs."""
+    allowed = ALLOWED.get(method)
+    if allowed is None:
+        raise errors.UnimplementedError(
+            f"this server has no {method}", hint="a newer client asks for it: update the server with pip and restart it"
+        )
+    if who.kind in allowed:
+        return
+    if who.kind == STRANGER:
+        raise errors.AuthError(
+            "this server wants a token", hint="`alight setup <url of the server>` gets one from its owner"
+        )
+    if who.kind == CONTAINER:
+        raise errors.PermissionDeniedError(f"code in a container may not use {method}")
+    raise errors.PermissionDeniedError(f"only the owner of this server may use {method}")
