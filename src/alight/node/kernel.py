@@ -79,9 +79,9 @@ def mount_new(kind: str, options: list[tuple[str, str | None]], target: str, fla
                     result = _call(_FSCONFIG, context, _FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0)
                 _checked(result, f"{kind} option {key}")
             _checked(_call(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), f"mount {kind}")
-            tree = _checked(_call(_FSMOUNT, context, _CLOEXEC, flags), "fsmount")
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}{_messages(context)}") from error
+        tree = _checked(_call(_FSMOUNT, context, _CLOEXEC, flags), "fsmount")
         try:
             _checked(_call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _EMPTY_PATH), f"mount at {target}")
         finally:

@@ -21,7 +21,7 @@ from alight.wire import errors
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 DEFAULT_PIDS = 4096
@@ -125,10 +125,14 @@ class Engine(Protocol):
 
     name: str
     isolates: bool
-    """Whether a container has files, processes and a network of its own. If not, layers, binds and limits mean nothing."""
+    """Whether a container has files, processes and a network of its own. If not, plans carry paths of the host."""
 
     def directory(self, container_id: str) -> Path:
         """Where this container's files lie. Exists from ``start`` (or ``prepare``) to ``remove``."""
+        ...
+
+    def prepare(self, container_id: str) -> Path:
+        """Make that directory before ``start``, for what the plan binds from it (sockets)."""
         ...
 
     async def open(self) -> None:
@@ -162,7 +166,7 @@ class Engine(Protocol):
         """Forget a container and delete its directory, ``output.log`` too. Kills it when it runs; idempotent."""
         ...
 
-    async def list(self) -> list[ContainerState]:
+    async def list(self) -> Sequence[ContainerState]:
         """All that were started and not removed, running or not."""
         ...
 

@@ -18,6 +18,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ class OciEngine:
         self._waiters.pop(container_id, None)
         await asyncio.to_thread(shutil.rmtree, self.directory(container_id), ignore_errors=True)
 
-    async def list(self) -> list[ContainerState]:
+    async def list(self) -> Sequence[ContainerState]:
         return [*self._states.values()]
 
     async def stats(self, container_id: str) -> Stats:
@@ -249,9 +250,8 @@ class OciEngine:
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
         environment["PYTHONPATH"] = str(Path(alight.__file__).parents[1])
         with open(self._home / "log" / "spawner.log", "ab") as log_file, listener:
-            # A shell would do the dance of descriptors, too; this keeps it to one process.
-            subprocess.Popen(
-                [sys.executable, "-c", _AS_THREE, str(listener.fileno()), *command],
+            subprocess.run(
+                [sys.executable, "-I", "-S", "-c", _DETACHED, str(listener.fileno()), *command],
                 cwd="/",
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -259,10 +259,12 @@ class OciEngine:
                 stderr=log_file,
                 pass_fds=[listener.fileno()],
                 start_new_session=True,
+                check=True,
+                timeout=_HELLO_SECONDS,
             )
         return connect(self._socket_path)
 
-    def _adopt(self, plain: list[dict[str, Any]]) -> None:
+    def _adopt(self, plain: Sequence[dict[str, Any]]) -> None:
         running = {str(one["id"]): ContainerState.from_plain(one) for one in plain}
         for path in self._containers.iterdir():
             if path.name not in running:
@@ -328,8 +330,17 @@ class OciEngine:
                 return
 
 
-# Python cannot hand a descriptor on under another number without a preexec function, which threads forbid.
-_AS_THREE = "import os,sys;f=int(sys.argv[1]);f==3 or os.dup2(f,3);os.set_inheritable(3,True);os.execv(sys.argv[2],sys.argv[2:])"
+# Hands the socket on as descriptor 3, and makes the spawner nobody's child, so that it is not ours to reap.
+_DETACHED = """
+import os, sys
+descriptor = int(sys.argv[1])
+if descriptor != 3:
+    os.dup2(descriptor, 3)
+os.set_inheritable(3, True)
+if os.fork():
+    os._exit(0)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def _machine() -> oci_config.Machine:

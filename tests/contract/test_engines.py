@@ -1,0 +1,338 @@
+"""What every engine promises, on every filling: nothing that a container prints or ends with is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from alight.node import output
+from alight.node.engine.base import Bind, ContainerPlan, Engine, EngineError, Limits
+from alight.node.engine.oci import OciEngine
+from alight.node.engine.process import ProcessEngine
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+pytestmark = pytest.mark.timeout(60)
+
+
+@dataclass
+class Place:
+    """An engine's home, in which a test may make engines one after another."""
+
+    filling: str
+    home: Path
+    layers: tuple[str, ...]
+    engines: list[Engine] = field(default_factory=list)
+
+    def engine(self) -> Engine:
+        made: Engine = OciEngine(self.home, str(self.home)) if self.filling == "oci" else ProcessEngine(self.home)
+        self.engines.append(made)
+        return made
+
+    def plan(self, container_id: str, *argv: str, **more) -> ContainerPlan:
+        env = {"PATH": PATH, "HOME": "/root", **more.pop("env", {})}
+        return ContainerPlan(container_id, self.layers, argv, env, **more)
+
+    def shell(self, container_id: str, script: str, **more) -> ContainerPlan:
+        return self.plan(container_id, "sh", "-c", script, **more)
+
+
+@pytest.fixture(params=["process", "oci"])
+def place(request):
+    layers = ()
+    if request.param == "oci":
+        layers = request.getfixturevalue("base_layers")
+        if shutil.which("runc") is None:
+            pytest.skip("runc is not installed")
+    # A short path: pytest's own are too long for the sockets of other parts.
+    home = Path(tempfile.mkdtemp(prefix="alight-"))
+    yield Place(request.param, home, layers)
+    shutil.rmtree(home)
+
+
+def drive(place, work):
+    """Run a test with an open engine, and leave nothing behind."""
+
+    async def main():
+        engine = place.engine()
+        await engine.open()
+        try:
+            return await work(engine)
+        finally:
+            for one in place.engines[:-1]:
+                await one.close()
+            await place.engines[-1].shutdown()
+
+    return asyncio.run(main())
+
+
+async def finish(engine, plan):
+    await engine.start(plan)
+    return await asyncio.wait_for(engine.wait(plan.id), 30)
+
+
+def printed(engine, container_id, stream=None):
+    records = output.read(engine.directory(container_id) / "output.log")
+    return b"".join(one.data for one in records if stream in {None, one.stream})
+
+
+async def until_printed(engine, container_id, text):
+    while text not in printed(engine, container_id):
+        await asyncio.sleep(0.01)
+        await engine.drain(container_id)
+
+
+def test_a_container_runs_and_its_end_is_known(place):
+    async def work(engine):
+        state = await finish(engine, place.shell("a", "echo hello; exit 3"))
+        assert (state.status, state.exit_code, state.signal, state.oom_killed) == ("exited", 3, None, False)
+        assert state.ended_at >= state.started_at
+        assert printed(engine, "a") == b"hello\n"
+        assert [one.id for one in await engine.list()] == ["a"]
+
+    drive(place, work)
+
+
+def test_streams_are_told_apart_and_keep_their_order(place):
+    async def work(engine):
+        script = "for i in 1 2 3; do echo out$i; sleep 0.05; echo err$i >&2; sleep 0.05; done"
+        await finish(engine, place.shell("a", script))
+        assert printed(engine, "a", output.STDOUT) == b"out1\nout2\nout3\n"
+        assert printed(engine, "a", output.STDERR) == b"err1\nerr2\nerr3\n"
+        assert printed(engine, "a") == b"out1\nerr1\nout2\nerr2\nout3\nerr3\n"
+
+    drive(place, work)
+
+
+def test_a_burst_is_complete_when_wait_returns(place):
+    async def work(engine):
+        state = await finish(engine, place.shell("a", "head -c 5000000 /dev/zero; echo end >&2"))
+        assert state.exit_code == 0
+        assert len(printed(engine, "a", output.STDOUT)) == 5_000_000
+        assert printed(engine, "a", output.STDERR) == b"end\n"
+
+    drive(place, work)
+
+
+def test_what_children_print_is_kept(place):
+    async def work(engine):
+        await finish(engine, place.shell("a", "(sh -c 'echo grandchild') & wait; echo parent"))
+        assert printed(engine, "a") == b"grandchild\nparent\n"
+
+    drive(place, work)
+
+
+def test_children_end_with_the_first_process(place):
+    async def work(engine):
+        state = await finish(engine, place.shell("a", "sleep 1000 & echo started"))
+        assert state.exit_code == 0
+        assert await engine.inside("a") == set()
+
+    drive(place, work)
+
+
+def test_drain_finds_what_was_printed_before_it(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "echo now; exec sleep 1000"))
+        await until_printed(engine, "a", b"now\n")
+        size = await engine.drain("a")
+        assert size == (engine.directory("a") / "output.log").stat().st_size == output.HEAD.size + 4
+
+    drive(place, work)
+
+
+def test_kill_returns_when_all_are_dead(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "sleep 1000 & echo up; wait"))
+        await until_printed(engine, "a", b"up")
+        assert len(await engine.inside("a")) == 2
+        await engine.kill("a")
+        state = await engine.wait("a")
+        assert (state.exit_code, state.signal) == (None, signal.SIGKILL)
+        assert not state.oom_killed
+        assert await engine.inside("a") == set()
+        await engine.kill("a")
+
+    drive(place, work)
+
+
+def test_a_signal_reaches_its_handler(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "trap 'echo got it; exit 9' TERM; echo up; while :; do sleep 0.02; done"))
+        await until_printed(engine, "a", b"up")
+        await engine.signal("a", signal.SIGTERM)
+        assert (await engine.wait("a")).exit_code == 9
+        assert printed(engine, "a") == b"up\ngot it\n"
+        await engine.signal("a", signal.SIGTERM)
+
+    drive(place, work)
+
+
+def test_everyone_gets_a_signal(place):
+    async def work(engine):
+        inner = "trap 'echo inner; exit' USR1; echo up; while :; do sleep 0.02; done"
+        await engine.start(place.shell("a", f'sh -c "{inner}" & trap : USR1; wait; wait; echo outer'))
+        await until_printed(engine, "a", b"up")
+        await engine.signal("a", signal.SIGUSR1, everyone=True)
+        await asyncio.wait_for(engine.wait("a"), 10)
+        assert b"inner" in printed(engine, "a")
+
+    drive(place, work)
+
+
+def test_the_environment_is_the_plans_and_nothing_else(place, monkeypatch):
+    monkeypatch.setenv("SECRET_OF_THE_NODE", "1")
+
+    async def work(engine):
+        await finish(engine, place.plan("a", "env", env={"MINE": "a b\nc"}))
+        text = printed(engine, "a").decode()
+        assert "MINE=a b\nc" in text
+        assert "SECRET_OF_THE_NODE" not in text
+
+    drive(place, work)
+
+
+def test_a_program_that_is_not_there_is_said_so(place):
+    async def work(engine):
+        with pytest.raises(EngineError, match="nope") as caught:
+            await engine.start(place.plan("a", "nope"))
+        assert caught.value.hint
+        assert await engine.list() == []
+        assert not engine.directory("a").exists()
+        # The id is free again.
+        assert (await finish(engine, place.shell("a", "exit 0"))).exit_code == 0
+
+    drive(place, work)
+
+
+def test_an_unknown_container_is_said_so(place):
+    async def work(engine):
+        for call in (engine.wait, engine.kill, engine.stats, engine.drain, engine.inside):
+            with pytest.raises(EngineError, match="no container ghost"):
+                await call("ghost")
+        await engine.remove("ghost")
+
+    drive(place, work)
+
+
+def test_remove_ends_and_forgets_and_may_be_repeated(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "exec sleep 1000"))
+        await engine.remove("a")
+        assert await engine.list() == []
+        assert not engine.directory("a").exists()
+        await engine.remove("a")
+
+    drive(place, work)
+
+
+def test_another_engine_finds_what_runs_and_what_ended(place):
+    async def work(engine):
+        await finish(engine, place.shell("old", "echo first; exit 4"))
+        await engine.start(place.shell("new", "echo second; sleep 0.3; exit 5"))
+        await engine.close()
+        again = place.engine()
+        await again.open()
+        states = {one.id: one for one in await again.list()}
+        assert states["old"].exit_code == 4
+        assert (await again.wait("new")).exit_code == 5
+        assert (printed(again, "old"), printed(again, "new")) == (b"first\n", b"second\n")
+
+    drive(place, work)
+
+
+def test_many_at_once(place):
+    async def work(engine):
+        plans = [place.shell(f"c{one}", f"echo {one}; exit {one}") for one in range(12)]
+        states = await asyncio.gather(*(finish(engine, one) for one in plans))
+        assert [one.exit_code for one in states] == list(range(12))
+        assert [printed(engine, f"c{one}") for one in range(12)] == [b"%d\n" % one for one in range(12)]
+
+    drive(place, work)
+
+
+def test_use_is_counted(place):
+    async def work(engine):
+        script = "echo up; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; exec sleep 1000"
+        await engine.start(place.shell("a", script))
+        await until_printed(engine, "a", b"done")
+        stats = await engine.stats("a")
+        assert stats.cpu_seconds > 0
+        assert stats.memory_bytes > 0
+        assert stats.pids == 1
+
+    drive(place, work)
+
+
+def test_waiting_for_one_may_be_given_up(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "sleep 0.3; exit 6"))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.wait("a"), 0.05)
+        assert (await engine.wait("a")).exit_code == 6
+
+    drive(place, work)
+
+
+def test_a_bind_is_found(place, tmp_path):
+    (tmp_path / "note").write_text("shared")
+
+    async def work(engine):
+        plan = place.shell("a", "cat $WHERE/note", binds=(Bind(str(tmp_path), "/given"),))
+        where = "/given" if engine.isolates else str(tmp_path)
+        await finish(engine, replace(plan, env={**plan.env, "WHERE": where}))
+        assert printed(engine, "a") == b"shared"
+
+    drive(place, work)
+
+
+def test_the_unisolated_engine_refuses_what_it_cannot_give(tmp_path):
+    async def main():
+        engine = ProcessEngine(tmp_path)
+        await engine.open()
+        plain = ContainerPlan("a", (), ("true",), {"PATH": PATH})
+        for asked in (
+            replace(plain, layers=("/",)),
+            replace(plain, network="none"),
+            replace(plain, devices=("/dev/null",)),
+            replace(plain, limits=Limits(memory_bytes=1 << 30)),
+        ):
+            with pytest.raises(EngineError, match="isolates nothing") as caught:
+                await engine.start(asked)
+            assert "OCI" in caught.value.hint
+        lenient = ProcessEngine(tmp_path, lenient=True)
+        await lenient.start(replace(plain, layers=("/",), network="none"))
+        assert (await lenient.wait("a")).exit_code == 0
+        await lenient.shutdown()
+
+    asyncio.run(main())
+
+
+def test_what_a_killed_agent_left_unisolated_is_ended(tmp_path):
+    async def main():
+        engine = ProcessEngine(tmp_path)
+        await engine.open()
+        state = await engine.start(ContainerPlan("a", (), ("sleep", "1000"), {"PATH": PATH}))
+        from alight.node.engine import process
+
+        # As if this were another process: the registry of running ones is empty in it.
+        kept = dict(process._PROCESSES)
+        process._PROCESSES.clear()
+        later = ProcessEngine(tmp_path)
+        await later.open()
+        (found,) = await later.list()
+        assert (found.status, found.signal, found.pid) == ("exited", signal.SIGKILL, state.pid)
+        assert "agent" in found.error
+        process._PROCESSES.update(kept)
+        await engine.wait("a")
+        with pytest.raises(ProcessLookupError):
+            os.kill(state.pid, 0)
+        await engine.remove("a")
+
+    asyncio.run(main())
