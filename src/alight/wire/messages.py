@@ -114,6 +114,17 @@ class AppPublished:
 
 
 @dataclass(frozen=True)
+class FunctionLookup:
+    """function.lookup → PublishedFunction; NotFoundError names the app's functions. Without ``app_id`` a container means its own app.
+
+    Added for functions that call functions from inside containers, where only names are known.
+    """
+
+    name: str
+    app_id: str = ""
+
+
+@dataclass(frozen=True)
 class AppWatch:
     """app.watch ⇉ AppEvent. Holds an ephemeral app: it is stopped when its holder is gone for two minutes.
 
