@@ -32,23 +32,25 @@ class ChrootRunner:
         root = shlex.quote(str(place / "root"))
         lines = [
             "set -e",
-            f"mount -t overlay overlay -o lowerdir={':'.join(step.layers)},upperdir={step.upper},workdir={place}/work {root}",
+            f"mount -t overlay -o lowerdir={':'.join(step.layers)},upperdir={step.upper},workdir={place}/work x {root}",
             f"mkdir -p {root}/proc {root}/dev {root}/sys",
             f"mount -t proc proc {root}/proc",
             f"mount --rbind /dev {root}/dev",
         ]
         for source, target, readonly in binds:
             at = f"{root}{shlex.quote(target)}"
-            make = f"mkdir -p {at}" if os.path.isdir(source) else f"mkdir -p $(dirname {at}); [ -e {at} ] || : > {at}"
-            lines += [make, f"mount --bind {shlex.quote(source)} {at}"]
+            file = f"mkdir -p $(dirname {at}); [ -e {at} ] || : > {at}"
+            lines.append(f"if [ -d {shlex.quote(source)} ]; then mkdir -p {at}; else {file}; fi")
+            lines += [f"mount --bind {shlex.quote(source)} {at}"]
             lines += [f"mount -o remount,bind,ro {at}"] if readonly else []
-        enter = shlex.join(["chroot", str(place / "root"), "/bin/sh", "-c", 'mkdir -p "$0"; cd "$0"; exec "$@"', step.cwd, *step.argv])
+        in_place = ["/bin/sh", "-c", 'mkdir -p "$0"; cd "$0"; exec "$@"', step.cwd]
+        enter = shlex.join(["chroot", str(place / "root"), *in_place, *step.argv])
         environment = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in step.env.items())])
         lines.append(f"exec {environment} {enter}")
         process = await asyncio.create_subprocess_exec(
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if step.network else ["--net"]), "sh", "-c", "\n".join(lines),
+            "unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if step.network else ["--net"]),
+            "sh", "-c", "\n".join(lines), start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
         )  # fmt: skip
         assert process.stdout
         try:

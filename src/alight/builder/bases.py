@@ -70,7 +70,7 @@ _FOLDERS = {
     "tmp": 0o1777, "run": 0o755, "dev": 0o755, "proc": 0o555, "sys": 0o555, "root": 0o700, "var/log": 0o755,
     "var/lib/apt/lists/partial": 0o755, "var/cache/apt/archives/partial": 0o755, "run/alight": 0o755,
     "opt/alight/lib": 0o755, "opt/alight/build": 0o755, "opt/alight/cache/uv": 0o755, "opt/alight/cache/pip": 0o755,
-    "opt/alight/cache/apt": 0o755, "etc/apt/sources.list.d": 0o755,
+    "opt/alight/cache/apt": 0o755, "opt/alight/cache/temporary": 0o755, "etc/apt/sources.list.d": 0o755,
 }  # fmt: skip
 
 
@@ -98,7 +98,8 @@ def python_version(root: Path, suite: str) -> str:
     """The whole version of the Python in a Debian that was made: "3.11.2"."""
     minor = SUITES[suite][0]
     status = (root / "var/lib/dpkg/status").read_text(errors="replace")
-    found = re.search(rf"^Package: python{re.escape(minor)}\n(?:.+\n)*?Version: (\d+\.\d+\.\d+)", status, re.MULTILINE)
+    package = rf"^Package: python{re.escape(minor)}\n(?:.+\n)*?Version: (\d+\.\d+\.\d+)"
+    found = re.search(package, status, re.MULTILINE)
     return found[1] if found else minor
 
 
@@ -134,11 +135,9 @@ async def make_debian(suite: str, workspace: Workspace, host: HostConfig, on_out
 
 
 def debian_sources(suite: str, host: HostConfig, root: Path = Path("/")) -> tuple[Source, ...]:
-    """Where packages of ``suite`` come from: the setting, else this machine's own mirror if it is Debian, else Debian's."""
+    """Where packages of ``suite`` come from: the setting, else this machine's mirror if it is Debian, else Debian's."""
     wanted = (suite, f"{suite}-updates", f"{suite}-security")
-    standard = {
-        name: Source(_SECURITY_MIRROR if name.endswith("-security") else _MIRROR, name) for name in wanted
-    }
+    standard = {name: Source(_SECURITY_MIRROR if name.endswith("-security") else _MIRROR, name) for name in wanted}
     if host.debian_mirror:
         security = host.debian_security_mirror or re.sub(r"/debian/?$", "/debian-security", host.debian_mirror)
         return tuple(
@@ -185,12 +184,13 @@ def _arguments(suite: str, workspace: Workspace, host: HostConfig) -> list[str]:
 
 async def _run(argv: list[str], stdin: bytes, on_output: Callable[[bytes], None]) -> int:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "PYTHON"))}
-    env.update(LC_ALL="C.UTF-8", DEBIAN_FRONTEND="noninteractive", TMPDIR="/tmp", PATH=_root_path())
+    env.update(LC_ALL="C.UTF-8", DEBIAN_FRONTEND="noninteractive", PATH=_root_path())
     process = await asyncio.create_subprocess_exec(
         *argv, env=env, start_new_session=True, stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         process.stdin.write(stdin)
         process.stdin.close()
@@ -225,18 +225,19 @@ def _tidy(root: Path, sources: tuple[Source, ...], keyrings: list[str]) -> None:
     (root / "etc/dpkg/dpkg.cfg.d/50alight").write_text(_DPKG_CONF)
     lines = []
     for number, (source, keyring) in enumerate(zip(sources, keyrings, strict=True)):
+        signed_by = keyring
         if keyring and not (root / keyring.lstrip("/")).exists():
             kept = f"etc/apt/keyrings/mirror-{number}{Path(keyring).suffix}"
             (root / kept).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(keyring, root / kept)
-            keyring = f"/{kept}"
-        lines.append(replace(source, uri=_without_credentials(source.uri)).line(keyring) + "\n")
+            signed_by = f"/{kept}"
+        lines.append(replace(source, uri=_without_credentials(source.uri)).line(signed_by) + "\n")
     (root / "etc/apt/sources.list").write_text("".join(lines))
 
 
 def _keyring(source: Source, place: Path) -> str:
     if "BEGIN PGP" not in source.signed_by:
-        return source.signed_by if os.path.isfile(source.signed_by) else ""
+        return source.signed_by if Path(source.signed_by).is_file() else ""
     path = place.with_suffix(".asc")
     path.write_text(source.signed_by)
     return str(path)
@@ -309,13 +310,19 @@ def failed(title: str, suite: str, status: int, output: trouble.Output) -> Image
     if re.search(r"NO_PUBKEY|not signed|EXPKEYSIG", text):
         return ImageBuildError(
             f"the base of {title} (Debian {suite}) could not be made: this machine lacks the key of its mirror",
-            hint="apt install debian-archive-keyring (a recent one)", step=title, exit_status=status, tail=list(output.tail),
-        )  # fmt: skip
+            hint="apt install debian-archive-keyring (a recent one)",
+            step=title,
+            exit_status=status,
+            tail=list(output.tail),
+        )
     cause, hint = trouble.explain(text)
     return ImageBuildError(
         f"the base of {title} (Debian {suite}) could not be made: mmdebstrap ended with exit status {status}{cause}",
-        hint=hint or "ALIGHT_DEBIAN_MIRROR names another mirror", step=title, exit_status=status, tail=list(output.tail),
-    )  # fmt: skip
+        hint=hint or "ALIGHT_DEBIAN_MIRROR names another mirror",
+        step=title,
+        exit_status=status,
+        tail=list(output.tail),
+    )
 
 
 def machine() -> str:

@@ -177,14 +177,13 @@ class Builder:
         asked = str(job.step.what["python"])
         minor = recipe.minor_of(asked)
         suite = bases.suite_for(minor)
-        if suite:
-            base = await self._debian(suite, job)
-            if asked in (minor, base.facts["python_version"]):
-                return self._base_record(job, base)
+        base = await self._debian(suite, job) if suite else None
+        if base and asked in (minor, base.facts["python_version"]):
+            return self._base_record(job, base)
         with self._store.workspace() as space:
             found = await pythons.find(asked, self._host, space.scratch, job.note, standalone_only=bool(suite))
             if found is None:
-                assert suite  # without one, `find` raises
+                assert base  # without one, `find` raises
                 job.note(
                     f"Python {asked} is not to be had here: taking Debian's {base.facts['python_version']} instead"
                 )
@@ -204,7 +203,8 @@ class Builder:
         return layers.Record(name, job.step.title, (name, *base.layers), {"python_version": found.version})
 
     def _base_record(self, job: _Job, base: layers.Record) -> layers.Record:
-        return layers.Record(digest.step_key(self._new_name(job), {"base": base.key}), job.step.title, base.layers, base.facts)
+        key = digest.step_key(self._new_name(job), {"base": base.key})
+        return layers.Record(key, job.step.title, base.layers, base.facts)
 
     async def _debian(self, suite: str, job: _Job) -> layers.Record:
         key = digest.step_key(digest.ROOT, {"debian": suite, "machine": bases.machine()})
@@ -251,12 +251,13 @@ class Builder:
     def _caches(self, owner: str, space: layers.Workspace) -> tuple[tuple[str, str, bool], ...]:
         # apt locks its directories, so those are the step's own; uv's and pip's caches are made to be shared.
         shared = {name: self._home / "cache" / owner / name for name in ("uv", "pip")}
-        apt = space.scratch / "apt"
-        for folder in (*shared.values(), apt / "lists/partial", apt / "archives/partial"):
+        apt, temporary = space.scratch / "apt", space.scratch / "temporary"
+        for folder in (*shared.values(), apt / "lists/partial", apt / "archives/partial", temporary):
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         return (
             *((str(path), f"{CACHES}/{name}", False) for name, path in shared.items()),
             (str(apt), f"{CACHES}/apt", False),
+            (str(temporary), f"{CACHES}/temporary", False),
         )
 
     def _new_name(self, job: _Job) -> str:

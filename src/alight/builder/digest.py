@@ -6,6 +6,8 @@ layer, so that all images are built again: do it only when a step makes somethin
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -46,8 +48,8 @@ def decode_tree(manifest: bytes) -> list[FileEntry]:
 def lay_tree(entries: list[FileEntry], into: Path, open_blob: Callable[[str], BinaryIO]) -> None:
     """Make the files of ``entries`` under the directory ``into``, each checked against its digest.
 
-    Nothing is written outside ``into``, whatever the manifest says: every step of a path is opened by descriptor without
-    following links, and links are made last. Owner is the caller; times are now.
+    Nothing is written outside ``into``, whatever the manifest says: every step of a path is opened by descriptor
+    without following links, and links are made last. Owner is the caller; times are now.
     Raises: InvalidError for a path or content that cannot be right, OSError for the disk.
     """
     root = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -85,12 +87,12 @@ def _open_folder(root: int, parts: list[str]) -> int:
     folder = os.dup(root)
     for part in parts:
         try:
-            os.mkdir(part, 0o755, dir_fd=folder)
-        except FileExistsError:
-            pass
-        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=folder)
             deeper = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
             raise InvalidError(f"a file manifest uses {part!r} as a directory, and it is none") from error
         finally:
             os.close(folder)

@@ -12,12 +12,13 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import tomllib
 
 from alight.builder.installs import Indexes
 from alight.builder.steps import CACHES, LENT
@@ -80,9 +81,7 @@ class HostConfig:
             ca_bundle=_ca_bundle(env, pip, root),
             client_cert=_existing(env.get("SSL_CLIENT_CERT") or _text(pip.get("client-cert"))),
             netrc=_existing(env.get("NETRC") or str(_home(env, root) / ".netrc")),
-            proxies={
-                name: env[name] for lower in _PROXIES for name in (lower, lower.upper()) if env.get(name)
-            },
+            proxies={name: env[name] for lower in _PROXIES for name in (lower, lower.upper()) if env.get(name)},
             extra_env={
                 name: value
                 for name, value in env.items()
@@ -122,8 +121,14 @@ class HostConfig:
         if self.timeout is not None:
             env.update(PIP_DEFAULT_TIMEOUT=str(self.timeout), UV_HTTP_TIMEOUT=str(self.timeout))
         if self.ca_bundle:
-            for name in ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
-                         "NODE_EXTRA_CA_CERTS"):
+            for name in (
+                "SSL_CERT_FILE",
+                "PIP_CERT",
+                "REQUESTS_CA_BUNDLE",
+                "CURL_CA_BUNDLE",
+                "GIT_SSL_CAINFO",
+                "NODE_EXTRA_CA_CERTS",
+            ):
                 env[name] = f"{LENT}/ca.pem"
         if self.client_cert:
             env["PIP_CLIENT_CERT"] = env["SSL_CLIENT_CERT"] = f"{LENT}/client.pem"
@@ -150,10 +155,11 @@ class HostConfig:
 
         This machine's own settings only: a recipe that names a host path does not get to read it.
         """
-        indexes = [path for url in (*self.indexes.extra_index_urls, self.indexes.index_url) if (path := _local_path(url))]
+        urls = (*self.indexes.extra_index_urls, self.indexes.index_url)
+        indexes = [path for url in urls if (path := _local_path(url))]
         paths = [path for place in self.indexes.find_links if (path := _local_path(place))]
         paths = list(_unique([*paths, *indexes, *(folder for index in indexes for folder in _linked_folders(index))]))
-        return tuple((path, path, True) for path in paths if path != "/" and os.path.exists(path))
+        return tuple((path, path, True) for path in paths if path != "/" and Path(path).exists())
 
     def secrets(self) -> list[str]:
         """Texts that must not be shown."""
@@ -192,7 +198,7 @@ def _read_pip(env: Mapping[str, str], root: Path) -> dict[str, str]:
         for file in [*files, *([Path(named)] if named else [])]:
             found.update(_read_pip_file(file))
     for name, value in env.items():
-        if name.startswith("PIP_") and name not in ("PIP_CONFIG_FILE",) and value:
+        if name.startswith("PIP_") and name != "PIP_CONFIG_FILE" and value:
             found[name[4:].lower().replace("_", "-")] = value
     return found
 
@@ -283,21 +289,21 @@ def _local_path(place: str) -> str:
         return ""
     else:
         path = place
-    return os.path.normpath(path) if os.path.isabs(path) else ""
+    return os.path.normpath(path) if path.startswith("/") else ""
 
 
 def _linked_folders(index: str) -> list[str]:
     """The folders that a local index's pages point to, which is where its files lie: often beside it."""
-    found: dict[str, None] = {}
-    beside = os.path.dirname(index)
+    found: dict[Path, None] = {}
+    beside = Path(index).parent
     for page in itertools.islice(sorted(Path(index).glob("*/index.html")), _PAGES):
         for link in re.findall(r"""href\s*=\s*["']([^"'#]+)""", _text_of(page)):
             path = unquote(urlsplit(link).path)
             if link.startswith("file:") or "://" not in link:
-                folder = os.path.dirname(os.path.normpath(os.path.join(page.parent, path)))
-                inside = os.path.relpath(folder, beside).split("/")[0]
-                found[folder if inside == ".." else os.path.join(beside, inside)] = None
-    return [folder for folder in found if os.path.isdir(folder) and folder not in (index, beside, "/")]
+                folder = Path(os.path.normpath(page.parent / path)).parent
+                inside = folder.relative_to(beside).parts[:1] if folder.is_relative_to(beside) else ()
+                found[beside.joinpath(*inside) if inside else folder] = None
+    return [str(folder) for folder in found if folder.is_dir() and str(folder) not in (index, str(beside), "/")]
 
 
 def _home(env: Mapping[str, str], root: Path) -> Path:
@@ -312,7 +318,7 @@ def _text_of(path: Path) -> str:
 
 
 def _existing(path: str) -> str:
-    return path if path and os.path.isfile(path) and os.access(path, os.R_OK) else ""
+    return path if path and Path(path).is_file() and os.access(path, os.R_OK) else ""
 
 
 def _list(value: Any) -> list[str]:

@@ -17,16 +17,19 @@ from alight.builder.recipe import Step
 from alight.builder.steps import CACHES, LENT
 
 #: What `uv pip install` understands of pip's options; a step with any other is run by pip itself.
-_UV_OPTIONS = frozenset(
-    """-U --upgrade -P --upgrade-package --no-deps --require-hashes --no-build-isolation --no-binary --only-binary
-    --prerelease --pre --resolution --index-strategy --torch-backend --no-cache --no-cache-dir --reinstall
-    --force-reinstall --reinstall-package --no-build --no-build-package --extra --all-extras -e --editable -t --target
-    --prefix --no-index -i --index-url --extra-index-url -f --find-links --index --default-index -c --constraint
-    --constraints -C --config-setting --config-settings --no-sources --exclude-newer --refresh --refresh-package --strict
-    --python-version --python-platform --link-mode --keyring-provider --overrides --override -b --build-constraints -q
-    --quiet -v --verbose --allow-insecure-host --trusted-host --no-compile-bytecode --compile-bytecode --offline
-    """.split()
-)
+# fmt: off
+_UV_OPTIONS = frozenset({
+    "-U", "--upgrade", "-P", "--upgrade-package", "--no-deps", "--require-hashes", "--no-build-isolation",
+    "--no-binary", "--only-binary", "--prerelease", "--pre", "--resolution", "--index-strategy", "--torch-backend",
+    "--no-cache", "--no-cache-dir", "--reinstall", "--force-reinstall", "--reinstall-package", "--no-build",
+    "--no-build-package", "--extra", "--all-extras", "-e", "--editable", "-t", "--target", "--prefix", "--no-index",
+    "-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--index", "--default-index", "-c",
+    "--constraint", "--constraints", "-C", "--config-setting", "--config-settings", "--no-sources",
+    "--exclude-newer", "--refresh", "--refresh-package", "--strict", "--python-version", "--python-platform",
+    "--link-mode", "--keyring-provider", "--overrides", "--override", "-b", "--build-constraints", "-q", "--quiet",
+    "-v", "--verbose", "--allow-insecure-host", "--trusted-host", "--offline",
+})
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Indexes:
     strategy: str = ""
 
     def joined(self, what: Mapping[str, Any]) -> Indexes:
-        """With the step's own settings: its index replaces the machine's, its others come in addition, as pip has it."""
+        """With the step's own settings: its index replaces the machine's, its others join, as in pip."""
         return Indexes(
             what.get("index_url") or self.index_url,
             _unique(_words(what.get("extra_index_url")) + self.extra_index_urls),
@@ -58,7 +61,7 @@ class Indexes:
         )
 
     def env(self) -> dict[str, str]:
-        """The same for pip and for uv. uv looks at all indexes for the best version, as pip does, unless told otherwise."""
+        """The same for pip and for uv. uv takes the best version of all indexes, as pip does, unless told not to."""
         env: dict[str, str] = {}
         if self.index_url:
             env["PIP_INDEX_URL"] = env["UV_DEFAULT_INDEX"] = self.index_url
@@ -72,7 +75,7 @@ class Indexes:
 
 
 def pip_install(step: Step, indexes: Indexes, python: str) -> Command:
-    """Install Python packages into the image's own Python, with bytecode, so that no container start pays for compiling."""
+    """Install packages into the image's own Python, with bytecode, so that no container start pays for compiling."""
     what = step.what
     files = {
         f"requirements/{number}-{_plain(one['name'])}": one["text"].encode()
@@ -86,16 +89,16 @@ def pip_install(step: Step, indexes: Indexes, python: str) -> Command:
     else:
         pre = ["--prerelease=allow"] if what.get("pre") else []
         argv = ["uv", "pip", "install", "--python", python, "--compile-bytecode", *pre, *_for_uv(options), *wanted]
-    return Command(tuple(argv), indexes.joined(what).env(), files)
+    return Command(tuple(argv), {**indexes.joined(what).env(), "TMPDIR": f"{CACHES}/temporary"}, files)
 
 
 def apt_install(step: Step) -> Command:
-    """Install Debian packages. Lists and downloads go to lent directories, so the layer holds what was installed only."""
+    """Install Debian packages. Lists and downloads go to lent directories: the layer holds what was installed only."""
     packages = shlex.join(step.what["packages"])
     script = (
         "set -e\n"
         "apt-get -q update\n"
-        f"apt-get -q install -y --no-install-recommends {packages}\n"
+        f"apt-get -q -o Dpkg::Use-Pty=0 install -y {packages}\n"
         "rm -rf /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/cache/debconf/*-old /var/lib/dpkg/*-old "
         "/var/cache/ldconfig/aux-cache\n"
     )
@@ -114,7 +117,8 @@ def copy(step: Step) -> Command:
     """
     to = posixpath.normpath(step.what["to"])
     script = (
-        'mkdir -p "$1" && tar -C "$0" -cf - . | tar -C "$1" --no-overwrite-dir --keep-directory-symlink --no-same-owner -xpf -'
+        'mkdir -p "$1" && tar -C "$0" -cf - . | '
+        'tar -C "$1" --no-overwrite-dir --keep-directory-symlink --no-same-owner -xpf -'
     )
     return Command(("/bin/sh", "-c", script, f"{LENT}/tree", to), network=False)
 

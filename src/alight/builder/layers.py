@@ -2,8 +2,8 @@
 
     layers/<layer>/       what a step wrote, as overlayfs writes it; read-only from the rename on
     layers/<key>.json     the record of a step: the layers it added, and what it learned
-    layers/tmp-*/         a step being built; whoever builds holds a lock in it, so that a sweep knows the dead from the living
-    images/<digest>.json  an image: its layers and settings, for people and for the collection of unused layers
+    layers/tmp-*/         a step being built; its builder holds a lock in it, so that a sweep knows dead from living
+    images/<digest>.json  an image: its layers and settings, to look at and to collect what is unused
 
 A layer appears by one rename after its content is on disk, and its record after that. So a machine that loses power or a
 build that is killed leaves a whole layer or none. Nothing here knows what a layer is for.
@@ -21,6 +21,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ class LayerStore:
         target = self.path(layer)
         if target.exists():  # left by a crash between this rename and the record: nobody can be using it
             _remove(target)
-        os.rename(workspace.upper, target)
+        workspace.upper.rename(target)
         _sync_directory(self._layers)
 
     @contextlib.contextmanager
@@ -222,7 +223,7 @@ def _remove(path: Path) -> None:
 
 def _age(path: Path) -> float:
     with contextlib.suppress(FileNotFoundError):
-        return max(0.0, os.stat(path.parent).st_mtime - os.stat(path).st_mtime)
+        return max(0.0, time.time() - path.stat().st_mtime)
     return 0.0
 
 
@@ -233,9 +234,9 @@ def _write_durably(path: Path, content: dict[str, Any]) -> None:
             json.dump(content, file, sort_keys=True)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(name, path)
+        Path(name).rename(path)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink()
         raise
     _sync_directory(path.parent)
 

@@ -33,7 +33,7 @@ _PROBE = (
 #: What a Python without is not one that users' scripts expect; those that were there must be there after the move.
 _ESSENTIAL = ("ssl", "sqlite3", "ctypes", "zlib", "bz2", "lzma", "hashlib", "readline", "uuid", "decimal", "curses")
 _LIBRARIES = "usr/local/lib/alight-python-libs"
-_GLIBC = re.compile(r"^(ld-linux.*|libc|libm|libdl|libpthread|librt|libutil|libresolv|libnsl|libanl|libmvec|libthread_db)\.so")
+_GLIBC = re.compile(r"^(ld-linux.*|lib(c|m|dl|pthread|rt|util|resolv|nsl|anl|mvec|thread_db))\.so")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ rm -f python python3 pip pip3
 ln -s {name} python3
 ln -s {name} python
 ./{name} -I -c 'import {imports}'
-./{name} -I -m ensurepip >/dev/null
+PIP_ROOT_USER_ACTION=ignore ./{name} -m ensurepip >/dev/null
 test -e pip || ln -s pip{found.minor} pip
 rm -f /usr/local/lib/{name}/EXTERNALLY-MANAGED
 ./{name} -I -m compileall -q -j 0 -x 'bad_coding|badsyntax|lib2to3/tests' /usr/local/lib/{name} || true
@@ -161,11 +161,16 @@ async def _download(version: str, host: HostConfig, into: Path) -> tuple[Path | 
         if process.returncode is None:
             process.kill()
             await process.wait()
-    prefixes = [path for path in into.glob(f"cpython-{minor_of(version)}*") if path.is_dir() and not path.is_symlink()]
-    if process.returncode == 0 and prefixes:
-        return prefixes[0], ""
+    prefix = await asyncio.to_thread(_installed, into, minor_of(version))
+    if process.returncode == 0 and prefix is not None:
+        return prefix, ""
     lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
     return None, re.sub(r"^error:\s*", "", lines[-1]) if lines else f"exit status {process.returncode}"
+
+
+def _installed(into: Path, minor: str) -> Path | None:
+    # Beside it lies a link of the minor's name.
+    return next((path for path in sorted(into.glob(f"cpython-{minor}*")) if not path.is_symlink()), None)
 
 
 def _on_this_machine(minor: str) -> dict[Path, str]:
@@ -174,7 +179,7 @@ def _on_this_machine(minor: str) -> dict[Path, str]:
     for python in _candidates(minor):
         with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
             real = python.resolve(strict=True)
-            if os.stat(real).st_uid not in (0, os.geteuid()) or (python.parent.parent / "pyvenv.cfg").exists():
+            if real.stat().st_uid not in (0, os.geteuid()) or (python.parent.parent / "pyvenv.cfg").exists():
                 continue
             out = subprocess.run(
                 [str(real), "-I", "-c", _PROBE], capture_output=True, text=True, timeout=10, check=True, cwd="/",
@@ -233,9 +238,7 @@ def _runs(python: Path, code: str) -> bool:
 
 def _needed(binaries: Iterable[Path], prefix: Path) -> tuple[tuple[str, Path], ...]:
     """Every shared library that the binaries load, but for glibc's and the interpreter's own."""
-    out = subprocess.run(
-        ["ldd", *map(str, binaries)], capture_output=True, text=True, timeout=60, check=False
-    ).stdout
+    out = subprocess.run(["ldd", *map(str, binaries)], capture_output=True, text=True, timeout=60, check=False).stdout
     found: dict[str, Path] = {}
     for soname, file in re.findall(r"^\s+(\S+) => (/\S+)", out, re.MULTILINE):
         if not _GLIBC.match(soname) and not Path(file).resolve().is_relative_to(prefix.resolve()):
@@ -249,9 +252,7 @@ def _glibc_of(path: Path) -> int:
 
 
 def _has_library(base: Path, soname: str) -> bool:
-    return any(
-        True for folder in ("usr/lib", "lib") for _ in (base / folder).glob(f"*-linux-gnu/{soname}")
-    )
+    return any(True for folder in ("usr/lib", "lib") for _ in (base / folder).glob(f"*-linux-gnu/{soname}"))
 
 
 def _unneeded(name: str) -> Callable[[str, list[str]], set[str]]:
@@ -275,8 +276,8 @@ def _rename_prefix(found: Found, target: Path, name: str) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.is_symlink() and "/" not in os.readlink(source):
-        os.symlink(os.readlink(source), target)
+    if source.is_symlink() and source.readlink().parent == Path():
+        target.symlink_to(source.readlink())
     else:
         shutil.copy2(source, target)
 
@@ -287,7 +288,7 @@ def _give_to_root(root: Path) -> None:
     for folder, _, files in os.walk(root):
         os.chown(folder, 0, 0)
         for name in files:
-            os.chown(os.path.join(folder, name), 0, 0, follow_symlinks=False)
+            os.chown(Path(folder) / name, 0, 0, follow_symlinks=False)
 
 
 def _newest_first(version: str) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ def parse(spec: ImageSpec) -> tuple[Step, ...]:
 
 
 def minor_of(python: str) -> str:
-    """"3.11.4" → "3.11"."""
+    """The minor of a version: 3.11 of 3.11.4."""
     return ".".join(python.split(".")[:2])
 
 
@@ -77,7 +77,7 @@ def _parse_step(raw: Mapping[str, Any]) -> Step:
     if op not in CONFIG_OPS | LAYER_OPS | BASE_OPS:
         raise ImageBuildError(
             f"an image step {op!r} cannot be built by this version of Alight",
-            hint="start from Image.debian_slim() and use pip_install, apt_install, run_commands, env, workdir or add_local_*",
+            hint="start from Image.debian_slim(); then pip_install, apt_install, run_commands, env, add_local_*",
         )
     what = {key: value for key, value in raw.items() if key not in ("force", "secrets") and not _is_empty(value)}
     if op == "debian_slim":
@@ -89,7 +89,7 @@ def _parse_step(raw: Mapping[str, Any]) -> Step:
 
 def _is_empty(value: Any) -> bool:
     # So that a field added later with an empty default leaves today's digests alone.
-    return value is None or value == "" or value is False or value == [] or value == {} or value == ()
+    return value is None or value is False or value in ("", [], {}, ())
 
 
 def _check_debian(what: Mapping[str, Any]) -> None:

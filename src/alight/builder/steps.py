@@ -19,8 +19,9 @@ class StepRun:
     """One command to run in a container whose root is ``layers`` with ``upper`` written on top.
 
     ``layers`` are host directories, topmost first. ``upper`` is a host directory that may already hold files and must
-    hold the step's changes (as overlayfs writes them) when the runner returns; anything else that the runner needs, such
-    as overlay's work directory, goes beside it, in the same parent. ``binds`` are (host path, container path, readonly).
+    hold the step's changes (as overlayfs writes them) when the runner returns; anything else that the runner needs,
+    such as overlay's work directory, goes beside it, in the same parent. ``binds`` are (host path, container path,
+    readonly).
     """
 
     layers: tuple[str, ...]

@@ -34,7 +34,8 @@ class Redactor:
 class Output:
     """Bytes in any pieces become redacted lines, each handed on once; the last of them stay for an error.
 
-    A carriage return ends a line too (progress bars), so that nobody waits for a newline that never comes.
+    Of a line that is drawn over and over (progress bars) the last drawing of each piece counts, so that a log is not
+    made of them and nobody waits for a newline that never comes.
     """
 
     def __init__(self, redact: Callable[[str], str], on_line: Callable[[str], None]) -> None:
@@ -44,9 +45,12 @@ class Output:
         self.tail: deque[str] = deque(maxlen=TAIL)
 
     def feed(self, piece: bytes) -> None:
-        *lines, self._rest = re.split(rb"\r\n|\n|\r", self._rest + piece)
+        *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             self._take(line)
+        if b"\r" in self._rest[:-1]:
+            *drawn, self._rest = self._rest.split(b"\r")
+            self._take(drawn[-1])
         if len(self._rest) > 65536:  # a line without end must not grow in memory
             self.close()
 
@@ -56,7 +60,8 @@ class Output:
             self._rest = b""
 
     def _take(self, line: bytes) -> None:
-        text = self._redact(line.decode("utf-8", "replace").rstrip())
+        shown = line.rstrip(b"\r").rpartition(b"\r")[2]
+        text = self._redact(shown.decode("utf-8", "replace").rstrip())
         if text:
             self.tail.append(text)
             self._on_line(text)
@@ -97,14 +102,18 @@ _TLS_HINT = (
 
 # In order: a full disk and a broken TLS make tools say that packages don't exist, so those come first.
 _CAUSES: tuple[tuple[str, str, str | None], ...] = (
-    (r"no space left on device|os error 28|disk quota exceeded", "no space left on the disk that holds images", _DISK_HINT),
     (
-        r"certificate verify failed|CERTIFICATE_VERIFY_FAILED|invalid peer certificate|UnknownIssuer|self[- ]signed certificate",
+        r"no space left on device|os error 28|disk quota exceeded",
+        "no space left on the disk that holds images",
+        _DISK_HINT,
+    ),
+    (
+        r"certificate verify failed|invalid peer certificate|UnknownIssuer|self[- ]signed certificate",
         "a TLS certificate was not trusted",
         _TLS_HINT,
     ),
     (
-        r"Temporary failure in name resolution|dns error|failed to lookup address|Could not resolve host|Temporary failure resolving",
+        r"Temporary failure (?:in name resolution|resolving)|dns error|failed to lookup address|Could not resolve host",
         "a host name could not be resolved",
         "check the network and DNS of the machine that builds",
     ),
@@ -133,14 +142,20 @@ _CAUSES: tuple[tuple[str, str, str | None], ...] = (
         "the Debian package {0} cannot be installed",
         "check the spelling on packages.debian.org",
     ),
-    (r"git executable not found|Git executable not found|Cannot find command 'git'", "git is not in the image",
-     'put .apt_install("git") before this step'),
+    (
+        r"git executable not found|Cannot find command 'git'|git: not found",
+        "git is not in the image",
+        'put .apt_install("git") before this step',
+    ),
     (
         r"(?:error: command|failed to find|unable to execute) '?(gcc|cc|g\+\+|x86_64-linux-gnu-gcc|clang)'?",
         "the compiler {0} is not in the image",
         'put .apt_install("build-essential") before this step, or choose a version that has a wheel',
     ),
-    (r"no solution found when resolving dependencies", "the asked versions don't fit together",
-     "the last lines of the step say which"),
+    (
+        r"no solution found when resolving dependencies",
+        "the asked versions don't fit together",
+        "the last lines of the step say which",
+    ),
     (r"/bin/sh: \d+: (\S+): not found", "the command {0} is not in the image", None),
 )
