@@ -503,6 +503,7 @@ class TokenCreate:
 
     name: str = ""
     token_id: str = ""
+    node: bool = False  # a token for a machine's agent (`alight node start`)
 
 
 @dataclass(frozen=True)
