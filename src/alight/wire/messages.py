@@ -115,7 +115,8 @@ class AppPublished:
 
 @dataclass(frozen=True)
 class FunctionLookup:
-    """function.lookup → PublishedFunction; NotFoundError names the app's functions. Without ``app_id`` a container means its own app.
+    """function.lookup → PublishedFunction; NotFoundError names the app's functions. Without ``app_id`` a container
+    means its own app.
 
     Added for functions that call functions from inside containers, where only names are known.
     """
