@@ -46,7 +46,7 @@ async def serve(
     return await loop.create_server(accept, sock=listener, backlog=_BACKLOG, ssl=tls)
 
 
-async def dial_unix(path: str, hello: Hello, answers: Answers = Answers()) -> Peer:  # noqa: B008  frozen, so shareable
+async def dial_unix(path: str, hello: Hello, answers: Answers = Answers()) -> Peer:
     """Connect over a unix socket and greet. Raises ConnectionError, or what the other side refuses with."""
     loop = asyncio.get_running_loop()
     try:
@@ -61,7 +61,7 @@ async def dial_tcp(
     host: str,
     port: int,
     hello: Hello,
-    answers: Answers = Answers(),  # noqa: B008  frozen, so shareable
+    answers: Answers = Answers(),
     *,
     tls: Optional[ssl.SSLContext] = None,
     fingerprint: str = "",

@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 def routes(setup: Setup, tokens: Tokens) -> Routes:
     async def begin(request: Request) -> None:
         asked = request.arguments(SetupBegin)
-        address = str((request.peer.info.get("address") or "local"))
+        address = str(request.peer.info.get("address") or "local")
         begun = setup.begin(asked, address, time.time())
-        log.info("%s (%s) asks to be let in: `alight token approve CODE` with the code it shows", asked.hostname,
-        address) await request.stream.send(begun)
+        log.info("%s (%s) asks to be let in: `alight token approve CODE` answers it", asked.hostname, address)
+        await request.stream.send(begun)
 
     async def poll(request: Request) -> None:
         asked = request.arguments(SetupPoll)
