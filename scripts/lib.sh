@@ -34,7 +34,7 @@ ensure_packages() {
   [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
   if [ ${#missing[@]} -gt 0 ]; then
-    install_packages "${missing[@]}"
+    install_packages "${missing[@]}" || fail "the system's packages could not be installed" "apt-get's own words are above"
   fi
   if ! has_python; then
     # Ubuntu 22.04's python3 is 3.10; its archive has 3.11 beside it.
@@ -56,9 +56,11 @@ install_packages() {
   say "installing $*"
   local quiet=(-qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120)
   # The package lists of a fresh machine are empty or old; a list that is good enough saves the update.
-  apt_install "$@" >/dev/null 2>&1 && return 0
-  "${as_root[@]}" apt-get "${quiet[@]}" update >&2 || return 1
-  apt_install "$@" >&2 </dev/null
+  apt_install "$@" >/dev/null 2>&1 && return
+  local words
+  words=$("${as_root[@]}" apt-get "${quiet[@]}" update 2>&1 && apt_install "$@" 2>&1) && return
+  printf '%s\n' "$words" | tail -n 20 >&2
+  return 1
 }
 
 apt_install() {
@@ -100,8 +102,11 @@ with open(sys.argv[1], "rb") as file:
 PYTHON
     )
   fi
-  "$VENV/bin/python" -m pip install --quiet "${requirements[@]}" </dev/null >&2 ||
+  local log=$VENV/install.log
+  if ! "$VENV/bin/python" -m pip install "${requirements[@]}" </dev/null >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
     fail "the Python packages could not be installed" "pip's own words are above; it uses this machine's pip configuration"
+  fi
   printf '%s' "$stamp" >"$VENV/run.stamp"
   if [ "$kind" = dev ]; then printf '%s' "$stamp" >"$VENV/dev.stamp"; fi
 }

@@ -135,7 +135,10 @@ def _look_up(path: str) -> object:
     parts = path.split(".")
     thing: object = importlib.import_module("alight")
     if parts[0] in SUBMODULES:
-        thing = importlib.import_module(f"alight.{parts.pop(0)}")
+        try:
+            thing = importlib.import_module(f"alight.{parts.pop(0)}")
+        except ModuleNotFoundError:
+            return _MISSING
     for index, part in enumerate(parts):
         thing = _member(thing, part)
         if thing is _MISSING:
