@@ -63,4 +63,4 @@ def _text(kind: str, count: int) -> str:
     return text
 
 
-__all__ = ["A100", "A10G", "B200", "H100", "H200", "L4", "L40S", "T4", "Any"]
+__all__ = ["A10G", "A100", "B200", "H100", "H200", "L4", "L40S", "T4", "Any"]

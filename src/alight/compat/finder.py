@@ -1,8 +1,8 @@
 """The import hook behind `install()`: which module a `modal.…` name is.
 
-A name is the very module of Alight where there is one, so that `modal.exception.NotFoundError` and
-`alight.exception.NotFoundError` are one class. Old module names that scripts import from (`modal.functions`) are facades
-over the public names. Everything else is a ModuleNotFoundError: Alight's own packages must not be reachable twice.
+A name is the very module of Alight where one exists, so that `modal.exception.NotFoundError` and
+`alight.exception.NotFoundError` are one class. Old module names that scripts import from (`modal.functions`) are
+facades over the public names. Everything else is a ModuleNotFoundError: Alight's own packages must not be reachable twice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import types
-from typing import Any, Optional, Sequence
+
+TYPE_CHECKING = False  # typing and importlib.abc cost more than all of this; checkers know the name
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from typing import Any, Optional, Sequence
+else:
+    Loader = object
 
 NAME = "modal"
 
@@ -68,7 +74,7 @@ class Finder:
         return importlib.machinery.ModuleSpec(fullname, _Loader(below), is_package=not below)
 
 
-class _Loader:
+class _Loader(Loader):
     """Hands out an existing module, or a facade, under another name."""
 
     def __init__(self, below: str) -> None:

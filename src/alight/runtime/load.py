@@ -44,9 +44,9 @@ def unwrap(thing: Any) -> Any:
 
 
 def _install_compat() -> None:
-    from alight import compat  # noqa: PLC0415  after the node said hello: what fails here must reach the user
+    from alight.compat import install  # noqa: PLC0415  after the node said hello: what fails here must reach the user
 
-    compat.install()
+    install()
 
 
 def _import_file(name: str, path: str) -> Any:
