@@ -42,9 +42,10 @@ def parse(functions: Sequence[Callable[..., Any]], name: str, words: Sequence[st
         context = click.get_current_context()
         named = {}
         for option in command.params:
-            if isinstance(option, _Synthesized) and option.name is not None:
-                if context.get_parameter_source(option.name) is not click.core.ParameterSource.DEFAULT:
-                    named[option.python_name] = values[option.name]
+            if not isinstance(option, _Synthesized) or option.name is None:
+                continue
+            if context.get_parameter_source(option.name) is not click.core.ParameterSource.DEFAULT:
+                named[option.python_name] = values[option.name]
         given.append(Arguments(named=named))
 
     command.callback = take

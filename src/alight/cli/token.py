@@ -1,0 +1,75 @@
+"""``alight token``: who may use the server. Run where the server runs, or with a token of its owner."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import click
+
+from alight.cli import options, session, tables
+from alight.wire.errors import InvalidError
+from alight.wire.messages import (
+    SetupApprove,
+    SetupPending,
+    TokenCreate,
+    TokenCreated,
+    TokenListed,
+)
+
+
+@click.group(short_help="Who may use the server.")
+def token() -> None:
+    """Who may use the server."""
+
+
+@token.command()
+@click.option("-n", "--name", help="A name for the token. [default: this machine's]")
+@options.as_json
+def new(name: str, as_json: bool) -> None:
+    """Make a token and show it, once, as the settings that another machine needs."""
+    made = session.ask("token.create", TokenCreate(name=name or socket.gethostname()), TokenCreated)
+    if as_json:
+        tables.show(("Token ID", "Token secret"), [(made.token_id, made.token_secret)], as_json=True)
+        return
+    print("This is shown once. On the other machine:\n", file=sys.stderr)
+    print(f"export ALIGHT_TOKEN_ID={made.token_id}\nexport ALIGHT_TOKEN_SECRET={made.token_secret}")
+
+
+@token.command("list")
+@options.as_json
+def list_(as_json: bool) -> None:
+    """List tokens. Secrets are not kept and cannot be shown."""
+    listed = session.ask("token.list", {}, TokenListed)
+    rows = [
+        (one.token_id, one.name, tables.when(one.created_at), tables.when(one.last_used_at)) for one in listed.tokens
+    ]
+    tables.show(("Token ID", "Name", "Created at", "Last used at"), rows, as_json=as_json, empty="No tokens yet.")
+
+
+@token.command()
+@click.argument("token_id")
+@options.yes
+def delete(token_id: str, yes: bool) -> None:
+    """Delete a token. Whoever uses it is refused from then on."""
+    options.confirm(f"Delete the token {token_id}?", yes=yes)
+    session.tell("token.delete", TokenCreate(token_id=token_id))
+
+
+@token.command()
+@options.as_json
+def pending(as_json: bool) -> None:
+    """List machines that ask to be let in (`alight setup`)."""
+    waiting = session.ask("setup.pending", {}, SetupPending).requests
+    rows = [(one.get("hostname"), one.get("address"), tables.when(one.get("expires_at"))) for one in waiting]
+    tables.show(("Host", "Address", "Expires at"), rows, as_json=as_json, empty="Nobody asks to be let in.")
+
+
+@token.command()
+@click.argument("code")
+def approve(code: str) -> None:
+    """Let in the machine that shows this code."""
+    if len(code.strip().replace("-", "")) != 8:
+        raise InvalidError(f"{code!r} is no code", hint="it looks like ABCD-EFGH, on the screen of the other machine")
+    session.tell("setup.approve", SetupApprove(code=code))
+    print("Let in. The other machine has its token now.", file=sys.stderr)
