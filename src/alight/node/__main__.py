@@ -1,0 +1,124 @@
+"""`python -m alight.node`: the agent as a process of its own.
+
+SIGTERM disconnects (containers run on). The server's word "shutdown", or SIGUSR1, ends everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import IO
+
+from alight.link.run import run
+from alight.node.agent import Agent, NodeSettings
+from alight.node.engine.base import Engine
+from alight.node.engine.oci import OciEngine
+from alight.node.engine.process import ProcessEngine
+from alight.node.gpus import provider
+from alight.node.session import ServerAddress
+from alight.wire import errors
+
+log = logging.getLogger("alight.node")
+
+#: What `python -m alight.node` says with its exit status when another one holds the state directory.
+ALREADY_RUNS = 3
+_LOG_BYTES = 10 << 20
+_LOG_FILES = 5
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until told to end. Prints READY on stdout when the server knows this node."""
+    asked = _arguments(argv)
+    home = Path(asked.home).resolve()
+    for name in ("run", "log", "node"):
+        (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    _log_to(home / "log" / "node.log")
+    lock = _lock(home / "run" / "node.lock")
+    if lock is None:
+        print(f"alight: another node serves {home}: {_holder(home / 'run' / 'node.lock')}", file=sys.stderr)  # noqa: T201
+        return ALREADY_RUNS
+    with lock:
+        try:
+            run(_serve(asked, home))
+        except errors.Error as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            log.error("%s%s", error, hint)
+            print(f"alight: {error}{hint}", file=sys.stderr)  # noqa: T201
+            return 1
+    return 0
+
+
+async def _serve(asked: argparse.Namespace, home: Path) -> None:
+    token = os.environ.get("ALIGHT_TOKEN_ID", ""), os.environ.get("ALIGHT_TOKEN_SECRET", "")
+    server = ServerAddress.parse(asked.server, token_id=token[0], token_secret=token[1])
+    engine: Engine = (
+        ProcessEngine(home, lenient=asked.lenient) if asked.engine == "process" else OciEngine(home, instance_of(home))
+    )
+    if not engine.isolates:
+        log.warning("containers of this node are bare processes: nothing is isolated")
+    agent = Agent(NodeSettings(home, server), engine, provider(asked.fake_gpus))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.leave)
+    loop.add_signal_handler(signal.SIGUSR1, agent.shut_down)
+    await agent.run(_say_ready)
+
+
+def instance_of(home: Path) -> str:
+    """The name under which this state directory's bridges, tables and groups are found, now and after a crash."""
+    return hashlib.sha256(os.fsencode(home)).hexdigest()[:6]
+
+
+def _say_ready() -> None:
+    # Whoever started us may have gone since.
+    with contextlib.suppress(OSError, ValueError):
+        print("READY", flush=True)  # noqa: T201
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m alight.node", description="Alight's agent of one machine.")
+    parser.add_argument("--home", required=True, help="state directory (ALIGHT_HOME)")
+    parser.add_argument("--server", required=True, help="unix:PATH or tls:HOST:PORT#FINGERPRINT")
+    parser.add_argument("--fake-gpus", default="", metavar="TYPE:COUNT", help="pretend to have GPUs, to try schedules")
+    parser.add_argument("--engine", choices=("oci", "process"), default="oci")
+    parser.add_argument("--lenient", action="store_true", help="process engine: warn of what it cannot give")
+    return parser.parse_args(argv)
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """The right to be this directory's node, as long as the file is open; None when another has it."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(f"process {os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _holder(path: Path) -> str:
+    return path.read_text().strip() or "it is just starting"
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES - 1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(os.environ.get("ALIGHT_LOGLEVEL", "INFO").upper())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Carries out what the server says. One function per word; none of them blocks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from alight.node.container import Container, Surroundings
+from alight.wire.commands import Command
+
+log = logging.getLogger(__name__)
+
+
+class Commands:
+    """The containers of this node, and what may be done to them."""
+
+    def __init__(self, around: Surroundings, shut_down: Callable[[], None]) -> None:
+        self.containers: dict[str, Container] = {}
+        self._around = around
+        self._shut_down = shut_down
+
+    def carry_out(self, command: Command, body: bytes) -> None:
+        """Do it. A word that a newer server knows and we don't is said and passed over."""
+        kind = command.kind
+        if kind == "give":
+            self._give(command, body)
+        elif kind == "ack":
+            self._ack(command)
+        elif kind == "start":
+            self._start(command)
+        elif kind == "cancel":
+            self._with(command, lambda one: one.cancel(command.input_id))
+        elif kind == "stop":
+            self._with(command, lambda one: one.stop(command.grace, command.reason))
+        elif kind == "watch":
+            self._watch(command)
+        elif kind == "shutdown":
+            self._shut_down()
+        else:
+            log.warning("the server says %r, which this node does not know", kind)
+
+    def _give(self, command: Command, body: bytes) -> None:
+        give = command.give
+        if give is None:
+            return
+        container = self.containers.get(give.container)
+        if container is not None:
+            container.give(give, body)
+        else:
+            log.info("an input came for the container %s, which is not here", give.container)
+
+    def _ack(self, command: Command) -> None:
+        container = self.containers.get(command.container) if command.container else None
+        if command.input_ids:
+            for one in [container] if container is not None else list(self.containers.values()):
+                one.on_outputs_acked(command.input_ids)
+        if container is not None:
+            if command.offset:
+                container.on_log_acked(command.offset)
+            if command.ended:
+                container.on_end_acked()
+
+    def _start(self, command: Command) -> None:
+        start = command.start
+        if start is None or start.container_id in self.containers:
+            return  # said again after a reconnect
+        container = self.containers[start.container_id] = Container(start, self._around)
+        container.begin()
+
+    def _watch(self, command: Command) -> None:
+        if not command.on:
+            self._around.watched.discard(command.app_id)
+            return
+        self._around.watched.add(command.app_id)
+        for container in self.containers.values():
+            if container.app_id == command.app_id:
+                container.on_watched()
+
+    def _with(self, command: Command, act: Callable[[Container], None]) -> None:
+        container = self.containers.get(command.container)
+        if container is not None:
+            act(container)

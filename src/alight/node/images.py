@@ -1,0 +1,171 @@
+"""Images of this node: found in a moment when they are here, built once when they are not.
+
+Joins the builder (which knows recipes and layers) with the engine (which runs steps) and the server's blobs (which hold
+the files that a recipe copies).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from alight.builder import BuildEvent, Builder, BuiltImage, HostConfig
+from alight.link.peer import Stream
+from alight.node.runtime_files import RuntimeFiles
+from alight.node.steprunner import StepRunner
+from alight.node.trees import Trees
+from alight.wire import errors
+from alight.wire.commands import BuildImage, ImageBuilt
+from alight.wire.messages import AppEvent
+from alight.wire.spec import ImageSpec
+
+OnEvent = Callable[[BuildEvent], None]
+Secrets = Mapping[str, Mapping[str, str]]
+
+
+class Images:
+    """All that this node knows of images."""
+
+    def __init__(self, home: Path, runner: StepRunner, trees: Trees, runtime: RuntimeFiles) -> None:
+        self._home = home
+        self._runner = runner
+        self._trees = trees
+        self._runtime = runtime
+        self._found: dict[str, BuiltImage] = {}
+        self._builder: Builder | None = None
+
+    def sweep(self) -> int:
+        """Remove what killed builds left; how many."""
+        return self._builder_now().sweep()
+
+    def cached(self, spec: ImageSpec) -> BuiltImage | None:
+        """The image if nothing has to be made for it. Steps that are forced count as made once they were.
+
+        Touches a directory per layer, no container.
+        """
+        known = self._found.get(spec.digest)
+        if known is None:
+            known = self._builder_now().cached(_unforced(spec))
+            if known is not None:
+                self._found[spec.digest] = known
+        elif not all(Path(layer).is_dir() for layer in known.layers):
+            del self._found[spec.digest]
+            return None
+        return known
+
+    async def ready(self, spec: ImageSpec, python_version: str, secrets: Secrets | None = None) -> BuiltImage:
+        """The image, built if need be, for a container that starts now. Nobody watches the build's log here."""
+        spec = with_python(spec, python_version)
+        image = self.cached(spec)
+        if image is None:
+            image = await self.build(_unforced(spec), secrets or {}, lambda _: None)
+            self._found[spec.digest] = image
+        return image
+
+    async def build(self, spec: ImageSpec, secrets: Secrets, on_event: OnEvent, owner: str = "default") -> BuiltImage:
+        """Make what is missing. Raises ImageBuildError, InvalidError."""
+        image = await self._builder_now(fresh=True).build(spec, secrets, on_event, owner)
+        # Now, so that the first container need not compile the runtime for this Python.
+        await self._runtime.ready(image)
+        self._found[spec.digest] = image
+        return image
+
+    async def serve_build(self, stream: Stream) -> None:
+        """Answer ``node.build``: events as they come, then ImageBuilt."""
+        asked = stream.arguments(BuildImage)
+        spec = with_python(asked.image, asked.python_version)
+        if asked.force and spec.steps:
+            first, *rest = spec.steps
+            spec = ImageSpec((({**first, "force": True}), *rest))
+        forced = any(step.get("force") for step in spec.steps)
+        known = None if forced else self.cached(spec)
+        if known is not None or asked.only_cached:
+            await stream.send(ImageBuilt(asked.image_id if known is not None else ""))
+            return
+        begun = time.monotonic()
+        said = _Saying(stream, asked.image_id)
+        build = asyncio.ensure_future(self.build(spec, asked.secrets, said.on_event))
+        gone = asyncio.ensure_future(_wait_broken(stream))
+        try:
+            await asyncio.wait({build, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not build.done():
+                return  # nobody waits for it any more: a build that nobody watches would go on unseen
+            await build
+        finally:
+            gone.cancel()
+            build.cancel()
+            await asyncio.gather(build, gone, return_exceptions=True)
+            await said.close()
+        await stream.send(ImageBuilt(asked.image_id, built=said.built, seconds=time.monotonic() - begun))
+
+    def _builder_now(self, *, fresh: bool = False) -> Builder:
+        # The machine's pip, uv and apt settings may have changed since the last build.
+        if self._builder is None or fresh:
+            self._builder = Builder(self._home, self._runner, HostConfig.read(), self._trees.lay)
+        return self._builder
+
+
+class _Saying:
+    """Build events on their way to the server, in order, without stopping the build for a slow reader."""
+
+    def __init__(self, stream: Stream, image_id: str) -> None:
+        self._stream = stream
+        self._image_id = image_id
+        self._queue: asyncio.Queue[AppEvent | None] = asyncio.Queue()
+        self._task = asyncio.get_running_loop().create_task(self._send())
+        self.built = False
+
+    def on_event(self, event: BuildEvent) -> None:
+        if event.kind == "finished":
+            self.built = True
+        state = "" if event.kind in ("log", "waiting") else event.kind
+        text = event.line if event.kind == "log" else _headline(event)
+        self._queue.put_nowait(AppEvent("build", image_id=self._image_id, state=state, text=text, time=time.time()))
+
+    async def close(self) -> None:
+        self._queue.put_nowait(None)
+        await self._task
+
+    async def _send(self) -> None:
+        try:
+            while (event := await self._queue.get()) is not None:
+                await self._stream.send(event)
+        except errors.Error:
+            return  # the build's end is told to whoever still listens
+
+
+def _headline(event: BuildEvent) -> str:
+    step = f"step {event.step}/{event.total}: {event.title}"
+    if event.kind == "cached":
+        return f"{step} (cached)"
+    if event.kind == "finished":
+        return f"{step} took {event.seconds:.1f} s"
+    if event.kind == "waiting":
+        return f"{step} is being made by another build: waiting for it"
+    return step
+
+
+def with_python(spec: ImageSpec, python_version: str) -> ImageSpec:
+    """The recipe with the asked Python filled in where it says "the caller's"."""
+    minor = ".".join(python_version.split(".")[:2])
+    steps: list[dict[str, Any]] = []
+    for step in spec.steps:
+        filled = dict(step)
+        if filled.get("op") == "debian_slim" and not filled.get("python") and minor:
+            filled["python"] = minor
+        steps.append(filled)
+    return replace(spec, steps=tuple(steps))
+
+
+def _unforced(spec: ImageSpec) -> ImageSpec:
+    return replace(spec, steps=tuple({key: value for key, value in step.items() if key != "force"} for step in spec.steps))
+
+
+async def _wait_broken(stream: Stream) -> None:
+    """Return when the other side let go of a stream whose half it had ended already."""
+    while not stream.broken and not stream.peer.closed:
+        await asyncio.sleep(0.25)

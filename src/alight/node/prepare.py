@@ -1,0 +1,225 @@
+"""From what the server asks for to what the engine needs: image, code, volumes, GPUs, environment of one container.
+
+Everything that can be missing or wrong about a start is found here, before a process exists. Secrets are not here: they
+go over the link, never into files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from alight.builder import BuiltImage
+from alight.node import channel, runtime_files
+from alight.node.blobs import Blobs
+from alight.node.engine.base import Bind, ContainerPlan, Engine, Limits
+from alight.node.gpus import GpuProvider, Injection
+from alight.node.images import Images
+from alight.node.runtime_files import RuntimeFiles
+from alight.node.trees import Trees
+from alight.node.volumes import Volumes
+from alight.wire import errors
+from alight.wire.codec import MAX_FRAME
+from alight.wire.commands import StartContainer
+from alight.wire.spec import FunctionSpec, Resources, VolumeMount
+
+SOCKETS = "/run/alight"
+SPOOL = "/run/alight-spool"
+_MIB = 1 << 20
+_MAIN = "alight/runtime/__main__.py"
+#: Programs that spread over all cores of a machine by default get as many threads as the function asked cores for.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What preparing needs of the node."""
+
+    engine: Engine
+    images: Images
+    trees: Trees
+    runtime: RuntimeFiles
+    volumes: Volumes
+    gpus: GpuProvider
+    blobs: Blobs
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One container, ready to be started."""
+
+    plan: ContainerPlan
+    function: FunctionSpec
+    """As the container sees it: without isolation, paths are the machine's."""
+    env: Mapping[str, str]
+    """What cannot be overridden by secrets and the function's env."""
+    spool: str
+    serialized: bytes = b""
+    mounts: tuple[tuple[str, str], ...] = field(default=())
+    """(target, source) of what must be checked after the mount."""
+
+
+async def prepare(start: StartContainer, shop: Workshop) -> Prepared:
+    """Gather everything. Raises Error: the reason goes to whoever called the function."""
+    function = start.function
+    serialized = await _serialized(function, shop)
+    injected = await asyncio.to_thread(shop.gpus.inject, start.gpus) if start.gpus else Injection()
+    code = await shop.trees.layers(function.files)
+    if shop.engine.isolates:
+        return await _isolated(start, shop, code, injected, serialized)
+    return await _bare(start, shop, code, injected, serialized)
+
+
+async def _isolated(
+    start: StartContainer, shop: Workshop, code: tuple[str, ...], injected: Injection, serialized: bytes
+) -> Prepared:
+    function = start.function
+    image = await shop.images.ready(function.image, function.python_version)
+    library = await shop.runtime.ready(image)
+    folder = shop.engine.directory(start.container_id)
+    _make_folders(folder)
+    binds = [
+        Bind(str(library), runtime_files.TARGET),
+        Bind(str(folder / "sock"), SOCKETS),
+        Bind(str(folder / "spool"), SPOOL, readonly=False),
+        *injected.binds,
+    ]
+    checked = []
+    for mount in function.volumes:
+        source = await asyncio.to_thread(shop.volumes.mount, mount.volume_id, mount.sub_path)
+        binds.append(Bind(source, _target(mount), mount.read_only))
+        if mount.sub_path:
+            checked.append((_target(mount), source))
+    reserved = _reserved(start)
+    plan = ContainerPlan(
+        id=start.container_id,
+        layers=(*code, *image.layers),
+        argv=(image.python_path, f"{runtime_files.TARGET}/{_MAIN}"),
+        env={**_environment(image, function, injected), **reserved, "ALIGHT_LINK": f"{SOCKETS}/{channel.LINK}"},
+        cwd=image.workdir or "/root",
+        hostname="alight",
+        binds=tuple(binds),
+        limits=_limits(function.resources),
+        network="none" if function.block_network else "full",
+        devices=injected.devices,
+    )
+    return Prepared(plan, function, reserved, SPOOL, serialized, tuple(checked))
+
+
+async def _bare(
+    start: StartContainer, shop: Workshop, code: tuple[str, ...], injected: Injection, serialized: bytes
+) -> Prepared:
+    """For an engine without isolation: the machine's Python, and paths of the machine."""
+    function = start.function
+    if function.volumes:
+        raise errors.InvalidError(
+            f"{function.name} mounts a volume, and containers without isolation have no mounts",
+            hint="use the OCI engine; `alight doctor` says what it needs on this machine",
+        )
+    library = await shop.runtime.own()
+    folder = shop.engine.directory(start.container_id)
+    _make_folders(folder)
+    image = _settings(function)
+    reserved = _reserved(start)
+    home = next((layer for layer in code if Path(layer, "root").is_dir()), "")
+    env = {
+        **_environment(image, function, injected),
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": os.environ.get("HOME", "/root"),
+        **reserved,
+        "ALIGHT_LINK": str(folder / "sock" / channel.LINK),
+    }
+    if not function.restrict_access:
+        env["ALIGHT_SDK"] = str(folder / "sock" / channel.SDK)
+    if code:
+        env["PYTHONPATH"] = os.pathsep.join([str(Path(layer, "root")) for layer in code])
+    plan = ContainerPlan(
+        id=start.container_id,
+        layers=(),
+        argv=(image.python_path, str(library / _MAIN)),
+        env=env,
+        cwd=str(Path(home, "root")) if home else str(folder),
+        hostname="alight",
+        network="none" if function.block_network else "full",
+    )
+    return Prepared(plan, _on_this_machine(function, code), reserved, str(folder / "spool"), serialized)
+
+
+async def _serialized(function: FunctionSpec, shop: Workshop) -> bytes:
+    if function.definition != "serialized":
+        return b""
+    return await shop.blobs.read(function.serialized, limit=MAX_FRAME - (1 << 20))
+
+
+def _environment(image: BuiltImage, function: FunctionSpec, injected: Injection) -> dict[str, str]:
+    """What the first process starts with. The image's own settings win over ours, GPUs' paths are joined to both."""
+    env = {"HOME": "/root", "LANG": "C.UTF-8", **image.env, "PYTHONUNBUFFERED": "1"}
+    cpu = function.resources.cpu
+    if cpu:
+        for name in _THREADS:
+            env.setdefault(name, str(max(1, round(cpu))))
+    for name, value in injected.env.items():
+        if name == "LD_LIBRARY_PATH" and env.get(name):
+            value = f"{value}:{env[name]}"
+        env[name] = value
+    return env
+
+
+def _reserved(start: StartContainer) -> dict[str, str]:
+    """Who the container is, under the names that scripts know and under ours. Nothing of a user overrides these."""
+    facts = {
+        "TASK_ID": start.container_id,
+        "IMAGE_ID": start.image_id,
+        "ENVIRONMENT": start.environment,
+        "IS_REMOTE": "1",
+        "REGION": "local",
+        "CLOUD_PROVIDER": "self-hosted",
+    }
+    return {f"{prefix}_{name}": value for prefix in ("ALIGHT", "MODAL") for name, value in facts.items()}
+
+
+def _limits(resources: Resources) -> Limits:
+    """Shares and ceilings. A reservation alone is no ceiling: only the second number of a pair kills."""
+    memory = resources.memory_limit * _MIB if resources.memory_limit else None
+    return Limits(
+        cpu_shares=resources.cpu or 0.125,
+        cpu_quota=resources.cpu_limit,
+        memory_bytes=memory,
+        shm_bytes=memory // 2 if memory else None,
+    )
+
+
+def _target(mount: VolumeMount) -> str:
+    parts = [part for part in mount.path.split("/") if part not in ("", ".")]
+    if not mount.path.startswith("/") or not parts or ".." in parts:
+        raise errors.InvalidError(
+            f"a volume cannot be mounted at {mount.path!r}", hint="use an absolute path that is not the root"
+        )
+    return "/" + "/".join(parts)
+
+
+def _make_folders(folder: Path) -> None:
+    for name, mode in (("sock", 0o755), ("spool", 0o700), ("outputs", 0o700)):
+        (folder / name).mkdir(mode=mode, parents=True, exist_ok=True)
+
+
+def _settings(function: FunctionSpec) -> BuiltImage:
+    """What of an image means something without one: its environment."""
+    env: dict[str, str] = {}
+    for step in function.image.steps:
+        if step.get("op") == "env":
+            env.update({str(name): str(value) for name, value in step.get("vars", {}).items()})
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return BuiltImage("", (), env, "", sys.executable, version)
+
+
+def _on_this_machine(function: FunctionSpec, code: tuple[str, ...]) -> FunctionSpec:
+    for layer in code:
+        path = Path(layer, function.source_path.lstrip("/"))
+        if function.source_path and path.is_file():
+            return replace(function, source_path=str(path))
+    return function
