@@ -194,8 +194,9 @@ async def _run(argv: list[str], stdin: bytes, on_output: Callable[[bytes], None]
     try:
         process.stdin.write(stdin)
         process.stdin.close()
-        while piece := await process.stdout.read(65536):
-            on_output(piece)
+        while line := await process.stdout.readline():
+            if not line.startswith(b"I: running --customize-hook"):  # ours, and of no use to who reads the log
+                on_output(line)
         return await process.wait()
     finally:
         if process.returncode is None:

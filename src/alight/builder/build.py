@@ -55,7 +55,7 @@ class _Job:
     step: recipe.Step
     chain: _Chain
     key: str
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, Mapping[str, str]]
     owner: str
     redact: trouble.Redactor
     tell: Callable[[str, str, float], None]  # kind, line, seconds
@@ -128,7 +128,7 @@ class Builder:
                 on_event(BuildEvent(kind, number, len(steps), title, seconds, line))
 
             key = digest.step_key(chain.key, step.what)
-            job = _Job(replace(step, title=title), chain, key, _values(step, secrets), owner, redact, tell)
+            job = _Job(replace(step, title=title), chain, key, secrets, owner, redact, tell)
             chain = _with_record(chain, await self._step(job))
         image = self._image(chain)
         await asyncio.to_thread(self._keep_image, image, chain)
@@ -168,7 +168,7 @@ class Builder:
                 tree = space.scratch / "lent/tree"
                 tree.mkdir(parents=True)
                 await self._fetch_tree(step.what["tree"], tree)
-            env = {**self._host.step_env(), **chain.env, **command.env, **step.env, **job.secrets}
+            env = {**self._host.step_env(), **chain.env, **command.env, **step.env, **_values(step, job.secrets)}
             await self._in_container(job, space, replace(command, env=env), self._host.step_binds())
             await asyncio.to_thread(self._store.keep_layer, space, name)
         return layers.Record(name, step.title, (name,))

@@ -2,10 +2,10 @@
 
     layers/<layer>/       what a step wrote, as overlayfs writes it; read-only from the rename on
     layers/<key>.json     the record of a step: the layers it added, and what it learned
-    layers/tmp-*/         a step being built; its builder holds a lock in it, so that a sweep knows dead from living
-    images/<digest>.json  an image: its layers and settings, to look at and to collect what is unused
+    layers/tmp-*/         a step being built; its builder holds a lock in it, which tells a sweep the living
+    images/<digest>.json  an image: its layers and settings, for people and for clearing up
 
-A layer appears by one rename after its content is on disk, and its record after that. So a machine that loses power or a
+    layers/tmp-*/         a step being built; its builder holds a lock in it, so that a sweep spares the living
 build that is killed leaves a whole layer or none. Nothing here knows what a layer is for.
 """
 
