@@ -109,8 +109,8 @@ def _parse_pairs(pairs: Tuple[str, ...]) -> Dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            # never the value itself: it may be the secret
-            raise UsageError(f"{key!r} is not KEY=VALUE" if key == pair else "a pair has no key before its `=`")
+            # the word itself is not repeated: it may be the secret
+            raise UsageError("one of the values is not written KEY=VALUE", hint="KEY=- asks for the value in an editor")
         values[key] = _from_editor(key) if value == "-" else value
     return values
 

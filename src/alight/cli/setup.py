@@ -39,7 +39,7 @@ def setup(url: Optional[str], name: Optional[str], activate: bool) -> None:
     if not url:
         raise UsageError(
             "there is no server to connect to",
-            hint="alight setup https://HOST:9009; nothing is needed for a server on this machine, `alight run` starts it",
+            hint="alight setup https://HOST:9009; for a server on this machine nothing is needed",
         )
     target = sdk_client.parse_url(url)
     if not target.host:

@@ -1,7 +1,8 @@
 """A user's exception as the user wants to read it: their frames, their lines, and where the container began.
 
 Alight's own frames are left out unless ALIGHT_TRACEBACK=1. Frames that came from a container are ordinary frames whose
-globals say so (the SDK makes them, so that plain Python prints them too); here a line marks where they begin.
+file is written `<container>:path` (the SDK makes them, so that plain Python prints them too); here a line marks where
+they begin.
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ from typing import Iterator, List, Optional, Set, Tuple
 
 from alight.cli.terminal import Style, clean
 
-#: What the SDK puts into the globals of a frame that stands for one in a container.
-CONTAINER = "__alight_container__"
-FUNCTION = "__alight_function__"
-
+_REMOTE = re.compile(r"^<(?P<container>[^<>:]+)>:(?P<path>.+)$", re.DOTALL)
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 _PLUMBING = re.compile(
     r"^<frozen |[/\\]site-packages[/\\](click|rich)[/\\]"
@@ -40,7 +38,7 @@ def user_place(error: BaseException) -> str:
     """Where in the user's own files this happened, "train.py:12 in main"; empty when no frame of theirs is in it."""
     place = ""
     for frame, line in _frames(error.__traceback__):
-        if _is_own_file(frame) and not frame.f_globals.get(CONTAINER):
+        if _is_own_file(frame) and not _container(frame):
             name = frame.f_code.co_name
             place = f"{_shown_path(frame.f_code.co_filename)}:{line}" + ("" if name == "<module>" else f" in {name}")
     return place
@@ -82,16 +80,12 @@ def _one(error: BaseException, style: Style) -> Iterator[str]:
     container = ""
     summary = traceback.StackSummary.extract(iter(frames))
     for (frame, _), place in zip(frames, summary):
-        here = str(frame.f_globals.get(CONTAINER) or "")
+        here = _container(frame)
         if here != container:
-            if here:
-                name = frame.f_globals.get(FUNCTION)
-                what = f"in container {here}" + (f", function {name}" if name else "")
-            else:
-                what = "back on this machine"
+            what = f"in container {here}" if here else "on this machine"
             yield style.faint(f"  ── {clean(what)} ──") + "\n"
             container = here
-        path = place.filename if here else _shown_path(place.filename)
+        path = _REMOTE.sub(r"\g<path>", place.filename) if here else _shown_path(place.filename)
         yield (
             f"  File {style.place(clean(chr(34) + path + chr(34)))}, line {style.strong(str(place.lineno))}, "
             f"in {style.strong(clean(place.name))}\n"
@@ -112,7 +106,7 @@ def _shown_frames(tb: Optional[TracebackType]) -> Iterator[Tuple[FrameType, int]
     started = False
     for frame, line in frames:
         started = started or _is_own_file(frame)
-        if started and not _is_ours(frame) and not (_is_plumbing(frame) and not frame.f_globals.get(CONTAINER)):
+        if started and not _is_ours(frame) and not _is_plumbing(frame):
             yield frame, line
 
 
@@ -120,17 +114,23 @@ def _frames(tb: Optional[TracebackType]) -> Iterator[Tuple[FrameType, int]]:
     yield from traceback.walk_tb(tb)
 
 
+def _container(frame: FrameType) -> str:
+    """The container that this frame stands for; empty for frames of this process."""
+    found = _REMOTE.match(frame.f_code.co_filename)
+    return found["container"] if found else ""
+
+
 def _is_ours(frame: FrameType) -> bool:
-    return not frame.f_globals.get(CONTAINER) and frame.f_code.co_filename.startswith(_OURS)
+    return frame.f_code.co_filename.startswith(_OURS)
 
 
 def _is_plumbing(frame: FrameType) -> bool:
-    return bool(_PLUMBING.search(frame.f_code.co_filename))
+    return not _container(frame) and bool(_PLUMBING.search(frame.f_code.co_filename))
 
 
 def _is_own_file(frame: FrameType) -> bool:
     """Neither Alight, nor plumbing, nor Python's standard library."""
-    if frame.f_globals.get(CONTAINER):
+    if _container(frame):
         return True
     path = frame.f_code.co_filename
     return not (_is_ours(frame) or _is_plumbing(frame) or _in_standard_library(path))
