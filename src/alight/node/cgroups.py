@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from functools import lru_cache
+from pathlib import Path
 
 from alight.node.engine.base import Stats
 
@@ -18,7 +19,7 @@ _ROOT = "/sys/fs/cgroup"
 
 def is_unified() -> bool:
     """Whether all controllers are in the version 2 tree."""
-    return os.path.exists(f"{_ROOT}/cgroup.controllers")
+    return Path(_ROOT, "cgroup.controllers").exists()
 
 
 @lru_cache(maxsize=1)
@@ -27,11 +28,10 @@ def trees() -> tuple[str, ...]:
     if is_unified():
         return (_ROOT,)
     found: list[str] = []
-    with open("/proc/self/mounts", encoding="utf-8") as mounts:
-        for line in mounts:
-            _, path, kind = line.split(" ")[:3]
-            if kind in {"cgroup", "cgroup2"} and path not in found:
-                found.append(path)
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        _, path, kind = line.split(" ")[:3]
+        if kind in {"cgroup", "cgroup2"} and path not in found:
+            found.append(path)
     return tuple(found)
 
 
@@ -39,8 +39,8 @@ def processes(group: str) -> set[int]:
     """The processes in a group and below it, as this process numbers them."""
     found: set[int] = set()
     for path, _, _ in os.walk(_directory("pids", group)):
-        with contextlib.suppress(OSError), open(f"{path}/cgroup.procs", encoding="ascii") as file:
-            found.update(int(line) for line in file)
+        with contextlib.suppress(OSError):
+            found.update(int(line) for line in Path(path, "cgroup.procs").read_text(encoding="ascii").split())
     return found - {0}
 
 
@@ -75,7 +75,7 @@ def remove(group: str) -> bool:
     for tree in trees():
         for path, _, _ in os.walk(f"{tree}{group}", topdown=False):
             try:
-                os.rmdir(path)
+                Path(path).rmdir()
             except FileNotFoundError:
                 continue
             except OSError:
@@ -113,7 +113,7 @@ def oom_kills(group: str) -> int:
 
 def caps_swap() -> bool:
     """Whether this machine's groups can limit swap."""
-    return is_unified() or os.path.exists(f"{_directory('memory', '')}/memory.memsw.limit_in_bytes")
+    return is_unified() or Path(_directory("memory", ""), "memory.memsw.limit_in_bytes").exists()
 
 
 def _directory(controller: str, group: str) -> str:
@@ -122,15 +122,14 @@ def _directory(controller: str, group: str) -> str:
 
 def _number(path: str) -> int:
     try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read())
+        return int(Path(path).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return 0
 
 
 def _fields(path: str) -> dict[str, int]:
     try:
-        with open(path, encoding="ascii") as file:
-            return {key: int(value) for key, value in (line.split() for line in file)}
+        lines = Path(path).read_text(encoding="ascii").splitlines()
+        return {key: int(value) for key, value in map(str.split, lines)}
     except (OSError, ValueError):
         return {}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,11 +39,10 @@ class Resolvers:
     def addresses(self) -> list[tuple[str, int]]:
         """Where to ask, best first. Never empty: without a file it is this machine, as resolvers do it."""
         try:
-            found = os.stat(self._path)
+            found = Path(self._path).stat()
             seen = (found.st_mtime_ns, found.st_ino)
             if seen != self._seen:
-                with open(self._path, encoding="utf-8", errors="replace") as file:
-                    self._addresses = nameservers(file.read())
+                self._addresses = nameservers(Path(self._path).read_text(encoding="utf-8", errors="replace"))
                 self._seen = seen
         except OSError:
             self._addresses = []

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alight.node.engine.base import EngineError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("alight.node.firewall")
 
-_IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
+_IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _SECONDS = 20
 
 
@@ -31,7 +32,7 @@ delete table inet {names.table}
 table inet {names.table} {{
     chain origin {{
         type filter hook prerouting priority raw; policy accept;
-        iifname {ours} fib saddr . iif oif missing drop
+        iifname {ours} fib saddr . iif oif missing counter drop
     }}
     chain to_host {{
         type filter hook input priority -10; policy accept;
@@ -65,11 +66,8 @@ def install(names: Names, subnet: str) -> None:
         EngineError: nft is missing or refuses.
     """
     _nft(["-f", "-"], ruleset(names, subnet))
-    with open(_IP_FORWARD, encoding="ascii") as file:
-        forwards = file.read().strip() == "1"
-    if not forwards:
-        with open(_IP_FORWARD, "w", encoding="ascii") as file:
-            file.write("1")
+    if _IP_FORWARD.read_text(encoding="ascii").strip() != "1":
+        _IP_FORWARD.write_text("1", encoding="ascii")
         log.warning("switched net.ipv4.ip_forward on: containers reach the network through this machine")
     _remove_foreign(names)
     for chain in dropping_chains(_chains(), names.table):

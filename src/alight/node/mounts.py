@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from pathlib import Path
 
 from alight.node import kernel
 
@@ -14,6 +16,12 @@ def private_namespace() -> None:
     """Give this process mounts of its own. What the host mounts later is still seen; what we mount is not."""
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+
+
+def hide_hybrid_cgroups() -> None:
+    """Take the version 2 tree away where version 1 is in use, too: crun refuses such a mixture."""
+    with contextlib.suppress(OSError):
+        kernel.unmount("/sys/fs/cgroup/unified", kernel.MNT_DETACH)
 
 
 def overlay(target: str, layers: list[str], upper: str, work: str) -> None:
@@ -45,11 +53,11 @@ def detach(target: str) -> None:
 def _overlay_by_links(target: str, layers: list[str], upper: str, work: str) -> None:
     # mount(2) takes one page of options: short relative links make room for some hundred layers, and a path may then
     # hold colons and commas.
-    links = f"{target}.layers"
-    os.makedirs(links, exist_ok=True)
+    links = Path(f"{target}.layers")
+    links.mkdir(exist_ok=True)
     names = [str(index) for index in range(len(layers))]
     for name, path in zip([*names, "u", "w"], [*layers, upper, work], strict=True):
-        os.symlink(path, f"{links}/{name}")
+        (links / name).symlink_to(path)
     before = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.chdir(links)
@@ -59,5 +67,5 @@ def _overlay_by_links(target: str, layers: list[str], upper: str, work: str) -> 
         os.fchdir(before)
         os.close(before)
         for name in [*names, "u", "w"]:
-            os.unlink(f"{links}/{name}")
-        os.rmdir(links)
+            (links / name).unlink()
+        links.rmdir()

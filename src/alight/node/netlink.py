@@ -11,6 +11,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import Self
 
 _NEWLINK, _GETLINK, _NEWADDR, _NEWROUTE, _GETROUTE = 16, 18, 20, 24, 26
 _REQUEST, _ACK, _EXCL, _CREATE, _DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
@@ -44,7 +45,7 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> Netlink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,12 +15,14 @@ import os
 import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_address
+from pathlib import Path
 
 from alight.node import kernel
 from alight.node.netlink import LOOPBACK_INDEX, Netlink, Route
 
 DNS_ADDRESS = ("127.0.0.53", 53)
 _CANDIDATES = ("10.89.0.0/16", "10.213.0.0/16", "172.29.0.0/16", "198.18.0.0/16", "10.147.0.0/16", "172.22.0.0/16")
+_LOCKS = Path("/run/alight")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME_ROOM = 36**6
 
@@ -109,8 +111,9 @@ class Network:
             namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             inside = Netlink()
             inside.loopback_up()
-            with contextlib.suppress(OSError), open("/proc/sys/net/ipv4/ping_group_range", "w", encoding="ascii") as f:
-                f.write("0 2147483647")
+            with contextlib.suppress(OSError):
+                # Everybody in it may ping, without a raw socket.
+                Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 2147483647", encoding="ascii")
             return namespace, inside, _dns_listeners() if full else None
         finally:
             self._return()
@@ -161,10 +164,9 @@ def free_subnets(routes: list[Route], nameservers: list[str]) -> list[IPv4Networ
 
 def _claim_subnet(routes: list[Route], nameservers: list[str]) -> tuple[IPv4Network, int]:
     # Another instance without a container has no route to be seen, so it holds a lock for as long as it lives.
-    os.makedirs("/run/alight", exist_ok=True)
+    _LOCKS.mkdir(exist_ok=True)
     for subnet in free_subnets(routes, nameservers):
-        name = f"/run/alight/subnet-{subnet.network_address}"
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(_LOCKS / f"subnet-{subnet.network_address}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -175,10 +177,12 @@ def _claim_subnet(routes: list[Route], nameservers: list[str]) -> tuple[IPv4Netw
 
 
 def _nameservers() -> list[str]:
-    with contextlib.suppress(OSError), open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-        words = [line.split() for line in file]
-        return [one[1] for one in words if len(one) > 1 and one[0] == "nameserver" and one[1].count(".") == 3]
-    return []
+    try:
+        text = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    words = [line.split() for line in text.splitlines()]
+    return [one[1] for one in words if len(one) > 1 and one[0] == "nameserver" and one[1].count(".") == 3]
 
 
 def _dns_listeners() -> tuple[socket.socket, socket.socket]:

@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import select
 import signal
 import socket
@@ -49,11 +50,22 @@ def main() -> None:
     os.set_inheritable(3, False)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     kernel.new_session_keyring()
+    _raise_limits()
     mounts.private_namespace()
+    if Path(binary).name == "crun":
+        mounts.hide_hybrid_cgroups()
     runtime = Runtime(binary, str(Path(home) / "run" / "runtime"))
     spawner = Spawner(listener, runtime, Names.of(instance))
     log.info("spawner %d is ready for instance %s, subnet %s", os.getpid(), instance, spawner.network.subnet)
     spawner.run()
+
+
+def _raise_limits() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # All containers go when this goes, so it is the last that the kernel should take; it needs a right to ask so.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("-900", encoding="ascii")
 
 
 class Client:
@@ -226,8 +238,10 @@ class Spawner:
         assert container.launcher is not None
         self._containers[container.request.id] = container
         self._starting[container.launcher] = (container, client, number)
+        # Read from the start: what waits in two pipes has lost its order.
         for pipe in container.pipes:
             self._pipes[pipe] = container
+            self._poll.register(pipe, select.EPOLLIN)
         return True
 
     def _do_list(self, client: Client, number: int, _: dict[str, Any]) -> bool:
@@ -314,8 +328,6 @@ class Spawner:
             self._answer(client, {"n": number, "error": errors.to_wire(failure)})
             return
         assert container.pid is not None
-        for pipe in container.pipes:
-            self._poll.register(pipe, select.EPOLLIN)
         self._answer(client, {"n": number, "ok": container.state.to_plain()})
         if self._stopping:
             container.signal(signal.SIGKILL, everyone=False)

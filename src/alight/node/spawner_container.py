@@ -16,9 +16,10 @@ import sys
 import termios
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alight.node import cgroups, kernel, mounts
+from alight.node import cgroups, kernel, mounts, output
 from alight.node.engine.base import ContainerState, EngineError, Stats
 from alight.node.output import STDERR, STDOUT, OutputFile
 
@@ -39,6 +40,7 @@ class Request:
     directory: str
     layers: list[str]
     upper: str
+    work: str
     group: str
     full_network: bool
 
@@ -72,12 +74,11 @@ class Container:
         """Make everything ready and start the runtime, whose end ``launched`` has to be told."""
         directory = self.request.directory
         root = f"{directory}/root"
-        for path in (root, f"{directory}/work"):
-            os.mkdir(path, 0o700)
-        os.chmod(root, 0o755)
-        mounts.overlay(root, self.request.layers, self.request.upper, f"{directory}/work")
+        for path in (root, self.request.work):
+            Path(path).mkdir(mode=0o700)
+        mounts.overlay(root, self.request.layers, self.request.upper, self.request.work)
         self.space = self._network.create(full=self.request.full_network)
-        os.symlink(f"/proc/{os.getpid()}/fd/{self.space.namespace}", f"{directory}/netns")
+        Path(directory, "netns").symlink_to(f"/proc/{os.getpid()}/fd/{self.space.namespace}")
         self._output = OutputFile(f"{directory}/output.log")
         out, out_writer = os.pipe2(os.O_CLOEXEC)
         err, err_writer = os.pipe2(os.O_CLOEXEC)
@@ -95,11 +96,10 @@ class Container:
         self.launcher = None
         if status != 0:
             raise EngineError(f"The container {self.request.id} did not start: {self._reason(status)}")
-        with open(f"{self.request.directory}/pid", encoding="ascii") as file:
-            self.pid = int(file.read())
+        self.pid = int(Path(self.request.directory, "pid").read_text(encoding="ascii"))
         self.state = ContainerState(self.request.id, "running", self.pid, self.state.started_at)
         # It holds the environment, and nobody needs it any more.
-        os.unlink(f"{self.request.directory}/config.json")
+        Path(self.request.directory, "config.json").unlink()
         self.save()
 
     def ended(self, status: int) -> None:
@@ -133,6 +133,7 @@ class Container:
             self._network.release(self.space)
             self.space = None
         mounts.detach(f"{self.request.directory}/root")
+        shutil.rmtree(self.request.work, ignore_errors=True)
         shutil.rmtree(f"{self._runtime.root}/{self.request.id}", ignore_errors=True)
         if not cgroups.remove(self.request.group):
             log.warning("a control group of %s is still in use", self.request.id)
@@ -176,11 +177,11 @@ class Container:
         """Write ``state.json``. Tried again by ``save_if_needed`` when the disk is full."""
         plain: dict[str, Any] = self.state.to_plain()
         plain["group"] = self.request.group
-        path = f"{self.request.directory}/state.json"
+        path = Path(self.request.directory, "state.json")
+        new = Path(f"{path}.new")
         try:
-            with open(f"{path}.new", "w", encoding="utf-8") as file:
-                json.dump(plain, file)
-            os.replace(f"{path}.new", path)
+            new.write_text(json.dumps(plain), encoding="utf-8")
+            new.replace(path)
             self._unsaved = False
         except OSError as error:
             if not self._unsaved:
@@ -203,14 +204,14 @@ class Container:
 
     def _reason(self, status: int) -> str:
         said = ""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            with open(f"{self.request.directory}/runtime.log", encoding="utf-8") as file:
-                said = [str(json.loads(line)["msg"]) for line in file if line.strip()][-1]
+        with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
+            lines = Path(self.request.directory, "runtime.log").read_text(encoding="utf-8").splitlines()
+            said = str(json.loads(lines[-1])["msg"])
         if not said:
-            with contextlib.suppress(OSError, IndexError):
-                said = os.read(next(one for one, stream in self.pipes.items() if stream == STDERR), _KEPT_OUTPUT).decode(
-                    errors="replace"
-                )
+            self.pump()
+            with contextlib.suppress(OSError):
+                records = output.read(Path(self.request.directory, "output.log"))
+                said = b"".join(one.data for one in records).decode(errors="replace")[-_KEPT_OUTPUT:]
         said = said.strip() or f"status {os.waitstatus_to_exitcode(status)}"
         return said.removeprefix("runc run failed: ").removeprefix("unable to start container process: ")
 
@@ -242,7 +243,7 @@ def _fork(command: list[str], out: int, err: int) -> int:
         null = os.open("/dev/null", os.O_RDONLY)
         for descriptor, target in ((null, 0), (out, 1), (err, 2)):
             os.dup2(descriptor, target)
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 no shell is what we want
     except OSError as error:
         os.write(2, f"{command[0]}: {error.strerror}".encode())
     finally:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 _DIRECTORIES = ("dev", "proc", "sys", "root", "tmp")
 _FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
@@ -33,18 +32,18 @@ def layer(store: Path, targets: Iterable[tuple[str, bool]]) -> str:
 
 
 def _make(final: Path, directories: set[str], files: set[str]) -> None:
-    scratch = tempfile.mkdtemp(dir=final.parent)
+    scratch = Path(tempfile.mkdtemp(dir=final.parent))
     try:
-        os.chmod(scratch, 0o755)
         for one in directories:
-            os.makedirs(f"{scratch}/{one}", mode=0o755, exist_ok=True)
+            (scratch / one).mkdir(parents=True, exist_ok=True)
         for one in files:
-            os.makedirs(os.path.dirname(f"{scratch}/{one}"), mode=0o755, exist_ok=True)
-            with open(f"{scratch}/{one}", "xb"):
-                pass
-        if os.path.isdir(f"{scratch}/tmp"):
-            os.chmod(f"{scratch}/tmp", 0o1777)
-        os.rename(scratch, final)
+            (scratch / one).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / one).touch(exist_ok=False)
+        # Whatever the umask of the agent is.
+        for path in (scratch, *scratch.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (scratch / "tmp").chmod(0o1777)
+        scratch.rename(final)
     except OSError:
         shutil.rmtree(scratch, ignore_errors=True)
         if not final.exists():

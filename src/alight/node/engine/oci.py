@@ -7,6 +7,7 @@ killed. What must survive the agent is the spawner's; what must survive the spaw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class OciEngine:
         self._machine = _machine()
         self._states: dict[str, ContainerState] = {}
         self._waiters: dict[str, list[asyncio.Future[ContainerState]]] = {}
-        self._recovery: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
 
     def directory(self, container_id: str) -> Path:
@@ -73,21 +74,13 @@ class OciEngine:
             for path in (self._home / "run", self._home / "log", self._containers):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                connection = connect(self._socket_path)
+                client, hello = await self._join(connect(self._socket_path))
             except SpawnerGone:
                 await asyncio.to_thread(self._reclaim)
-                connection = self._spawn()
-            self._client = SpawnerClient(connection, self._on_event, self._on_lost)
-            try:
-                hello = await asyncio.wait_for(self._client.ask("hello"), _HELLO_SECONDS)
-            except (SpawnerGone, TimeoutError) as error:
-                self._client.close()
-                raise EngineError(
-                    f"The spawner of this node does not answer: {_last_line(self._home / 'log' / 'spawner.log')}",
-                    hint=f"Read {self._home}/log/spawner.log",
-                ) from error
+                client, hello = await self._join(await asyncio.to_thread(self._spawn))
+            self._client = client
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
-            self._adopt(await self._client.ask("list"))
+            self._adopt(await client.ask("list"))
 
     async def start(self, plan: ContainerPlan) -> ContainerState:
         directory = self.prepare(plan.id)
@@ -95,17 +88,19 @@ class OciEngine:
             request = self._bundle(plan, directory)
         except OSError as error:
             raise EngineError(f"The container {plan.id} could not be prepared: {error}") from error
+        starting = asyncio.get_running_loop().create_task(self._start(plan, request))
         try:
-            state = ContainerState.from_plain(await self._spawner().ask("start", **request))
-        except EngineError as error:
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-            raise _explained(error, plan) from error
-        # Its end may have been told before this task came to run.
-        return self._states.setdefault(plan.id, state)
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Nobody will ask for it, and half a start cannot be taken back: let it come, then let it go.
+            self._background(self._discard(starting, plan.id))
+            raise
 
     async def signal(self, container_id: str, signum: int, *, everyone: bool = False) -> None:
         if self._state(container_id).status == "running":
-            await self._spawner().ask("signal", id=container_id, signal=int(signum), everyone=everyone)
+            # A spawner that is gone takes its containers with it.
+            with contextlib.suppress(SpawnerGone):
+                await self._spawner().ask("signal", id=container_id, signal=int(signum), everyone=everyone)
 
     async def kill(self, container_id: str) -> None:
         await self.signal(container_id, signal.SIGKILL)
@@ -135,8 +130,9 @@ class OciEngine:
     async def remove(self, container_id: str) -> None:
         if container_id in self._states:
             await self.kill(container_id)
-            await self._spawner().ask("forget", id=container_id)
-            del self._states[container_id]
+            with contextlib.suppress(SpawnerGone):
+                await self._spawner().ask("forget", id=container_id)
+            self._states.pop(container_id, None)
         self._waiters.pop(container_id, None)
         await asyncio.to_thread(shutil.rmtree, self.directory(container_id), ignore_errors=True)
 
@@ -170,50 +166,61 @@ class OciEngine:
         return socket.socket(fileno=found[0])
 
     async def close(self) -> None:
-        if self._recovery is not None:
-            self._recovery.cancel()
-            self._recovery = None
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._client is not None:
             self._client.close()
             self._client = None
 
     async def shutdown(self) -> None:
+        await self.close()
         try:
-            client = self._client
-            if client is None or not client.is_open:
-                client = SpawnerClient(connect(self._socket_path), lambda _: None, lambda: None)
+            client, hello = await self._join(connect(self._socket_path))
             try:
-                await asyncio.wait_for(client.ask("shutdown"), _SHUTDOWN_SECONDS)
+                with contextlib.suppress(ProcessLookupError):
+                    await self._end_spawner(client, int(hello["pid"]))
             finally:
                 client.close()
-        except (SpawnerGone, TimeoutError):
+        except SpawnerGone:
             log.info("the spawner was gone before it was told to end")
-        await self.close()
         await asyncio.to_thread(self._reclaim)
         await asyncio.to_thread(firewall.remove, self._names)
         self._socket_path.unlink(missing_ok=True)
 
     # Starting
 
+    async def _start(self, plan: ContainerPlan, request: dict[str, Any]) -> ContainerState:
+        try:
+            state = ContainerState.from_plain(await self._spawner().ask("start", **request))
+        except EngineError as error:
+            await asyncio.to_thread(shutil.rmtree, self.directory(plan.id), ignore_errors=True)
+            raise _explained(error, plan) from error
+        # Its end may have been told before this task came to run.
+        return self._states.setdefault(plan.id, state)
+
+    async def _discard(self, starting: asyncio.Task[ContainerState], container_id: str) -> None:
+        with contextlib.suppress(EngineError):
+            await starting
+            await self.remove(container_id)
+
     def _bundle(self, plan: ContainerPlan, directory: Path) -> dict[str, Any]:
         etc = directory / "etc"
         etc.mkdir(exist_ok=True)
-        nameserver = f"nameserver {DNS_ADDRESS[0]}\n" if plan.network == "full" else ""
-        (etc / "resolv.conf").write_text(nameserver, encoding="ascii")
-        (etc / "hostname").write_text(f"{plan.hostname}\n", encoding="utf-8")
-        (etc / "hosts").write_text(
-            f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {plan.hostname}\n",
-            encoding="utf-8",
-        )
+        for name, text in _etc(plan).items():
+            (etc / name).write_text(text, encoding="utf-8")
+            # Whatever the agent's umask: users other than root read these, and enter the root directory.
+            (etc / name).chmod(0o644)
         upper = Path(plan.upper) if plan.upper is not None else directory / "upper"
-        upper.mkdir(mode=0o755, exist_ok=True)
+        upper.mkdir(exist_ok=True)
+        upper.chmod(0o755)
         devices = tuple(_device_numbers(path) for path in plan.devices)
         place = oci_config.Place(str(directory), self._group(plan.id), devices)
         config = json.dumps(oci_config.config(plan, place, self._machine))
         descriptor = os.open(directory / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(config)
-        targets = [(one.target, os.path.isdir(one.source)) for one in plan.binds]
+        targets = [(one.target, Path(one.source).is_dir()) for one in plan.binds]
         targets += [(path, False) for path in plan.devices]
         bottom = mountpoints.layer(self._home / "node" / "mountpoints", targets)
         return {
@@ -221,6 +228,8 @@ class OciEngine:
             "directory": str(directory),
             "layers": [*plan.layers, bottom],
             "upper": str(upper),
+            # Beside it, because both have to be on one file system.
+            "work": f"{upper}.work",
             "group": self._group(plan.id),
             "full_network": plan.network == "full",
         }
@@ -241,6 +250,36 @@ class OciEngine:
 
     # The spawner's life
 
+    async def _join(self, connection: socket.socket) -> tuple[SpawnerClient, dict[str, Any]]:
+        client = SpawnerClient(connection, self._on_event, self._on_lost)
+        try:
+            return client, await asyncio.wait_for(client.ask("hello"), _HELLO_SECONDS)
+        except TimeoutError as error:
+            client.close()
+            raise EngineError(
+                f"The spawner of this node does not answer: {_last_line(self._home / 'log' / 'spawner.log')}",
+                hint=f"Read {self._home}/log/spawner.log",
+            ) from error
+
+    async def _end_spawner(self, client: SpawnerClient, pid: int) -> None:
+        # Its mounts go with its process and not with its last word, so the process is what is waited for.
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        descriptor = os.pidfd_open(pid)
+        loop.add_reader(descriptor, gone.set)
+        try:
+            async with asyncio.timeout(_SHUTDOWN_SECONDS):
+                with contextlib.suppress(SpawnerGone):
+                    await client.ask("shutdown")
+                await gone.wait()
+        except TimeoutError:
+            log.warning("the spawner did not end in %d s and is killed", _SHUTDOWN_SECONDS)
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            await gone.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
     def _spawn(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._socket_path.unlink(missing_ok=True)
@@ -249,7 +288,7 @@ class OciEngine:
         command = [sys.executable, "-m", "alight.node.spawner", str(self._home), self._instance, self._runtime]
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
         environment["PYTHONPATH"] = str(Path(alight.__file__).parents[1])
-        with open(self._home / "log" / "spawner.log", "ab") as log_file, listener:
+        with (self._home / "log" / "spawner.log").open("ab") as log_file, listener:
             subprocess.run(
                 [sys.executable, "-I", "-S", "-c", _DETACHED, str(listener.fileno()), *command],
                 cwd="/",
@@ -315,9 +354,15 @@ class OciEngine:
             if not future.done():
                 future.set_result(state)
 
-    def _on_lost(self) -> None:
-        log.error("the spawner ended; its containers are ended, too, and a new one is started")
-        self._recovery = asyncio.get_running_loop().create_task(self._recover())
+    def _on_lost(self, client: SpawnerClient) -> None:
+        if client is self._client:
+            log.error("the spawner ended; its containers are ended, too, and a new one is started")
+            self._background(self._recover())
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _recover(self) -> None:
         while True:
@@ -343,6 +388,14 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+def _etc(plan: ContainerPlan) -> dict[str, str]:
+    return {
+        "resolv.conf": f"nameserver {DNS_ADDRESS[0]}\n" if plan.network == "full" else "",
+        "hostname": f"{plan.hostname}\n",
+        "hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {plan.hostname}\n",
+    }
+
+
 def _machine() -> oci_config.Machine:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     _, nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -359,7 +412,7 @@ def _machine() -> oci_config.Machine:
 
 def _device_numbers(path: str) -> tuple[str, int, int]:
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError as error:
         raise EngineError(f"The device {path} is not there: {error.strerror}") from error
     if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):

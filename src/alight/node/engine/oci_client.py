@@ -61,7 +61,7 @@ class SpawnerClient:
         self,
         connection: socket.socket,
         on_event: Callable[[dict[str, Any]], None],
-        on_lost: Callable[[], None],
+        on_lost: Callable[[SpawnerClient], None],
     ) -> None:
         self._socket = connection
         self._socket.setblocking(False)
@@ -129,7 +129,7 @@ class SpawnerClient:
                 packet, descriptors = b"", []
             if not packet:
                 self.close()
-                self._on_lost()
+                self._on_lost(self)
                 return
             self._received(json.loads(packet), descriptors)
 

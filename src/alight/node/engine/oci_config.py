@@ -10,13 +10,21 @@ from alight.node.engine import seccomp
 if TYPE_CHECKING:
     from alight.node.engine.base import ContainerPlan, Limits
 
-CAPABILITIES = tuple(
-    # What Docker gives, but MKNOD: making devices is no business of a function.
-    f"CAP_{name}"
-    for name in (
-        "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID"
-        " SYS_CHROOT"
-    ).split()
+# What Docker gives, but MKNOD: making devices is no business of a function.
+CAPABILITIES = (
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
 )
 _MASKED = (
     "/proc/acpi",
@@ -127,7 +135,8 @@ def _mounts(plan: ContainerPlan, directory: str, machine: Machine) -> list[dict[
     if machine.mounts_cgroup:
         mounts.append(_mount("/sys/fs/cgroup", "cgroup", [*quiet, "relatime", "ro"]))
     mounts += [
-        _bind(f"{directory}/etc/{name}", f"/etc/{name}", readonly=False) for name in ("hostname", "hosts", "resolv.conf")
+        _bind(f"{directory}/etc/{name}", f"/etc/{name}", readonly=False)
+        for name in ("hostname", "hosts", "resolv.conf")
     ]
     mounts += [_bind(one.source, one.target, readonly=one.readonly) for one in plan.binds]
     mounts += [_device(path) for path in plan.devices]

@@ -233,10 +233,12 @@ class _Process:
         # Popen knows whether the number is still ours.
         if self.state.status == "exited":
             return
-        for pid in _session(self.pid) - {self.pid} if everyone else ():
+        others = _session(self.pid) - {self.pid} if everyone else set()
+        # The first one first: it must not see a child die of a kill and end by itself.
+        self._popen.send_signal(signum)
+        for pid in others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
-        self._popen.send_signal(signum)
 
     def drain(self) -> int:
         with self._lock:
@@ -318,11 +320,11 @@ def _write_state(directory: Path, state: ContainerState, born: int) -> None:
 def _session(leader: int) -> set[int]:
     """The processes of a session. One that made a session of its own is not found: this engine isolates nothing."""
     found = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            fields = _stat(int(name))
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            fields = _stat(int(path.name))
             if fields and fields[0] != "Z" and int(fields[3]) == leader:
-                found.add(int(name))
+                found.add(int(path.name))
     return found
 
 
