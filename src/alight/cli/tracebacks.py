@@ -12,7 +12,7 @@ import re
 import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Iterator, List, Optional, Set, Tuple
+from typing import Iterator, Optional, Set, Tuple
 
 from alight.cli.terminal import Style, clean
 
@@ -154,8 +154,3 @@ def _shown_path(path: str) -> str:
 
 def _indent(text: str) -> str:
     return "".join(f"  {line}" for line in text.splitlines(keepends=True))
-
-
-def syntax_error(error: SyntaxError) -> List[str]:
-    """Python's own words for a script that cannot be parsed: file, line, the caret and the reason."""
-    return [clean(text) for text in traceback.format_exception_only(type(error), error)]

@@ -1,0 +1,79 @@
+"""``alight doctor``: what this machine can do, what it cannot, and the commands that would help.
+
+The checks are the node's (`node/doctor.py`); here they are printed, and, when asked, their remedies are run. Nothing is
+run that was not shown first.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any, List, Sequence
+
+import click
+
+from alight.cli import options, terminal
+from alight.cli.terminal import Style
+from alight.sdk import config
+from alight.wire.errors import Error
+
+_MARKS = {"ok": "✓", "warning": "!", "missing": "✗"}
+
+
+@click.command(short_help="Check what this machine can do, and fix what it cannot.")
+@click.option("--fix", is_flag=True, help="Show the commands that would help, and run those that you agree to.")
+@options.yes
+@options.as_json
+def doctor(fix: bool, yes: bool, as_json: bool) -> None:
+    """Check what containers, images and GPUs need on this machine. Exit status 1 when something needed is missing."""
+    checks = _checks()
+    if fix:
+        _show(checks)
+        _fix(checks, yes=yes)
+        checks = _checks()
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        _show(checks)
+    if any(check.level == "missing" for check in checks):
+        raise click.exceptions.Exit(1)
+
+
+def _checks() -> Sequence[Any]:
+    if not sys.platform.startswith("linux"):
+        raise Error(
+            "this system cannot run containers of Alight, and needs nothing to be a client",
+            hint="`alight setup https://HOST:9009` connects it to a server",
+        )
+    from alight.node import doctor as node_doctor  # noqa: PLC0415  heavy, and Linux only
+
+    return node_doctor.examine(config.home())
+
+
+def _show(checks: Sequence[Any]) -> None:
+    style = Style(colour=terminal.wants_colour(sys.stdout))
+    paint = {"ok": style.good, "warning": style.warning, "missing": style.bad}
+    width = max((len(check.name) for check in checks), default=0)
+    for check in checks:
+        mark = paint[check.level](_MARKS[check.level])
+        print(f"{mark} {check.name:<{width}}  {terminal.clean(check.sentence)}")
+        if check.level != "ok" and check.fix:
+            print(f"  {'':<{width}}  {style.faint('fix: ' + ' && '.join(check.fix))}")
+
+
+def _fix(checks: Sequence[Any], *, yes: bool) -> None:
+    commands: List[str] = []
+    for check in checks:
+        if check.level != "ok":
+            commands.extend(command for command in check.fix if command not in commands)
+    if not commands:
+        print("Nothing to fix.", file=sys.stderr)
+        return
+    for command in commands:
+        print(f"\n    {command}\n", file=sys.stderr)
+        options.confirm("Run this?", yes=yes)
+        done = subprocess.run(["/bin/sh", "-c", command], check=False)
+        if done.returncode:
+            raise Error(f"`{command}` failed with exit status {done.returncode}")
