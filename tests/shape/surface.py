@@ -157,6 +157,8 @@ def _member(owner: object, name: str) -> object:
             return name  # a field without a default
     try:
         return getattr(owner, name, _MISSING)
+    except ModuleNotFoundError:  # a name on the list whose module is still to come
+        return _MISSING
     except TypeError:  # a descriptor that serves instances only
         return inspect.getattr_static(owner, name, _MISSING)
 
