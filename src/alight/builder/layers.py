@@ -5,8 +5,8 @@
     layers/tmp-*/         a step being built; its builder holds a lock in it, which tells a sweep the living
     images/<digest>.json  an image: its layers and settings, for people and for clearing up
 
-    layers/tmp-*/         a step being built; its builder holds a lock in it, so that a sweep spares the living
-build that is killed leaves a whole layer or none. Nothing here knows what a layer is for.
+A layer appears by one rename after its content is on disk, and its record after that. So a machine that loses power or
+a build that is killed leaves a whole layer or none. Nothing here knows what a layer is for.
 """
 
 from __future__ import annotations
