@@ -1,7 +1,7 @@
 """Plain data about what runs and what it cost, as `alight.types` shows it.
 
-Apart from `sdk/types.py`, because making this many dataclasses takes time that a declaration of an app, or a cold start,
-does not have. Nothing here talks to a server.
+Apart from `sdk/types.py`, because making this many dataclasses takes time that a declaration of an app, or a cold
+start, does not have. Nothing here talks to a server.
 """
 
 from __future__ import annotations
