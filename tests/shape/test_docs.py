@@ -90,7 +90,7 @@ def test_the_map_names_every_file(package):
         for file in tree.files(package)
         if file.name != "__init__.py" and file.name not in text
     ]
-    assert not absent, f"docs/map.md does not name {absent}"
+    assert not absent, f"docs/map.md does not name {absent}: scripts/map --write"
 
 
 def test_links_between_documents_lead_somewhere():
