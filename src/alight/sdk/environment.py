@@ -1,0 +1,204 @@
+"""Environments: names apart from each other on one server. Calls name one with `environment_name=`; managing comes later."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
+
+from alight.sdk import config
+from alight.sdk.client import Client
+from alight.sdk.object import Object, classproperty
+from alight.sdk.surface import unimplemented
+from alight.sdk.sync import dual, dual_function
+from alight.wire import ambient
+from alight.wire.errors import UnimplementedError
+from alight.wire.ids import check_environment
+
+if TYPE_CHECKING:
+    from alight.sdk.reports import AppInfo, BillingReportItem, EnvironmentBillingSummary
+
+_NOT_YET = "environments cannot be managed yet; `environment_name=` names one"
+
+
+class EnvironmentManager:
+    """``Environment.objects``."""
+
+    @dual
+    @unimplemented(f"Environment.objects.create would make an environment; {_NOT_YET}")
+    async def create(
+        self,
+        name: str,
+        *,
+        restricted: bool = False,
+        default_role: Optional[str] = None,
+        experimental_options: Optional[Dict[str, Any]] = None,
+        client: Optional[Client] = None,
+    ) -> None:
+        """Make an environment."""
+
+    @dual
+    @unimplemented(f"Environment.objects.list would list the environments; {_NOT_YET}")
+    async def list(self, *, client: Optional[Client] = None) -> List[Environment]:
+        """Every environment."""
+
+    @dual
+    @unimplemented(f"Environment.objects.delete would delete an environment; {_NOT_YET}")
+    async def delete(self, name: str, *, client: Optional[Client] = None) -> None:
+        """Delete an environment with all that is in it."""
+
+
+class EnvironmentApps:
+    """``environment.apps``."""
+
+    @dual
+    @unimplemented(f"Environment.apps.list would list the apps of an environment; {_NOT_YET}")
+    async def list(self) -> List[AppInfo]:
+        """Its apps."""
+
+
+class EnvironmentBilling:
+    """``environment.billing``."""
+
+    @dual
+    @unimplemented("Environment.billing.summary would say what the environment cost; there is no billing yet")
+    async def summary(self, cycle: Optional[str] = None) -> EnvironmentBillingSummary:
+        """What it cost in a month."""
+
+    @dual
+    @unimplemented("Environment.billing.report would itemize what the environment cost; there is no billing yet")
+    async def report(
+        self,
+        *,
+        start: datetime,
+        end: Optional[datetime] = None,
+        resolution: str = "d",
+        tag_names: Optional[Sequence[str]] = None,
+    ) -> List[BillingReportItem]:
+        """What it cost, in rows."""
+
+
+class EnvironmentRoles:
+    """``environment.roles``."""
+
+    @dual
+    @unimplemented("Environment.roles.list would list who may do what; there are no roles yet")
+    async def list(self, *, exclude_default: bool = False) -> Dict[str, Dict[str, str]]:
+        """Who may do what."""
+
+    @dual
+    @unimplemented("Environment.roles.update would change who may do what; there are no roles yet")
+    async def update(
+        self, *, users: Optional[Mapping[str, str]] = None, service_users: Optional[Mapping[str, str]] = None
+    ) -> None:
+        """Change who may do what."""
+
+
+class EnvironmentMembers:
+    """``environment.members``. Deprecated: ``environment.roles``."""
+
+    @dual
+    @unimplemented("Environment.members.list would list who may do what; there are no roles yet")
+    async def list(self) -> Dict[str, Dict[str, str]]:
+        """Deprecated: ``roles.list``."""
+
+    @dual
+    @unimplemented("Environment.members.update would change who may do what; there are no roles yet")
+    async def update(
+        self, *, users: Optional[Mapping[str, str]] = None, service_users: Optional[Mapping[str, str]] = None
+    ) -> None:
+        """Deprecated: ``roles.update``."""
+
+    @dual
+    @unimplemented("Environment.members.remove would take roles away; there are no roles yet")
+    async def remove(
+        self, *, users: Optional[Sequence[str]] = None, service_users: Optional[Sequence[str]] = None
+    ) -> None:
+        """Deprecated: ``roles.update``."""
+
+
+class Environment(Object):
+    """One environment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+        self._create_if_missing = False
+
+    @classproperty
+    def objects(cls) -> EnvironmentManager:  # noqa: N805  of the class
+        """Making, listing and deleting environments."""
+        return EnvironmentManager()
+
+    @staticmethod
+    def from_name(name: str, *, create_if_missing: bool = False, client: Optional[Client] = None) -> Environment:
+        """The environment of this name."""
+        made = Environment()
+        made._name = check_environment(name)
+        made._create_if_missing, made._client = create_if_missing, client
+        return made
+
+    @staticmethod
+    def from_context(*, client: Optional[Client] = None) -> Environment:
+        """The environment in force here: a container's own, else the configured one."""
+        made = Environment()
+        made._name = ambient.container.environment if ambient.container else config.load().environment
+        made._client = client
+        return made
+
+    @property
+    def name(self) -> str:
+        """Its name; empty means the server's default."""
+        return self._name
+
+    @property
+    def apps(self) -> EnvironmentApps:
+        """Its apps."""
+        return EnvironmentApps()
+
+    @property
+    def billing(self) -> EnvironmentBilling:
+        """What it cost."""
+        return EnvironmentBilling()
+
+    @property
+    def roles(self) -> EnvironmentRoles:
+        """Who may do what."""
+        return EnvironmentRoles()
+
+    @property
+    def members(self) -> EnvironmentMembers:
+        """Deprecated: ``roles``."""
+        return EnvironmentMembers()
+
+    async def _load(self, client: Client) -> str:
+        raise UnimplementedError(f"the Environment {self._name!r} cannot be looked up: {_NOT_YET}")
+
+
+@dual_function
+@unimplemented(f"create_environment would make an environment; {_NOT_YET}")
+async def create_environment(name: str, client: Optional[Client] = None) -> None:
+    """Deprecated: ``Environment.objects.create``."""
+
+
+@dual_function
+@unimplemented(f"delete_environment would delete an environment; {_NOT_YET}")
+async def delete_environment(name: str, client: Optional[Client] = None) -> None:
+    """Deprecated: ``Environment.objects.delete``."""
+
+
+@dual_function
+@unimplemented(f"list_environments would list the environments; {_NOT_YET}")
+async def list_environments(client: Optional[Client] = None) -> List[Any]:
+    """Deprecated: ``Environment.objects.list``."""
+
+
+@dual_function
+@unimplemented(f"update_environment would rename an environment; {_NOT_YET}")
+async def update_environment(
+    current_name: str,
+    *,
+    new_name: Optional[str] = None,
+    new_web_suffix: Optional[str] = None,
+    client: Optional[Client] = None,
+) -> None:
+    """Rename an environment."""
