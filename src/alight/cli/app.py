@@ -61,8 +61,8 @@ def logs(
         raise UsageError("--follow excludes --tail and --since")
     from alight.cli import render  # noqa: PLC0415  start-up weight
 
-    found = _find(app_name, environment)
     after = parse_when(since, time.time()) if since else 0.0
+    found = _find(app_name, environment)
     count = tail if tail is not None else (100 if since is None and not follow else -1)
     request = AppWatch(app_id=found.app_id, hold=False, logs=True, follow=follow, since=after, tail=count)
     drawing = render.make_renderer()

@@ -88,19 +88,18 @@ def _report_user_code(carrier: UserCodeError, style: Style) -> int:
     if isinstance(error, BrokenPipeError) and not tracebacks.has_user_frames(error):
         return report(error)
     if isinstance(error, wire.Error):
-        return _report_ours(error, style)
+        return _report_ours(error, style, place=tracebacks.user_place(error))
     _print(tracebacks.render(error, style).rstrip("\n"))
     if carrier.hint:
         _hint(style, carrier.hint)
     return FAILED
 
 
-def _report_ours(error: wire.Error, style: Style) -> int:
+def _report_ours(error: wire.Error, style: Style, *, place: str = "") -> int:
     if tracebacks.show_all():
         _print(tracebacks.render(error, style).rstrip("\n"))
     if error.__cause__ is not None and tracebacks.has_user_frames(error.__cause__) and not tracebacks.show_all():
         _print(tracebacks.render(error.__cause__, style).rstrip("\n"))
-    place = tracebacks.user_place(error)
     _say(style, str(error) + (style.faint(f" (at {place})") if place else ""), error.hint)
     return FAILED
 

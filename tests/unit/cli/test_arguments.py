@@ -26,14 +26,14 @@ def test_types():
         "text": "a",
         "count": 3,
         "rate": 1e-3,
-        "day": dt.datetime(2026, 1, 31),
+        "day": dt.datetime(2026, 1, 31),  # noqa: DTZ001  as it was typed, local
         "anything": "x",
         "bare": "5",
     }
 
 
 def test_names_get_dashes_and_flags_their_opposite():
-    def f(max_iters: int = 1, use_gpu: bool = False, Big: int = 2): ...
+    def f(max_iters: int = 1, use_gpu: bool = False, Big: int = 2): ...  # noqa: N803  as users write
 
     assert given(f, "--max-iters=20", "--use-gpu") == {"max_iters": 20, "use_gpu": True}
     assert given(f, "--no-use-gpu", "--Big", "7") == {"use_gpu": False, "Big": 7}

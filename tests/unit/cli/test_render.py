@@ -96,7 +96,7 @@ def test_progress_bars_of_several_speakers_become_their_last_state(seen):
 
 def test_nothing_is_held_back_at_the_end(seen):
     drawing, out, _ = seen
-    for round_ in range(2):
+    for _ in range(2):
         drawing.output(FIRST, "f", 1, b"line\n")
         drawing.output(SECOND, "f", 1, b"line\n")
     drawing.output(SECOND, "f", 1, b"no end")
