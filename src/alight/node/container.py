@@ -99,6 +99,7 @@ class Container:
         self._watch = -1
         self._life: asyncio.Task[None] | None = None
         self._begun = False
+        self._runs = asyncio.Event()
         self._begun_at = time.time()
         self._stopping = ""
         self._start_error: errors.Error | None = None
@@ -115,6 +116,7 @@ class Container:
     def adopt(self, state: ContainerState) -> None:
         """Take up a container that an earlier agent started."""
         self._begun = True
+        self._runs.set()
         self._ledger = ledger = Ledger(self._folder / _LEDGER_FILE)
         self._outbox.load()
         self._tail.acked = self._tail.sent = ledger.log_acked
@@ -251,6 +253,7 @@ class Container:
         self._hold_volumes()
         state = await self._engine.start(prepared.plan)
         self._begun, self._begun_at = True, state.started_at
+        self._runs.set()
         for target, source in prepared.mounts:
             if state.pid is not None and not await asyncio.to_thread(same_directory, state.pid, target, source):
                 await self._engine.kill(self.id)
@@ -396,6 +399,7 @@ class Container:
         folder = self._folder / "sock"
 
         async def inside() -> set[int]:
+            await self._runs.wait()  # the runtime may be here before the engine has said that it runs
             return await self._engine.inside(self.id)
 
         self._servers.append(await channel.serve_link(folder, self, inside))
