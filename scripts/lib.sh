@@ -86,6 +86,7 @@ sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
 ensure_venv() {
   local kind=$1 python stamp
   python=$(find_python)
+  [ -n "$python" ] || fail "no Python 3.11 or newer with venv was found" "install one and name it: ALIGHT_PYTHON=/path/to/python3.12 $0"
   stamp=$("$python" -V; echo "$ROOT"; cat "$ROOT/pyproject.toml")
   stamp=$(printf '%s' "$stamp" | sha256sum | cut -c1-64)
   if [ "$(cat "$VENV/$kind.stamp" 2>/dev/null)" = "$stamp" ] && "$VENV/bin/python" -c 'import alight' 2>/dev/null; then
