@@ -1,4 +1,4 @@
-"""Environments: names apart from each other on one server. Calls name one with `environment_name=`; managing comes later."""
+"""Environments: names kept apart on one server. Calls name one with `environment_name=`; managing comes later."""
 
 from __future__ import annotations
 

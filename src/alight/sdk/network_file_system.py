@@ -1,4 +1,4 @@
-"""The predecessor of volumes. Deprecated in the API that we follow; declared so that old scripts import, never to work."""
+"""The predecessor of volumes, deprecated. Declared so that old scripts import; never to work."""
 
 from __future__ import annotations
 

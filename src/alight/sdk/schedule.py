@@ -6,7 +6,6 @@ import re
 from typing import Any, Dict, Optional, Sequence, Union
 
 from alight.wire.errors import InvalidError
-from alight.wire.spec import RetryPolicy
 
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12), ("day of the week", 0, 7))
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -126,24 +125,6 @@ class Retries:
             f"Retries(max_retries={self.max_retries}, backoff_coefficient={self.backoff_coefficient}, "
             f"initial_delay={self.initial_delay}, max_delay={self.max_delay})"
         )
-
-
-def retry_policy(retries: Union[int, Retries, None]) -> RetryPolicy:
-    """What ``retries=`` of a function means. A number is that many more attempts, one second apart."""
-    if retries is None:
-        return RetryPolicy()
-    if isinstance(retries, Retries):
-        return RetryPolicy(
-            max_retries=retries.max_retries,
-            backoff_coefficient=retries.backoff_coefficient,
-            initial_delay=retries.initial_delay,
-            max_delay=retries.max_delay,
-        )
-    if isinstance(retries, bool) or not isinstance(retries, int):
-        raise InvalidError(f"retries= takes a number or Retries(…), not {retries!r}")
-    if retries < 0:
-        raise InvalidError(f"retries= is a number from 0, not {retries}")
-    return RetryPolicy(max_retries=retries, backoff_coefficient=1.0, initial_delay=1.0, max_delay=60.0)
 
 
 class SchedulerPlacement:

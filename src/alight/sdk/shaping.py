@@ -1,21 +1,94 @@
-"""Decorators that shape how a function takes inputs: several at once, in batches, on several machines, by session."""
+"""What decorators below `@app.function` and `@app.cls` say about a function or class, and those that shape its inputs.
+
+A decorator returns a ``Shaped``: the raw function with its ``Shape``. It can be called as the function itself, so that
+tests see nothing of it; `App.function` and `App.cls` take it apart again.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, TypeVar
+import functools
+import types
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
-from alight.sdk.marks import mark, needs_parentheses
 from alight.wire.errors import InvalidError
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _MOST_IN_BATCH = 1000
 _LONGEST_WAIT_MS = 600_000
+_WEB = frozenset({"asgi_app", "fastapi_endpoint", "web_server", "wsgi_app"})
+_HOOKS = frozenset({"enter", "exit"})
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the decorators said. ``words`` are their names, the innermost first."""
+
+    words: Tuple[str, ...] = ()
+    method: bool = False
+    is_generator: Optional[bool] = None
+    enter: str = ""  # "start", or "snap": before the snapshot
+    exit: bool = False
+    web: Optional[Mapping[str, Any]] = None  # "kind" (a decorator's name) and its values
+    max_concurrent_inputs: int = 0  # 0: one at a time, and nothing was said
+    target_concurrent_inputs: Optional[int] = None
+    batch: Optional[Tuple[int, int]] = None  # most inputs, longest wait in milliseconds
+    cluster: Optional[Tuple[int, bool]] = None  # how many containers, whether with RDMA
+    sessioned: bool = False
+
+
+class Shaped:
+    """A function, method or class with its shape."""
+
+    def __init__(self, raw: Any, shape: Shape) -> None:
+        functools.update_wrapper(self, raw, updated=())
+        self._raw = raw
+        self.shape = shape
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._raw(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self._raw, instance)
+
+    def __repr__(self) -> str:
+        return f"<{self._raw!r} with {', '.join(f'@{word}()' for word in self.shape.words)}>"
+
+
+def of(thing: Any) -> Shape:
+    """The shape of what a decorator got; an empty one for a plain function."""
+    return thing.shape if isinstance(thing, Shaped) else Shape()
+
+
+def raw_of(thing: Any) -> Any:
+    """The function or class itself."""
+    return thing._raw if isinstance(thing, Shaped) else thing  # noqa: SLF001  of this file
+
+
+def add(thing: Any, word: str, **said: Any) -> Shaped:
+    """What the decorator ``word`` returns: ``thing`` with one more thing said. InvalidError where it cannot stand."""
+    raw, shape = raw_of(thing), of(thing)
+    if not isinstance(thing, Shaped) and getattr(thing, "_raw", None) is not None:
+        hint = f"put @{word}() below it, next to the function"
+        raise InvalidError(f"@{word}() stands above @app.function() or @app.cls()", hint=hint)
+    if isinstance(raw, (staticmethod, classmethod)):
+        raise InvalidError(f"@{word}() is for functions and methods, not for a {type(raw).__name__}")
+    if not callable(raw):
+        raise InvalidError(f"@{word}() is for functions, not for {type(raw).__name__}")
+    clash = [other for other in shape.words if _exclude(word, other)]
+    if clash:
+        raise InvalidError(f"@{word}() and @{clash[0]}() cannot be on one function")
+    return Shaped(raw, replace(shape, words=(*shape.words, word), **said))
+
+
+def needs_parentheses(word: str, given: Any) -> None:
+    """Raise InvalidError when a decorator was written without its parentheses."""
+    if given is not None:
+        raise InvalidError(f"@{word} needs its parentheses", hint=f"write @{word}(…)")
 
 
 def concurrent(
     _given: Any = None, /, *, max_inputs: Optional[int] = None, target_inputs: Optional[int] = None
-) -> Callable[[F], F]:
+) -> Callable[[Any], Shaped]:
     """Let one container take several inputs at once.
 
     ``max_inputs`` is the most it takes, ``target_inputs`` what scaling aims at (default: the most). Coroutines share
@@ -29,11 +102,11 @@ def concurrent(
         _whole("concurrent", "target_inputs", target_inputs, 1)
         if target_inputs > max_inputs:
             raise InvalidError(f"@concurrent(): target_inputs ({target_inputs}) is above max_inputs ({max_inputs})")
-    values = {"max_inputs": max_inputs, "target_inputs": target_inputs}
-    return lambda function: mark(function, "concurrent", values)
+    said: Dict[str, Any] = {"max_concurrent_inputs": max_inputs, "target_concurrent_inputs": target_inputs}
+    return lambda thing: add(thing, "concurrent", **said)
 
 
-def batched(_given: Any = None, /, *, max_batch_size: int, wait_ms: int) -> Callable[[F], F]:
+def batched(_given: Any = None, /, *, max_batch_size: int, wait_ms: int) -> Callable[[Any], Shaped]:
     """Gather up to ``max_batch_size`` inputs, for at most ``wait_ms`` milliseconds, into one run of the function.
 
     Callers pass single values; the function gets lists of one length and returns a list of that length.
@@ -41,20 +114,27 @@ def batched(_given: Any = None, /, *, max_batch_size: int, wait_ms: int) -> Call
     needs_parentheses("batched", _given)
     _whole("batched", "max_batch_size", max_batch_size, 1, _MOST_IN_BATCH)
     _whole("batched", "wait_ms", wait_ms, 0, _LONGEST_WAIT_MS)
-    return lambda function: mark(function, "batched", {"max_batch_size": max_batch_size, "wait_ms": wait_ms})
+    return lambda thing: add(thing, "batched", batch=(max_batch_size, wait_ms))
 
 
-def clustered(_given: Any = None, /, *, size: int, rdma: bool = False) -> Callable[[F], F]:
+def clustered(_given: Any = None, /, *, size: int, rdma: bool = False) -> Callable[[Any], Shaped]:
     """Run each input on ``size`` containers at once that can reach each other; the result is that of rank 0."""
     needs_parentheses("clustered", _given)
     _whole("clustered", "size", size, 1)
-    return lambda function: mark(function, "clustered", {"size": size, "rdma": bool(rdma)})
+    return lambda thing: add(thing, "clustered", cluster=(size, bool(rdma)))
 
 
-def sessioned(_given: Any = None, /) -> Callable[[F], F]:
+def sessioned(_given: Any = None, /) -> Callable[[Any], Shaped]:
     """Keep the requests of one session on one container of a server class."""
     needs_parentheses("sessioned", _given)
-    return lambda function: mark(function, "sessioned", {})
+    return lambda thing: add(thing, "sessioned", sessioned=True)
+
+
+def _exclude(one: str, other: str) -> bool:
+    pair = {one, other}
+    if one == other or pair <= _WEB or pair == {"batched", "concurrent"}:
+        return True
+    return bool(pair & _HOOKS and pair - _HOOKS) or ("batched" in pair and bool(pair & _WEB))
 
 
 def _whole(word: str, name: str, value: Any, least: int, most: Optional[int] = None) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Any, Callable, Iterable, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterable, Optional
 
-from alight.sdk.marks import mark, needs_parentheses
+from alight.sdk.shaping import Shaped, add, needs_parentheses, raw_of
 from alight.wire.errors import DeprecationError, InvalidError
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -24,14 +22,14 @@ def fastapi_endpoint(
     custom_domains: Optional[Iterable[str]] = None,
     docs: bool = False,
     requires_proxy_auth: bool = False,
-) -> Callable[[F], F]:
+) -> Callable[[Any], Shaped]:
     """One route, made with FastAPI from the function's parameters. FastAPI must be in the image."""
     needs_parentheses("fastapi_endpoint", _given)
     if str(method).upper() not in _METHODS:
         raise InvalidError(f"@fastapi_endpoint(): {method!r} is not an HTTP method")
     values = _common("fastapi_endpoint", label, custom_domains, requires_proxy_auth)
     values.update(method=method.upper(), docs=bool(docs))
-    return lambda function: mark(function, "fastapi_endpoint", values)
+    return lambda thing: add(thing, "fastapi_endpoint", web=values)
 
 
 def asgi_app(
@@ -41,11 +39,11 @@ def asgi_app(
     label: Optional[str] = None,
     custom_domains: Optional[Iterable[str]] = None,
     requires_proxy_auth: bool = False,
-) -> Callable[[F], F]:
+) -> Callable[[Any], Shaped]:
     """Serve the ASGI application that the function returns. Called once in each container, without arguments."""
     needs_parentheses("asgi_app", _given)
     values = _common("asgi_app", label, custom_domains, requires_proxy_auth)
-    return lambda function: mark(_factory(function, "asgi_app"), "asgi_app", values)
+    return lambda thing: add(_factory(thing, "asgi_app"), "asgi_app", web=values)
 
 
 def wsgi_app(
@@ -55,11 +53,11 @@ def wsgi_app(
     label: Optional[str] = None,
     custom_domains: Optional[Iterable[str]] = None,
     requires_proxy_auth: bool = False,
-) -> Callable[[F], F]:
+) -> Callable[[Any], Shaped]:
     """Serve the WSGI application that the function returns. Called once in each container, without arguments."""
     needs_parentheses("wsgi_app", _given)
     values = _common("wsgi_app", label, custom_domains, requires_proxy_auth)
-    return lambda function: mark(_factory(function, "wsgi_app"), "wsgi_app", values)
+    return lambda thing: add(_factory(thing, "wsgi_app"), "wsgi_app", web=values)
 
 
 def web_server(
@@ -69,7 +67,7 @@ def web_server(
     label: Optional[str] = None,
     custom_domains: Optional[Iterable[str]] = None,
     requires_proxy_auth: bool = False,
-) -> Callable[[F], F]:
+) -> Callable[[Any], Shaped]:
     """Pass requests on to a server that the function starts on ``port`` within ``startup_timeout`` seconds.
 
     The function must return; a server that it leaves running in a thread or a process serves.
@@ -82,16 +80,16 @@ def web_server(
         raise InvalidError(f"@web_server(): startup_timeout must be above 0 seconds, not {startup_timeout}")
     values = _common("web_server", label, custom_domains, requires_proxy_auth)
     values.update(port=port, startup_timeout=float(startup_timeout))
-    return lambda function: mark(function, "web_server", values)
+    return lambda thing: add(thing, "web_server", web=values)
 
 
-def web_endpoint(*args: Any, **kwargs: Any) -> Callable[[F], F]:
+def web_endpoint(*args: Any, **kwargs: Any) -> Callable[[Any], Shaped]:
     """The old name of ``fastapi_endpoint``. Deprecated."""
     warnings.warn("web_endpoint has a new name: fastapi_endpoint", DeprecationError, stacklevel=2)
     return fastapi_endpoint(*args, **kwargs)
 
 
-def _common(word: str, label: Optional[str], domains: Optional[Iterable[str]], auth: bool) -> dict[str, Any]:
+def _common(word: str, label: Optional[str], domains: Optional[Iterable[str]], auth: bool) -> Dict[str, Any]:
     if label is not None and not _LABEL.fullmatch(str(label)):
         raise InvalidError(
             f"@{word}(): {label!r} cannot be part of a host name",
@@ -99,12 +97,12 @@ def _common(word: str, label: Optional[str], domains: Optional[Iterable[str]], a
         )
     if isinstance(domains, str):
         raise InvalidError(f"@{word}(): custom_domains takes a list", hint=f"custom_domains=[{domains!r}]")
-    return {"label": label, "custom_domains": list(domains or ()), "requires_proxy_auth": bool(auth)}
+    return {"kind": word, "label": label, "custom_domains": list(domains or ()), "requires_proxy_auth": bool(auth)}
 
 
-def _factory(function: F, word: str) -> F:
+def _factory(thing: Any, word: str) -> Any:
     """A function that makes an application: plain, without parameters that lack a default."""
-    code = getattr(function, "__code__", None)
+    code = getattr(raw_of(thing), "__code__", None)
     if code is not None and code.co_flags & 0x80:
         raise InvalidError(f"@{word}() is for a plain function that returns the application, not for `async def`")
-    return function
+    return thing
