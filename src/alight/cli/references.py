@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from alight.cli.errors import UsageError, UserCodeError
@@ -53,7 +53,7 @@ class Runnable:
     def signatures(self) -> List[Callable[..., Any]]:
         """The callables whose parameters become options."""
         if self.kind == "method":
-            return [self.target._signature(), self.target._methods[self.method]]  # noqa: SLF001  the CLI is the SDK's face
+            return [_constructor(self.target), _without_self(self.target._methods[self.method])]  # noqa: SLF001
         return [_raw(self.target)]
 
 
@@ -247,6 +247,39 @@ def _is_web(runnable: Runnable) -> bool:
 def _raw(target: Any) -> Callable[..., Any]:
     raw: Callable[..., Any] = target._raw  # noqa: SLF001
     return raw
+
+
+def _constructor(cls: Cls) -> Callable[..., Any]:
+    """Something with the signature of the class's parameters."""
+    hints = getattr(cls._raw, "__annotations__", {})  # noqa: SLF001
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=one.default if one.has_default else inspect.Parameter.empty,
+            annotation=hints.get(name, inspect.Parameter.empty),
+        )
+        for name, one in cls._parameters.items()  # noqa: SLF001
+        if one.init
+    ]
+    return _described(cls._raw, parameters)  # noqa: SLF001
+
+
+def _without_self(method: Callable[..., Any]) -> Callable[..., Any]:
+    return _described(method, list(inspect.signature(method).parameters.values())[1:])
+
+
+def _described(origin: Any, parameters: Sequence[inspect.Parameter]) -> Callable[..., Any]:
+    """A stand-in with this signature, whose annotations are looked up where the original's are."""
+
+    def stand_in() -> None: ...
+
+    stand_in.__doc__ = origin.__doc__
+    stand_in.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    stand_in.__annotations__ = {one.name: one.annotation for one in parameters}
+    names = vars(sys.modules.get(origin.__module__, ModuleType("gone")))
+    stand_in.__wrapped__ = SimpleNamespace(__globals__=names)  # type: ignore[attr-defined]  # typing looks there
+    return stand_in
 
 
 def _name(value: Any) -> str:
