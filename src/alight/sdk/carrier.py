@@ -40,6 +40,8 @@ _LINGER_MOST = 0.2
 class LostError(errors.ConnectionError):
     """The connection broke while something was under way on it. Callers that have ids try again on a new one."""
 
+    carrier: Optional[Carrier] = None  # the one that broke
+
 
 class Cipher:
     """What TLS is to a carrier: bytes in, bytes out. The filling is in `tls.py`, which plain sockets never import."""
@@ -151,6 +153,10 @@ class Stream:
             listener(None, self._error)
         self._carrier.ensure_background()
 
+    def arrival(self) -> Arrival:
+        """A future that something on this stream completes: who waits for it may have to read."""
+        return Arrival(self._carrier)
+
     def on_event(self, event: Event) -> None:
         """Called by the reading thread."""
         kind = event.kind
@@ -255,7 +261,7 @@ class Carrier:
         stream = Stream(self)
         with self._state:
             if self._lost is not None:
-                raise LostError(str(self._lost))
+                raise self._lost_error()
             stream.number = self._wire.open(head, body, end=end)
             self._streams[stream.number] = stream
         self._flush()
@@ -483,7 +489,12 @@ class Carrier:
         self._sock.close()
         self._greeted.set(error=self._lost)
         for stream in streams:
-            stream.on_error(LostError(why))
+            stream.on_error(self._lost_error())
+
+    def _lost_error(self) -> LostError:
+        error = LostError(str(self._lost))
+        error.carrier = self
+        return error
 
 
 def _open(gate: Any) -> None:

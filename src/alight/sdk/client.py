@@ -184,7 +184,7 @@ class Client:
             try:
                 answer = await carrier.open(head, body).recv()
             except LostError as lost:
-                await self.after_loss(carrier, lost)
+                await self.after_loss(lost)
                 continue
             if answer is None:
                 raise errors.InternalError(f"the server ended {method} without an answer")
@@ -202,7 +202,17 @@ class Client:
             try:
                 return carrier.open(head, body, end=end)
             except LostError as lost:
-                await self.after_loss(carrier, lost)
+                await self.after_loss(lost)
+
+    @property
+    def carrier(self) -> Optional[Carrier]:
+        """The connection as it is, without making one."""
+        return self._carrier
+
+    @staticmethod
+    def encode(method: str, args: Any) -> bytes:
+        """The head of a stream's first frame."""
+        return encode_open(method, args)
 
     async def connect(self) -> Carrier:
         """The connection, made when there is none. A server that was there before is waited for."""
@@ -215,12 +225,12 @@ class Client:
             return await _in_thread(self._connect)
         return self._connect()
 
-    async def after_loss(self, carrier: Carrier, lost: LostError) -> None:
+    async def after_loss(self, lost: LostError) -> None:
         """Called with what broke; returns when it is worth trying again on ``connect()``, else raises."""
         if self._closed:
             raise errors.ClientClosed("this client was closed while a request was under way") from lost
         with self._connecting:
-            if self._carrier is carrier:
+            if self._carrier is lost.carrier:
                 self._carrier = None
                 self._lost_at = time.monotonic()
         pause = 0.02

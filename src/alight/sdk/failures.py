@@ -1,0 +1,114 @@
+"""A remote exception becomes a local one: its own type where it can be had, with a traceback that shows the remote lines.
+
+The frames are real code objects named after the container's files, with the source text put where tracebacks look for it, so
+that any printer of tracebacks (Python's own, a debugger's, a test runner's) shows them.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+import types
+from typing import Any, List, Optional
+
+from alight.wire import errors, payload
+from alight.wire.failure import Failure, FailureFrame
+
+
+def to_exception(failure: Failure, body: bytes, container: str, *, show_all: bool = False) -> BaseException:
+    """The exception to raise. Its traceback holds the remote frames (the user's own, unless ``show_all``)."""
+    error = _unpickled(failure, body)
+    if error is None:
+        error = errors.RemoteError(
+            f"{_short_type(failure)}: {failure.message}" if failure.message else _short_type(failure),
+            hint="the exception could not be pickled; this is its text" if not failure.pickled else None,
+            type=failure.type,
+        )
+    _dress(error, failure, container, show_all, depth=0)
+    return error
+
+
+def _unpickled(failure: Failure, body: bytes) -> Optional[BaseException]:
+    if not failure.pickled or not body:
+        return None
+    try:
+        error = payload.loads(body, f"the exception {failure.type}")
+    except errors.DeserializationError as problem:
+        module = failure.type.rpartition(".")[0]
+        raised = errors.ExecutionError(
+            f"the function raised {failure.type}: {failure.message}", hint=f"its class is not known here: {problem}"
+        )
+        del module
+        return raised
+    return error if isinstance(error, BaseException) else None
+
+
+def _dress(error: BaseException, failure: Failure, container: str, show_all: bool, depth: int) -> None:  # noqa: FBT001
+    """Give ``error`` its remote traceback, notes and causes."""
+    frames = [frame for frame in failure.frames if frame.user or show_all] or list(failure.frames)
+    error.__traceback__ = _traceback(frames, container)
+    if failure.notes and not getattr(error, "__notes__", None):
+        error.__notes__ = list(failure.notes)  # type: ignore[attr-defined,unused-ignore]  # Python 3.11 shows them
+    if failure.cause is None or depth > 20:
+        return
+    cause = error.__cause__ or error.__context__
+    if cause is None:
+        cause = errors.RemoteError(f"{_short_type(failure.cause)}: {failure.cause.message}", type=failure.cause.type)
+    _dress(cause, failure.cause, container, show_all, depth + 1)
+    if failure.context_suppressed:
+        error.__cause__ = cause
+    else:
+        error.__context__ = cause
+
+
+def _short_type(failure: Failure) -> str:
+    return failure.type[len("builtins.") :] if failure.type.startswith("builtins.") else failure.type
+
+
+def _traceback(frames: List[FailureFrame], container: str) -> Optional[types.TracebackType]:
+    traceback: Optional[types.TracebackType] = None
+    for frame in reversed(frames):
+        file = f"<{container}>:{frame.file}" if container else frame.file
+        _remember_line(file, frame)
+        traceback = types.TracebackType(traceback, _frame(file, frame), -1, frame.line)
+    return traceback
+
+
+def _remember_line(file: str, frame: FailureFrame) -> None:
+    """Put the source line where traceback printers look, among those of the same file that are there already."""
+    if not frame.text:
+        return
+    entry = linecache.cache.get(file)
+    lines = list(entry[2]) if entry is not None and len(entry) == 4 else []
+    lines += ["\n"] * (frame.line - len(lines))
+    lines[frame.line - 1] = frame.text.rstrip("\n") + "\n"
+    linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+
+
+def _frame(file: str, frame: FailureFrame) -> types.FrameType:
+    """A frame that looks as if this line of that function ran."""
+    tree = ast.parse("_here()")
+    for node in ast.walk(tree):
+        if hasattr(node, "lineno"):
+            # Columns of -1 mean "not known": printers draw no carets under what they cannot know.
+            node.lineno = node.end_lineno = max(frame.line, 1)  # type: ignore[attr-defined]
+            node.col_offset = node.end_col_offset = -1  # type: ignore[attr-defined]
+    code = _compile(tree, file)
+    names: Any = {"co_name": frame.name or "<module>", "co_firstlineno": max(frame.line, 1)}
+    if sys.version_info >= (3, 11):
+        names["co_qualname"] = frame.name or "<module>"
+    caught: List[types.FrameType] = []
+    scope = {"_here": lambda: caught.append(sys._getframe(1)), "__name__": "remote", "__file__": file}  # noqa: SLF001
+    exec(code.replace(**names), scope)  # noqa: S102  a call of our own, to have its frame
+    return caught[0]
+
+
+def _compile(tree: ast.Module, file: str) -> types.CodeType:
+    try:
+        return compile(tree, file, "exec")
+    except (ValueError, TypeError):  # a Python that insists on columns: it may draw carets
+        for node in ast.walk(tree):
+            if hasattr(node, "col_offset"):
+                node.col_offset = node.end_col_offset = 0  # type: ignore[attr-defined]
+        return compile(tree, file, "exec")

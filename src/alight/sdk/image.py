@@ -1,0 +1,427 @@
+"""Images: an immutable chain of steps. Every method returns a new Image; nothing is read, sent or built until an app runs.
+
+Arguments are checked where the script writes them, files are looked at when the app runs, the server builds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+from alight.sdk import image_more
+from alight.sdk.client import Client
+from alight.sdk.image_patterns import NON_PYTHON_FILES, Ignore, as_matcher
+from alight.sdk.source import LocalFiles, python_source
+from alight.sdk.sync import dual
+from alight.wire import ambient
+from alight.wire.errors import InvalidError, ModuleNotMountable
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+_PYTHON = re.compile(r"^3\.\d{1,2}(\.\d{1,3})?$")
+_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as declared. ``op`` is what the recipe says; the rest is filled in when an app runs."""
+
+    op: Dict[str, Any]
+    files: Optional[Callable[[], LocalFiles]] = None  # copied into the image
+    requirements: Tuple[Path, ...] = ()
+    secrets: Tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """What an Image is made of. ``added`` are files that are laid on top without a build, so nothing can follow them."""
+
+    steps: Tuple[Step, ...] = ()
+    added: Tuple[Callable[[], LocalFiles], ...] = ()
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a step is built: keywords that many methods share."""
+
+    force_build: bool = False
+    env: Optional[Mapping[str, Optional[str]]] = None
+    secrets: Optional[Sequence[Any]] = None
+    gpu: Any = None
+    op: Dict[str, Any] = field(default_factory=dict)
+
+
+class Image(image_more.LaterSteps):
+    """The file system that functions run in, as a chain of steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chain = _Chain()
+
+    # beginnings
+
+    @staticmethod
+    def debian_slim(python_version: Optional[str] = None, force_build: bool = False) -> Image:
+        """Debian with this Python ("3.12" or "3.12.4"; None: the minor version that runs this script)."""
+        if isinstance(python_version, float):
+            raise TypeError(f'python_version={python_version} is a number, which loses zeros: write "{python_version}"')
+        if python_version is not None and not (isinstance(python_version, str) and _PYTHON.match(python_version)):
+            raise InvalidError(f"python_version={python_version!r} is not a Python version", hint='write "3.12" or "3.12.4"')
+        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        return Image()._with({"op": "debian_slim", "python": python_version or minor}, _How(force_build))
+
+    # packages
+
+    def pip_install(
+        self,
+        *packages: Union[str, Sequence[str]],
+        find_links: Optional[str] = None,
+        index_url: Optional[str] = None,
+        extra_index_url: Optional[str] = None,
+        pre: bool = False,
+        extra_options: str = "",
+        force_build: bool = False,
+        env: Optional[Mapping[str, Optional[str]]] = None,
+        secrets: Optional[Sequence[Any]] = None,
+        gpu: Any = None,
+    ) -> Image:
+        """Install Python packages. Build secrets and ``env`` are there while it installs and not afterwards."""
+        names = _names(packages, "pip_install")
+        op = _pip("pip", names, find_links, index_url, extra_index_url, pre, extra_options)
+        return self._with(op, _How(force_build, env, secrets, gpu)) if names else self
+
+    def pip_install_from_requirements(
+        self,
+        requirements_txt: PathLike,
+        find_links: Optional[str] = None,
+        *,
+        index_url: Optional[str] = None,
+        extra_index_url: Optional[str] = None,
+        pre: bool = False,
+        extra_options: str = "",
+        force_build: bool = False,
+        env: Optional[Mapping[str, Optional[str]]] = None,
+        secrets: Optional[Sequence[Any]] = None,
+        gpu: Any = None,
+    ) -> Image:
+        """Install what a requirements file lists. Its content decides whether it is installed anew."""
+        op = _pip("pip", [], find_links, index_url, extra_index_url, pre, extra_options)
+        return self._with(op, _How(force_build, env, secrets, gpu), requirements=(_local(requirements_txt),))
+
+    def pip_install_from_pyproject(
+        self,
+        pyproject_toml: PathLike,
+        optional_dependencies: Sequence[str] = (),
+        *,
+        find_links: Optional[str] = None,
+        index_url: Optional[str] = None,
+        extra_index_url: Optional[str] = None,
+        pre: bool = False,
+        extra_options: str = "",
+        force_build: bool = False,
+        env: Optional[Mapping[str, Optional[str]]] = None,
+        secrets: Optional[Sequence[Any]] = None,
+        gpu: Any = None,
+    ) -> Image:
+        """Install the dependencies of a pyproject.toml ([project] alone), with the named groups of optional ones."""
+        op = _pip("pip", [], find_links, index_url, extra_index_url, pre, extra_options)
+        op["pyproject_groups"] = list(optional_dependencies)
+        return self._with(op, _How(force_build, env, secrets, gpu), requirements=(_local(pyproject_toml),))
+
+    def uv_pip_install(
+        self,
+        *packages: Union[str, Sequence[str]],
+        requirements: Optional[Sequence[str]] = None,
+        find_links: Optional[str] = None,
+        index_url: Optional[str] = None,
+        extra_index_url: Optional[str] = None,
+        pre: bool = False,
+        extra_options: str = "",
+        force_build: bool = False,
+        uv_version: Optional[str] = None,
+        env: Optional[Mapping[str, Optional[str]]] = None,
+        secrets: Optional[Sequence[Any]] = None,
+        gpu: Any = None,
+    ) -> Image:
+        """Install Python packages with uv. ``requirements`` are requirements files; ``uv_version`` is Alight's own."""
+        del uv_version
+        if isinstance(requirements, str):
+            raise InvalidError("requirements= takes a list of files", hint=f"requirements=[{requirements!r}]")
+        names = _names(packages, "uv_pip_install")
+        files = tuple(_local(file) for file in requirements or ())
+        op = _pip("uv", names, find_links, index_url, extra_index_url, pre, extra_options)
+        return self._with(op, _How(force_build, env, secrets, gpu), requirements=files) if names or files else self
+
+    def apt_install(
+        self,
+        *packages: Union[str, Sequence[str]],
+        force_build: bool = False,
+        env: Optional[Mapping[str, Optional[str]]] = None,
+        secrets: Optional[Sequence[Any]] = None,
+        gpu: Any = None,
+    ) -> Image:
+        """Install Debian packages."""
+        names = _names(packages, "apt_install")
+        return self._with({"op": "apt_install", "packages": names}, _How(force_build, env, secrets, gpu)) if names else self
+
+    # commands and settings
+
+    def run_commands(
+        self,
+        *commands: Union[str, Sequence[str]],
+        env: Optional[Mapping[str, Optional[str]]] = None,
+        secrets: Optional[Sequence[Any]] = None,
+        volumes: Optional[Mapping[Any, Any]] = None,
+        gpu: Any = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Run shell commands while the image is built, each a step of its own."""
+        if volumes:
+            image_more.later("Image.run_commands(volumes=…) would mount volumes while an image is built")
+        image = self
+        for command in _flat(commands, "run_commands"):
+            image = image._with({"op": "run", "command": command}, _How(force_build, env, secrets, gpu))
+        return image
+
+    def env(self, vars: Mapping[str, str]) -> Image:  # noqa: A002  the public name
+        """Set environment variables for later steps and for containers."""
+        for name, value in vars.items():
+            if not isinstance(value, str):
+                raise InvalidError(
+                    f"Image.env(): {name} is {type(value).__name__}, not text", hint=f'write {{"{name}": "{value}"}}'
+                )
+            if not isinstance(name, str) or not _VARIABLE.match(name):
+                raise InvalidError(f"Image.env(): {name!r} cannot be the name of an environment variable")
+        return self._with({"op": "env", "vars": dict(vars)}) if vars else self
+
+    def workdir(self, path: Union[str, PurePosixPath]) -> Image:
+        """The directory that later steps and containers start in."""
+        text = str(path)
+        if not text.startswith("/"):
+            raise InvalidError(f"Image.workdir({text!r}): the path must be absolute", hint=f"Image.workdir('/{text}')")
+        return self._with({"op": "workdir", "path": text})
+
+    def entrypoint(self, entrypoint_commands: List[str]) -> Image:
+        """The image's ENTRYPOINT; it must end by running its arguments."""
+        return self._with({"op": "entrypoint", "args": _words(entrypoint_commands, "entrypoint")})
+
+    def shell(self, shell_commands: List[str]) -> Image:
+        """The shell that later ``run_commands`` use."""
+        return self._with({"op": "shell", "args": _words(shell_commands, "shell")})
+
+    def cmd(self, cmd: List[str]) -> Image:
+        """The image's CMD."""
+        return self._with({"op": "cmd", "args": _words(cmd, "cmd")})
+
+    # files
+
+    def add_local_file(self, local_path: PathLike, remote_path: Union[str, PurePosixPath], *, copy: bool = False) -> Image:
+        """Add a file of this machine. Without ``copy`` it is laid on top when containers start, and no build step may follow."""
+        local = _local(local_path)
+        remote = _remote(remote_path, "add_local_file")
+        if str(remote_path).endswith("/"):
+            remote = f"{remote.rstrip('/')}/{local.name}"
+        return self._adding(lambda: _must_be(LocalFiles(local, remote), directory=False), copy=copy)
+
+    def add_local_dir(
+        self,
+        local_path: PathLike,
+        remote_path: Union[str, PurePosixPath],
+        *,
+        copy: bool = False,
+        ignore: Ignore = (),
+    ) -> Image:
+        """Add the contents of a directory of this machine at ``remote_path``; ``ignore`` leaves files out."""
+        local = _local(local_path)
+        remote = _remote(remote_path, "add_local_dir")
+        matcher = as_matcher(ignore) if callable(ignore) or list(ignore) else None
+        return self._adding(lambda: _must_be(LocalFiles(local, remote, matcher), directory=True), copy=copy)
+
+    def add_local_python_source(self, *modules: str, copy: bool = False, ignore: Ignore = NON_PYTHON_FILES) -> Image:
+        """Add importable modules and packages of this machine, so that they can be imported in containers."""
+        matcher = as_matcher(ignore)
+        image = self
+        for module in modules:
+            if not isinstance(module, str):
+                raise InvalidError(
+                    f"add_local_python_source() takes names of modules, not {type(module).__name__}",
+                    hint='for example add_local_python_source("mypackage")',
+                )
+            image = image._adding(lambda module=module: _module(module, matcher), copy=copy)
+        return image
+
+    # the rest
+
+    def pipe(self, func: Callable[..., Image], *args: Any, **kwargs: Any) -> Image:
+        """``func(image, …)``, for chains."""
+        made = func(self, *args, **kwargs)
+        if not isinstance(made, Image):
+            raise InvalidError(f"the function given to Image.pipe() returned {type(made).__name__}, not an Image")
+        return made
+
+    @contextlib.contextmanager
+    def imports(self) -> Iterator[None]:
+        """``with image.imports():`` — import what only the image has. Here a failing import is passed over, there it is not."""
+        try:
+            yield
+        except ImportError as error:
+            if not ambient.is_local():
+                raise
+            del error
+        except Exception as error:  # what an import raises besides belongs to the imported package
+            if ambient.is_local():
+                raise
+            warnings.warn(f"an import in image.imports() raised {type(error).__name__}: {error}", stacklevel=3)
+
+    @dual
+    async def hydrate(self, client: Optional[Client] = None) -> Image:
+        """An image has no id before an app that uses it runs; this is for symmetry with other handles."""
+        del client
+        return self
+
+    @property
+    def object_id(self) -> str:
+        raise AttributeError("an image is known by what it is made of, and has no object_id before an app runs it")
+
+    @property
+    def client(self) -> Optional[Client]:
+        return None
+
+    @property
+    def steps(self) -> Tuple[Step, ...]:
+        """What is built."""
+        return self._chain.steps
+
+    @property
+    def added(self) -> Tuple[Callable[[], LocalFiles], ...]:
+        """What is laid on top without a build."""
+        return self._chain.added
+
+    def _adding(self, files: Callable[[], LocalFiles], *, copy: bool) -> Image:
+        if copy:
+            return self._with({"op": "copy"}, files=files)
+        image = Image()
+        image._chain = _Chain(self._chain.steps, (*self._chain.added, files))
+        return image
+
+    def _with(
+        self,
+        op: Dict[str, Any],
+        how: _How = _How(),
+        *,
+        files: Optional[Callable[[], LocalFiles]] = None,
+        requirements: Tuple[Path, ...] = (),
+    ) -> Image:
+        if self._chain.added:
+            raise InvalidError(
+                f"an image step ({op['op']}) follows add_local_* without copy=True",
+                hint="add local files last, or add them with copy=True, which makes them part of the image",
+            )
+        if how.force_build:
+            op["force"] = True
+        build_env = {name: value for name, value in (how.env or {}).items() if value is not None}
+        if build_env:
+            op["env"] = build_env
+        image = Image()
+        step = Step(op, files, requirements, tuple(how.secrets or ()))
+        image._chain = _Chain((*self._chain.steps, step))
+        return image
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {}  # in a container an image is a name and no more: its local files are not there
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self._chain = _Chain()
+
+    def __repr__(self) -> str:
+        return "Image(" + " → ".join(str(step.op["op"]) for step in self._chain.steps) + ")"
+
+
+def _pip(
+    tool: str,
+    names: List[str],
+    find_links: Optional[str],
+    index_url: Optional[str],
+    extra_index_url: Optional[str],
+    pre: bool,  # noqa: FBT001  as the users' keyword
+    extra_options: str,
+) -> Dict[str, Any]:
+    op: Dict[str, Any] = {"op": "pip_install", "tool": tool, "packages": sorted(names)}
+    given = {"find_links": find_links, "index_url": index_url, "extra_index_url": extra_index_url}
+    op.update({name: value for name, value in given.items() if value})
+    if pre:
+        op["pre"] = True
+    if extra_options:
+        op["extra_options"] = extra_options
+    return op
+
+
+def _flat(items: Sequence[Any], where: str) -> List[str]:
+    flat: List[str] = []
+    for item in items:
+        if isinstance(item, str):
+            flat.append(item)
+        elif isinstance(item, (list, tuple)):
+            flat += _flat(item, where)
+        else:
+            raise InvalidError(f"Image.{where}() takes text, not {type(item).__name__}: {item!r}")
+    return flat
+
+
+def _names(packages: Sequence[Any], where: str) -> List[str]:
+    names = _flat(packages, where)
+    for name in names:
+        if name.startswith("-"):
+            raise InvalidError(
+                f"Image.{where}({name!r}): options are not packages",
+                hint="use index_url=, find_links=, pre= or extra_options=" if "pip" in where else "run_commands() takes any command",
+            )
+        if not name.strip():
+            raise InvalidError(f"Image.{where}() was given an empty name")
+    return sorted(names)
+
+
+def _words(words: Any, where: str) -> List[str]:
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+        raise InvalidError(f"Image.{where}() takes a list of text", hint=f'Image.{where}(["/bin/bash", "-c"])')
+    return list(words)
+
+
+def _local(path: PathLike) -> Path:
+    # Relative to where the script is started, now: the directory may change before the app runs.
+    return Path(os.path.expanduser(os.fspath(path))).absolute()
+
+
+def _remote(path: Union[str, PurePosixPath], where: str) -> str:
+    text = str(path)
+    if not text.startswith("/"):
+        raise InvalidError(f"Image.{where}(): the remote path {text!r} must be absolute", hint=f"'/root/{text}'")
+    parts = [part for part in text.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise InvalidError(f"Image.{where}(): the remote path {text!r} leaves its directory")
+    return "/" + "/".join(parts)
+
+
+def _must_be(files: LocalFiles, *, directory: bool) -> LocalFiles:
+    if files.local.exists() and files.local.is_dir() != directory:
+        other = "add_local_dir" if not directory else "add_local_file"
+        raise InvalidError(
+            f"{files.local} is a {'file' if directory else 'directory'}", hint=f"use Image.{other}() for it"
+        )
+    return files
+
+
+def _module(module: str, matcher: Callable[[Path], bool]) -> LocalFiles:
+    try:
+        return python_source(module, matcher)
+    except ModuleNotMountable as error:
+        raise InvalidError(
+            f"add_local_python_source({module!r}): {error}",
+            hint="it must be importable where the script starts; add_local_dir() takes any directory",
+        ) from error

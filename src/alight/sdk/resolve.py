@@ -1,0 +1,258 @@
+"""From declarations to ids and specs: volumes and secrets looked up, files hashed and uploaded, recipes written.
+
+Everything is asked once per run, however many functions share it. Decides nothing about machines; that is the server's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from alight.sdk import config
+from alight.sdk.carrier import LostError, Stream
+from alight.sdk.client import Client
+from alight.sdk.image import Image, Step
+from alight.sdk.options import Options
+from alight.sdk.resources import gpus
+from alight.sdk.secret import Secret
+from alight.sdk.source import Definition, Hashes, LocalFiles, collect, definition_of
+from alight.wire import errors, messages, payload
+from alight.wire.codec import PIECE
+from alight.wire.spec import FilesAt, FunctionSpec, ImageSpec, VolumeMount, digest_of, encode_tree
+
+_SERIALIZED_MOST = 16 << 20
+_UPLOADS_AT_ONCE = 16
+_MISSING_AT_ONCE = 2_000
+
+Content = Any  # bytes, or the Path that holds them
+
+
+class Resolver:
+    """Makes specs for one run of one app."""
+
+    def __init__(self, client: Client, app_id: str, *, gpu: Optional[str] = None) -> None:
+        self._client = client
+        self._app_id = app_id
+        self._gpu = gpu
+        self._hashes = Hashes()
+        self._contents: Dict[str, Content] = {}
+        self._images: Dict[int, Tuple[Image, ImageSpec, Tuple[FilesAt, ...]]] = {}
+        self._trees: Dict[Any, Tuple[LocalFiles, FilesAt]] = {}
+        self._secrets: Dict[int, Tuple[Secret, str]] = {}
+        self._minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+    async def function(self, name: str, raw: Any, options: Options, traits: Mapping[str, Any]) -> FunctionSpec:
+        """The spec of one function. ``traits`` are fields that follow from its code (is_async, is_generator)."""
+        what = f"the function {name}"
+        serialized = ""
+        if options.serialized:
+            serialized = self._serialize(raw, what)
+            definition = Definition("serialized", module=raw.__module__ or "", qualname=raw.__qualname__)
+        else:
+            definition = definition_of(raw, include_source=options.include_source is not False, what=what)
+        image, added = await self._image(options.image or Image.debian_slim())
+        files = added + tuple(self._tree(one) for one in definition.files)
+        return FunctionSpec(
+            name=name,
+            definition=definition.definition,
+            module=definition.module,
+            qualname=definition.qualname,
+            source_path=definition.source_path,
+            serialized=serialized,
+            python_version=self._minor,
+            image=image,
+            files=files,
+            resources=self._resources(options),
+            secrets=tuple([await self._secret(secret) for secret in options.secrets]),
+            env=options.env,
+            volumes=await self._volumes(options.volumes),
+            timeout=options.timeout,
+            startup_timeout=options.startup_timeout,
+            retries=options.retries,
+            autoscaling=options.autoscaling,
+            block_network=options.block_network,
+            restrict_access=options.restrict_access,
+            enable_memory_snapshot=options.enable_memory_snapshot,
+            hosted_only=options.hosted_only,
+            **traits,
+        )
+
+    async def upload(self) -> int:
+        """Send what the server does not hold yet; returns how many bytes that was."""
+        self._hashes.save()
+        digests = list(self._contents)
+        missing: List[str] = []
+        for start in range(0, len(digests), _MISSING_AT_ONCE):
+            part = tuple(digests[start : start + _MISSING_AT_ONCE])
+            answer = await self._client.call("blob.missing", messages.BlobMissing(part), messages.BlobMissing)
+            missing += answer.digests
+        sent = 0
+        under_way: Deque[Tuple[str, Stream]] = deque()
+        for digest in missing:
+            if len(under_way) >= _UPLOADS_AT_ONCE:
+                await self._finish(*under_way.popleft())
+            stream, size = await self._send(digest)
+            sent += size
+            under_way.append((digest, stream))
+        while under_way:
+            await self._finish(*under_way.popleft())
+        return sent
+
+    async def _send(self, digest: str) -> Tuple[Stream, int]:
+        content = self._contents[digest]
+        while True:
+            stream = await self._client.open("blob.put", messages.BlobPut(digest), end=False)
+            try:
+                size = 0
+                if isinstance(content, bytes):
+                    await stream.send(None, content)
+                    size = len(content)
+                else:
+                    with content.open("rb") as file:
+                        for piece in iter(lambda: file.read(PIECE), b""):
+                            await stream.send(None, piece)
+                            size += len(piece)
+                stream.end()
+                return stream, size
+            except LostError as lost:
+                await self._client.after_loss(lost)
+            except OSError as error:
+                stream.leave()
+                raise errors.InvalidError(f"{content} could not be read: {error.strerror}") from error
+
+    async def _finish(self, digest: str, stream: Stream) -> None:
+        try:
+            await stream.recv()
+        except LostError as lost:
+            await self._client.after_loss(lost)
+            again, _ = await self._send(digest)
+            await self._finish(digest, again)
+        except errors.InvalidError as error:
+            content = self._contents[digest]
+            if isinstance(content, Path):
+                raise errors.InvalidError(
+                    f"{content} changed while it was being uploaded", hint="run again when it is still"
+                ) from error
+            raise
+
+    # parts of a spec
+
+    def _serialize(self, raw: Any, what: str) -> str:
+        data = payload.dumps_bytes(raw, what, by_value=True)
+        if len(data) > _SERIALIZED_MOST:
+            raise errors.InvalidError(
+                f"{what} is {len(data) >> 20} MiB when it is serialized; {_SERIALIZED_MOST >> 20} MiB is the most",
+                hint="load large data inside the function, or pass it as an argument",
+            )
+        digest = digest_of(data)
+        self._contents[digest] = data
+        return digest
+
+    def _resources(self, options: Options) -> Any:
+        if self._gpu is None:
+            return options.resources
+        return replace(options.resources, gpus=_override(self._gpu))
+
+    async def _image(self, image: Image) -> Tuple[ImageSpec, Tuple[FilesAt, ...]]:
+        known = self._images.get(id(image))
+        if known is None:
+            steps = tuple([await self._step(step) for step in image.steps])
+            added = tuple(self._tree(files()) for files in image.added)
+            known = self._images[id(image)] = (image, ImageSpec(steps), added)
+        return known[1], known[2]
+
+    async def _step(self, step: Step) -> Dict[str, Any]:
+        op = dict(step.op)
+        if op["op"] == "later":
+            raise errors.UnimplementedError(op["sentence"])
+        if step.files is not None:
+            at = self._tree(step.files())
+            op.update(tree=at.tree, to=at.path)
+        if step.requirements:
+            op["requirements"] = [
+                _requirements(file, op.get("pyproject_groups")) for file in step.requirements
+            ]
+            op.pop("pyproject_groups", None)
+        if step.secrets:
+            op["secrets"] = [await self._secret(secret) for secret in step.secrets]
+        if config.load()["force_build"]:
+            op["force"] = True
+        return op
+
+    def _tree(self, files: LocalFiles) -> FilesAt:
+        key = (files.local, files.remote, id(files.ignore), files.hidden)
+        known = self._trees.get(key)
+        if known is None:
+            tree = collect(files, self._hashes)
+            manifest = encode_tree(list(tree.entries))
+            digest = digest_of(manifest)
+            self._contents[digest] = manifest
+            self._contents.update(tree.contents)
+            known = self._trees[key] = (files, FilesAt(tree=digest, path=tree.remote))
+        return known[1]
+
+    async def _secret(self, secret: Secret) -> str:
+        known = self._secrets.get(id(secret))
+        if known is None:
+            known = self._secrets[id(secret)] = (secret, await secret.for_app(self._client, self._app_id))
+        return known[1]
+
+    async def _volumes(self, volumes: Mapping[str, Any]) -> Tuple[VolumeMount, ...]:
+        mounts = []
+        for path, volume in volumes.items():
+            if not hasattr(volume, "mount_sub_path"):
+                raise errors.UnimplementedError(
+                    f"{type(volume).__name__} at {path} would mount a cloud bucket; this version mounts volumes"
+                )
+            mounts.append(
+                VolumeMount(
+                    path=path,
+                    volume_id=await volume._resolve(self._client),  # noqa: SLF001  of this package
+                    read_only=volume.mount_read_only,
+                    sub_path=volume.mount_sub_path,
+                )
+            )
+        return tuple(mounts)
+
+
+def _override(gpu: str) -> Tuple[str, ...]:
+
+
+    return () if gpu.strip().lower() == "none" else gpus(gpu)
+
+
+def _requirements(file: Path, groups: Optional[Sequence[str]]) -> Dict[str, str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise errors.InvalidError(f"{file} could not be read: {error.strerror}") from error
+    return {"name": file.name, "text": text if groups is None else "\n".join(_of_pyproject(file, text, groups)) + "\n"}
+
+
+def _of_pyproject(file: Path, text: str, groups: Sequence[str]) -> List[str]:
+    if sys.version_info < (3, 11):  # noqa: UP036  clients run on 3.9
+        raise errors.InvalidError(
+            "pip_install_from_pyproject() needs Python 3.11 or newer on this side", hint="use pip_install()"
+        )
+    import tomllib  # noqa: PLC0415  only this step needs it
+
+    try:
+        project = tomllib.loads(text).get("project", {})
+    except tomllib.TOMLDecodeError as error:
+        raise errors.InvalidError(f"{file} is not valid TOML: {error}") from error
+    if not isinstance(project, dict) or "dependencies" not in project:
+        raise errors.InvalidError(f"{file} has no dependencies under [project]")
+    wanted = list(project["dependencies"])
+    optional = project.get("optional-dependencies", {})
+    for group in groups:
+        if group not in optional:
+            raise errors.InvalidError(
+                f"{file} has no optional dependencies {group!r}", hint=f"it has: {', '.join(optional) or 'none'}"
+            )
+        wanted += optional[group]
+    return [str(one) for one in wanted]
+
+
