@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +39,7 @@ PACKET = 128 * 1024
 STATES_PER_PACKET = 200
 _QUEUE_LIMIT = 20_000
 _TICK_SECONDS = 5.0
+_START_SECONDS = 60.0
 
 
 def main() -> None:
@@ -153,6 +155,7 @@ class Spawner:
             for descriptor, events in self._poll.poll(_TICK_SECONDS):
                 self._serve(descriptor, events)
             self._reap()
+            self._end_slow_starts()
             for container in self._containers.values():
                 container.save_if_needed()
         log.info("spawner ends")
@@ -317,12 +320,18 @@ class Spawner:
         if not self._starting:
             self._orphans.clear()
 
+    def _end_slow_starts(self) -> None:
+        for pid, (container, _, _) in self._starting.items():
+            if time.time() - container.state.started_at > _START_SECONDS:
+                log.error("the runtime hangs while it starts %s and is killed", container.request.id)
+                os.kill(pid, signal.SIGKILL)
+
     def _launched(self, container: Container, client: Client, number: int, status: int) -> None:
         try:
             container.launched(status)
         except (OSError, ValueError, EngineError) as error:
             self._drop_pipes(container)
-            container.release()
+            container.abandon()
             del self._containers[container.request.id]
             failure = error if isinstance(error, EngineError) else EngineError(f"The start went wrong: {error}")
             self._answer(client, {"n": number, "error": errors.to_wire(failure)})

@@ -30,6 +30,7 @@ log = logging.getLogger("alight.spawner")
 
 _CHUNK = 1 << 16
 _KEPT_OUTPUT = 1 << 12
+_ABANDON_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,11 @@ class Container:
         self.pid = None
         self.release()
         self.save()
+
+    def abandon(self) -> None:
+        """It did not come to be; what the runtime began is ended."""
+        cgroups.kill_all(self.request.group, _ABANDON_SECONDS)
+        self.release()
 
     def release(self) -> None:
         """Give back everything but the directory. May be called at any stage, and again."""

@@ -16,26 +16,19 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
-import sys
-import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import alight
 from alight.node import cgroups, firewall
-from alight.node.engine import mountpoints, oci_config
+from alight.node.engine import mountpoints, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
-from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect, short_path
+from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect
 from alight.node.network import DNS_ADDRESS, Names
 
 log = logging.getLogger("alight.node.engine")
 
 _HELLO_SECONDS = 10.0
-_SHUTDOWN_SECONDS = 20.0
-_SPAWNER_DIED = "its parent process on the node was killed"
 
 
 class OciEngine:
@@ -50,7 +43,7 @@ class OciEngine:
         self._names = Names.of(instance)
         self._runtime = runtime
         self._containers = self._home / "node" / "containers"
-        self._socket_path = self._home / "run" / "spawner.sock"
+        self._socket_path = spawner_life.socket_path(self._home)
         self._client: SpawnerClient | None = None
         self._machine = _machine()
         self._states: dict[str, ContainerState] = {}
@@ -71,13 +64,10 @@ class OciEngine:
         async with self._opening:
             if self._client is not None and self._client.is_open:
                 return
+            self._check()
             for path in (self._home / "run", self._home / "log", self._containers):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                client, hello = await self._join(connect(self._socket_path))
-            except SpawnerGone:
-                await asyncio.to_thread(self._reclaim)
-                client, hello = await self._join(await asyncio.to_thread(self._spawn))
+            client, hello = await self._join_or_spawn()
             self._client = client
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
             self._adopt(await client.ask("list"))
@@ -179,12 +169,12 @@ class OciEngine:
             client, hello = await self._join(connect(self._socket_path))
             try:
                 with contextlib.suppress(ProcessLookupError):
-                    await self._end_spawner(client, int(hello["pid"]))
+                    await spawner_life.end(client, int(hello["pid"]))
             finally:
                 client.close()
         except SpawnerGone:
             log.info("the spawner was gone before it was told to end")
-        await asyncio.to_thread(self._reclaim)
+        await asyncio.to_thread(spawner_life.reclaim, self._home, self._names)
         await asyncio.to_thread(firewall.remove, self._names)
         self._socket_path.unlink(missing_ok=True)
 
@@ -250,6 +240,28 @@ class OciEngine:
 
     # The spawner's life
 
+    def _check(self) -> None:
+        if os.geteuid() != 0:
+            raise EngineError(
+                "The OCI engine needs root",
+                hint="Run the node as root, or ask for the process engine, which isolates nothing",
+            )
+        if shutil.which(self._runtime) is None:
+            raise EngineError(f"{self._runtime} is not installed", hint=f"Install the package {self._runtime}")
+
+    async def _join_or_spawn(self) -> tuple[SpawnerClient, dict[str, Any]]:
+        with contextlib.suppress(SpawnerGone):
+            return await self._join(connect(self._socket_path))
+        await asyncio.to_thread(spawner_life.reclaim, self._home, self._names)
+        try:
+            connection = await asyncio.to_thread(spawner_life.spawn, self._home, self._instance, self._runtime)
+            return await self._join(connection)
+        except SpawnerGone as error:
+            raise EngineError(
+                f"The spawner of this node ends as soon as it starts: {spawner_life.last_words(self._home)}",
+                hint=f"Read {self._home}/log/spawner.log",
+            ) from error
+
     async def _join(self, connection: socket.socket) -> tuple[SpawnerClient, dict[str, Any]]:
         client = SpawnerClient(connection, self._on_event, self._on_lost)
         try:
@@ -257,92 +269,21 @@ class OciEngine:
         except TimeoutError as error:
             client.close()
             raise EngineError(
-                f"The spawner of this node does not answer: {_last_line(self._home / 'log' / 'spawner.log')}",
+                f"The spawner of this node does not answer: {spawner_life.last_words(self._home)}",
                 hint=f"Read {self._home}/log/spawner.log",
             ) from error
-
-    async def _end_spawner(self, client: SpawnerClient, pid: int) -> None:
-        # Its mounts go with its process and not with its last word, so the process is what is waited for.
-        loop = asyncio.get_running_loop()
-        gone = asyncio.Event()
-        descriptor = os.pidfd_open(pid)
-        loop.add_reader(descriptor, gone.set)
-        try:
-            async with asyncio.timeout(_SHUTDOWN_SECONDS):
-                with contextlib.suppress(SpawnerGone):
-                    await client.ask("shutdown")
-                await gone.wait()
-        except TimeoutError:
-            log.warning("the spawner did not end in %d s and is killed", _SHUTDOWN_SECONDS)
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            await gone.wait()
-        finally:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-
-    def _spawn(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        self._socket_path.unlink(missing_ok=True)
-        listener.bind(short_path(self._socket_path))
-        listener.listen(16)
-        command = [sys.executable, "-m", "alight.node.spawner", str(self._home), self._instance, self._runtime]
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
-        environment["PYTHONPATH"] = str(Path(alight.__file__).parents[1])
-        with (self._home / "log" / "spawner.log").open("ab") as log_file, listener:
-            subprocess.run(
-                [sys.executable, "-I", "-S", "-c", _DETACHED, str(listener.fileno()), *command],
-                cwd="/",
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                pass_fds=[listener.fileno()],
-                start_new_session=True,
-                check=True,
-                timeout=_HELLO_SECONDS,
-            )
-        return connect(self._socket_path)
 
     def _adopt(self, plain: Sequence[dict[str, Any]]) -> None:
         running = {str(one["id"]): ContainerState.from_plain(one) for one in plain}
         for path in self._containers.iterdir():
             if path.name not in running:
-                state = self._from_disk(path)
+                state = spawner_life.state_on_disk(path)
                 if state is not None:
                     running[path.name] = state
         self._states = running
         for state in running.values():
             if state.status == "exited":
                 self._ended(state)
-
-    def _from_disk(self, path: Path) -> ContainerState | None:
-        try:
-            return ContainerState.from_plain(json.loads((path / "state.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def _reclaim(self) -> None:
-        """End what a spawner left that is no more. Its mounts and networks ended with it and its containers."""
-        for name in cgroups.children(self._names.group):
-            if not cgroups.kill_all(f"{self._names.group}/{name}"):
-                raise EngineError(
-                    f"Processes of the container {name} cannot be killed",
-                    hint="They wait for a device or file system that does not answer: see `dmesg`",
-                )
-        cgroups.remove(self._names.group)
-        shutil.rmtree(self._home / "run" / "runtime", ignore_errors=True)
-        if not self._containers.exists():
-            return
-        for path in self._containers.iterdir():
-            state = self._from_disk(path)
-            if state is None:
-                # The spawner died before it started, so nobody was told of it.
-                shutil.rmtree(path, ignore_errors=True)
-            elif state.status == "running":
-                ended = replace(
-                    state, status="exited", signal=signal.SIGKILL, ended_at=time.time(), error=_SPAWNER_DIED
-                )
-                (path / "state.json").write_text(json.dumps(ended.to_plain()), encoding="utf-8")
 
     def _on_event(self, message: dict[str, Any]) -> None:
         if message.get("event") == "exited":
@@ -373,19 +314,6 @@ class OciEngine:
                 await asyncio.sleep(1.0)
             else:
                 return
-
-
-# Hands the socket on as descriptor 3, and makes the spawner nobody's child, so that it is not ours to reap.
-_DETACHED = """
-import os, sys
-descriptor = int(sys.argv[1])
-if descriptor != 3:
-    os.dup2(descriptor, 3)
-os.set_inheritable(3, True)
-if os.fork():
-    os._exit(0)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 def _etc(plan: ContainerPlan) -> dict[str, str]:
@@ -425,10 +353,3 @@ def _explained(error: EngineError, plan: ContainerPlan) -> EngineError:
     if error.hint is None and "executable file not found" in error.message:
         return EngineError(error.message, hint=f"The image has no {plan.argv[0]!r} on its PATH")
     return error
-
-
-def _last_line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-    except OSError:
-        return "it wrote no log"

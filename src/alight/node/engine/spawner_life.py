@@ -1,0 +1,135 @@
+"""How a spawner begins and ends, and what is done about one that was killed. The agent's side.
+
+A spawner's mounts and networks end with it; its containers do not, so they are found by their control groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import alight
+from alight.node import cgroups
+from alight.node.engine.base import ContainerState, EngineError
+from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect, short_path
+from alight.node.network import Names
+
+log = logging.getLogger("alight.node.engine")
+
+_DETACH_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 20.0
+_SPAWNER_DIED = "its parent process on the node was killed"
+
+# Hands the socket on as descriptor 3, and makes the spawner nobody's child, so that it is not ours to reap.
+_DETACHED = """
+import os, sys
+descriptor = int(sys.argv[1])
+if descriptor != 3:
+    os.dup2(descriptor, 3)
+os.set_inheritable(3, True)
+if os.fork():
+    os._exit(0)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def socket_path(home: Path) -> Path:
+    """Where a home's spawner listens."""
+    return home / "run" / "spawner.sock"
+
+
+def spawn(home: Path, instance: str, runtime: str) -> socket.socket:
+    """Start a spawner that nobody is the parent of; a connection to it. Blocks until it is on its own."""
+    path = socket_path(home)
+    command = [sys.executable, "-m", "alight.node.spawner", str(home), instance, runtime]
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
+    environment["PYTHONPATH"] = str(Path(alight.__file__).parents[1])
+    with (
+        (home / "log" / "spawner.log").open("ab") as log_file,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as listener,
+    ):
+        path.unlink(missing_ok=True)
+        listener.bind(short_path(path))
+        listener.listen(16)
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _DETACHED, str(listener.fileno()), *command],
+            cwd="/",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+            check=True,
+            timeout=_DETACH_SECONDS,
+        )
+    return connect(path)
+
+
+def reclaim(home: Path, names: Names) -> None:
+    """End what a spawner left that is no more. Its mounts and networks ended with it and its containers."""
+    for name in cgroups.children(names.group):
+        if not cgroups.kill_all(f"{names.group}/{name}"):
+            raise EngineError(
+                f"Processes of the container {name} cannot be killed",
+                hint="They wait for a device or file system that does not answer: see `dmesg`",
+            )
+    cgroups.remove(names.group)
+    shutil.rmtree(home / "run" / "runtime", ignore_errors=True)
+    containers = home / "node" / "containers"
+    for path in containers.iterdir() if containers.exists() else ():
+        state = state_on_disk(path)
+        if state is None:
+            # The spawner died before it started, so nobody was told of it.
+            shutil.rmtree(path, ignore_errors=True)
+        elif state.status == "running":
+            ended = replace(state, status="exited", signal=signal.SIGKILL, ended_at=time.time(), error=_SPAWNER_DIED)
+            (path / "state.json").write_text(json.dumps(ended.to_plain()), encoding="utf-8")
+
+
+async def end(client: SpawnerClient, pid: int) -> None:
+    """Ask it to end its containers and itself, and wait until it is gone."""
+    # Its mounts go with its process and not with its last word, so the process is what is waited for.
+    loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
+    descriptor = os.pidfd_open(pid)
+    loop.add_reader(descriptor, gone.set)
+    try:
+        async with asyncio.timeout(_SHUTDOWN_SECONDS):
+            with contextlib.suppress(SpawnerGone):
+                await client.ask("shutdown")
+            await gone.wait()
+    except TimeoutError:
+        log.warning("the spawner did not end in %d s and is killed", _SHUTDOWN_SECONDS)
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        await gone.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def state_on_disk(directory: Path) -> ContainerState | None:
+    """What ``state.json`` says; None when the container never came to run."""
+    try:
+        return ContainerState.from_plain(json.loads((directory / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def last_words(home: Path) -> str:
+    """The last line of its log."""
+    try:
+        return (home / "log" / "spawner.log").read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+    except OSError:
+        return "it wrote no log"
