@@ -10,13 +10,12 @@ import warnings
 from pathlib import Path
 from typing import Any, AsyncIterator, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Set
 
-from alight.sdk import app_more, options, resources
+from alight.sdk import app_more, options, resources, shaping
 from alight.sdk import run as running_app
 from alight.sdk.client import Client, default_client
 from alight.sdk.cls import Cls
 from alight.sdk.function import Function
 from alight.sdk.image import Image
-from alight.sdk.marks import marks_of
 from alight.sdk.object import environment_or_default
 from alight.sdk.options import Options
 from alight.sdk.running import RunningApp
@@ -141,12 +140,13 @@ class App(app_more.LaterApp):
         """
         given = {key: value for key, value in locals().items() if key not in {"self", "old", "name"}}
 
-        def decorate(raw: Any) -> Function:
+        def decorate(thing: Any) -> Function:
+            shape, raw = shaping.of(thing), shaping.raw_of(thing)
             _check_function(raw, serialized=serialized)
             tag = check_name(name, "function") if name is not None else raw.__qualname__
             where = f"the function {tag}"
-            checked = options.check(given, old, where, max_concurrent_inputs=_concurrency(raw))
-            function = Function(self, tag, raw, self._with_defaults(checked, where))
+            checked = options.check(given, old, where, max_concurrent_inputs=shape.max_concurrent_inputs)
+            function = Function(self, tag, raw, self._with_defaults(checked, where), shape)
             self._register(tag, self._functions, function)
             return function
 
@@ -191,11 +191,12 @@ class App(app_more.LaterApp):
         """Make a class one whose methods run in containers, all methods in the same ones."""
         given = {key: value for key, value in locals().items() if key not in {"self", "old"}}
 
-        def decorate(raw: Any) -> Cls:
+        def decorate(thing: Any) -> Cls:
+            shape, raw = shaping.of(thing), shaping.raw_of(thing)
             if not isinstance(raw, type):
                 raise TypeError(f"@app.cls() is for classes; {raw!r} is none: use @app.function()")
             where = f"the class {raw.__name__}"
-            checked = options.check(given, old, where, max_concurrent_inputs=_concurrency(raw))
+            checked = options.check(given, old, where, max_concurrent_inputs=shape.max_concurrent_inputs)
             made = Cls(self, raw.__qualname__, raw, self._with_defaults(checked, where))
             self._register(raw.__qualname__, self._classes, made)
             return made
@@ -354,10 +355,6 @@ def _check_function(raw: Any, *, serialized: bool) -> None:
         raise errors.InvalidError(
             f"{name} takes self: @app.function() is not for methods", hint="decorate the class with @app.cls(), it with @alight.method()"
         )
-
-
-def _concurrency(raw: Any) -> int:
-    return int(marks_of(raw).get("concurrent", {}).get("max_inputs") or 0)
 
 
 def _check_may_run(app: App, *, interactive: bool) -> None:

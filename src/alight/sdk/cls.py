@@ -6,19 +6,17 @@ This version takes the declarations, so that scripts import; calling a method ra
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable, Dict, Mapping, NoReturn, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, Mapping, NoReturn, Optional, Sequence
 
 from alight.sdk.client import Client
-from alight.sdk.marks import WEB, mark, marks_of, needs_parentheses
 from alight.sdk.options import Options
+from alight.sdk.shaping import Shaped, add, needs_parentheses
 from alight.sdk.surface import UNIMPLEMENTED, unimplemented
 from alight.sdk.sync import dual
 from alight.wire.errors import InvalidError, UnimplementedError
 
 _LATER = "methods of @app.cls classes run in containers from the next version on; use @app.function() until then"
 _TYPES = (str, int, bytes, bool)
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 UNIMPLEMENTED["Cls.__call__"] = _LATER
 
@@ -61,22 +59,22 @@ def parameter(*, default: Any = _NO_DEFAULT, init: bool = True) -> Any:
     return Parameter(default, init)
 
 
-def method(_given: Any = None, /, *, is_generator: Optional[bool] = None) -> Callable[[F], F]:
+def method(_given: Any = None, /, *, is_generator: Optional[bool] = None) -> Callable[[Any], Shaped]:
     """Make a method of an ``@app.cls`` class callable from outside."""
     needs_parentheses("method", _given)
-    return lambda function: mark(function, "method", {"is_generator": is_generator})
+    return lambda thing: add(thing, "method", method=True, is_generator=is_generator)
 
 
-def enter(_given: Any = None, /, *, snap: bool = False) -> Callable[[F], F]:
+def enter(_given: Any = None, /, *, snap: bool = False) -> Callable[[Any], Shaped]:
     """Run a method when its container starts; with ``snap`` before the container is snapshotted."""
     needs_parentheses("enter", _given)
-    return lambda function: mark(function, "enter", {"snap": bool(snap)})
+    return lambda thing: add(thing, "enter", enter="snap" if snap else "start")
 
 
-def exit(_given: Any = None, /) -> Callable[[F], F]:  # noqa: A001  the public name
+def exit(_given: Any = None, /) -> Callable[[Any], Shaped]:  # noqa: A001  the public name
     """Run a method when its container ends."""
     needs_parentheses("exit", _given)
-    return lambda function: mark(function, "exit", {})
+    return lambda thing: add(thing, "exit", exit=True)
 
 
 class Obj:
@@ -224,8 +222,8 @@ class Cls:
             for name, value in vars(base).items():
                 if isinstance(value, Parameter):
                     self._parameters[name] = value
-                elif any(word == "method" or word in WEB for word in marks_of(value)):
-                    self._methods[name] = value
+                elif isinstance(value, Shaped) and (value.shape.method or value.shape.web is not None):
+                    self._methods[name] = value._raw  # noqa: SLF001  of this package
         annotations = _annotations(raw)
         for name, one in self._parameters.items():
             if not one.init:

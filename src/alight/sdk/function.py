@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, Mapping, N
 from alight.sdk import config
 from alight.sdk.call import Callee, FunctionCall, call_and_wait, spawn
 from alight.sdk.client import Client, default_client
-from alight.sdk.marks import WEB, marks_of
 from alight.sdk.object import Object
 from alight.sdk.options import Options
 from alight.sdk.running import RunningApp
+from alight.sdk.shaping import Shape
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_gen
 from alight.wire import ambient, errors, messages
@@ -102,15 +102,20 @@ class Function(Object):
     """A function that runs in containers. Made by ``@app.function``."""
 
     def __init__(
-        self, app: Optional[Owner], name: str, raw: Optional[Callable[..., Any]], options: Options
+        self,
+        app: Optional[Owner],
+        name: str,
+        raw: Optional[Callable[..., Any]],
+        options: Options,
+        shape: Shape = Shape(),
     ) -> None:
         super().__init__()
         self._app = app
         self._name = name
         self._raw = raw
         self._options = options
-        self._marks = dict(marks_of(raw))
-        self._web = next((word for word in self._marks if word in WEB), None)
+        self._shape = shape
+        self._web = shape.web
         if raw is not None:
             self.__name__ = getattr(raw, "__name__", name)
             self.__qualname__ = getattr(raw, "__qualname__", name)
@@ -262,7 +267,7 @@ class Function(Object):
     def traits(self) -> Dict[str, Any]:
         """What follows from its code: is_generator, is_async."""
         flags = getattr(getattr(self._raw, "__code__", None), "co_flags", 0)
-        declared = self._options.is_generator
+        declared = self._options.is_generator if self._options.is_generator is not None else self._shape.is_generator
         found = bool(flags & (_GENERATOR | _ASYNC_GENERATOR))
         return {
             "is_generator": found if declared is None else declared,
@@ -403,7 +408,7 @@ class Function(Object):
         return self._app is not None and self._app.name in {None, container.app_name}
 
     def __getstate__(self) -> Dict[str, Any]:
-        state = {**super().__getstate__(), "_raw": None, "_options": Options(), "_marks": {}}
+        state = {**super().__getstate__(), "_raw": None, "_options": Options(), "_shape": Shape()}
         if self._app is not None:
             running = self._app._running  # noqa: SLF001  of this package
             if self._object_id is None and running is not None:
