@@ -1,4 +1,4 @@
-"""Names that the API we follow calls experimental. The data classes are real; what needs a server says what it would do."""
+"""Names that the API we follow calls experimental. Data classes are real; what needs a server says what it would do."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def get_local_input_concurrency() -> int:
 
 
 @unimplemented(
-    "set_local_input_concurrency would change how many inputs this container takes at once; it is one for now"
+    "set_local_input_concurrency would let a container take several inputs at once; it takes one for now"
 )
 def set_local_input_concurrency(concurrency: int) -> None:
     """Change how many inputs this container takes at once."""

@@ -85,7 +85,7 @@ class StreamWriter:
         """Flush and end."""
 
     @unimplemented(f"a StreamWriter would be a context manager; {_NOT_YET}")
-    async def __aenter__(self) -> StreamWriter:
+    async def __aenter__(self) -> StreamWriter:  # noqa: PYI034  Self is not in Python 3.9
         """Itself."""
 
     @unimplemented(f"a StreamWriter would be a context manager; {_NOT_YET}")
