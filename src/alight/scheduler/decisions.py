@@ -27,6 +27,14 @@ class Give:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """A machine that came back runs this input in this container: its answer counts, whatever attempt it was."""
+
+    input_id: str
+    container_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Interrupt an input that runs."""
 
@@ -73,4 +81,4 @@ class Fail:
     error: dict[str, Any]
 
 
-Decision = Start | Give | Cancel | Stop | Finish | Again | Fail
+Decision = Start | Give | Adopted | Cancel | Stop | Finish | Again | Fail

@@ -16,6 +16,8 @@ class Held:
     function_id: str
     ready: bool
     inputs: tuple[str, ...] = ()
+    memory: int = 0
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

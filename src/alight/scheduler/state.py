@@ -32,7 +32,7 @@ class Need:
     scaledown_window: float = DEFAULT_WINDOW
     max_concurrent: int = 1
     single_use: bool = False
-    retries: RetryPolicy = RetryPolicy()
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class Container:
     stopping: bool = False
     cpu_lent: bool = False  # its input waits for another call
     idle_since: float = 0.0
+    idle_timer: bool = False
     inputs: dict[str, int] = field(default_factory=dict)  # input id → attempt
 
 
@@ -97,6 +98,7 @@ class Input:
     failures: int = 0
     parent: str = ""
     container: str = ""
+    delayed: bool = False  # waits for a time, not for a container
     arrived: float = 0.0
 
 
@@ -110,7 +112,6 @@ class Function:
     need: Need
     version: int = 1
     waiting: deque[str] = field(default_factory=deque)
-    delayed: int = 0  # inputs that wait for their next attempt
     containers: dict[str, None] = field(default_factory=dict)
     free: dict[str, None] = field(default_factory=dict)
     starting: int = 0

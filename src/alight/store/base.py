@@ -18,11 +18,11 @@ Statement = tuple[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 class Store(Protocol):
     """Named reads, and writes in transactions that share commits (group commit)."""
 
-    async def read(self, name: str, **params: Any) -> list[Row]:
+    async def read(self, name: str, /, **params: Any) -> list[Row]:
         """Rows of a query. Sees every write that was awaited; a ``write_soon`` only once it is committed."""
         ...
 
-    async def one(self, name: str, **params: Any) -> Row | None:
+    async def one(self, name: str, /, **params: Any) -> Row | None:
         """The first row, or None."""
         ...
 

@@ -75,7 +75,7 @@ class SqliteStore:
             self._reader = threading.Thread(target=self._read_forever, name="store-reader", daemon=True)
         self._writer.start()
 
-    async def read(self, name: str, **params: Any) -> list[Row]:
+    async def read(self, name: str, /, **params: Any) -> list[Row]:
         """Rows of a query, as mappings by column."""
         future: asyncio.Future[list[Row]] = self._loop.create_future()
         sql = self._sql(name)
@@ -96,7 +96,7 @@ class SqliteStore:
             self._reads.put(work)
         return await future
 
-    async def one(self, name: str, **params: Any) -> Row | None:
+    async def one(self, name: str, /, **params: Any) -> Row | None:
         """The first row of a query, or None."""
         rows = await self.read(name, **params)
         return rows[0] if rows else None

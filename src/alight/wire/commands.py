@@ -143,7 +143,7 @@ class Command:
     start: ``start``. give: ``give`` (+ body). cancel: ``input_id`` in ``container``. stop: end ``container`` within
     ``grace`` seconds (0: at once). watch: whether anybody watches ``app_id``'s output (``on``). ack: outputs of
     ``input_ids`` are committed; ``container`` + ``offset``: its log is kept up to there; ``ended``: the end of
-    ``container`` is recorded.
+    ``container`` is recorded. shutdown: end all containers, the spawner and the agent itself.
     """
 
     kind: str

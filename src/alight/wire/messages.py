@@ -164,10 +164,14 @@ class AppEvent:
 
 @dataclass(frozen=True)
 class AppStop:
-    """app.stop → {}: cancels what waits and runs, ends its containers. Idempotent."""
+    """app.stop → {}: cancels what waits and runs, ends its containers. Idempotent.
+
+    ``wait``: answer when its containers are gone, or after this many seconds.
+    """
 
     app_id: str
     reason: str = ""
+    wait: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -277,6 +281,7 @@ class CallStart:
     wait: bool = True
     method: str = ""
     parent_input: str = ""
+    resend: bool = False  # sent before, on a connection that was lost: look for its result first
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ class Setup:
         self._fingerprint = fingerprint
         self._requests: Dict[str, Request] = {}
 
+    def use_certificate(self, fingerprint: str) -> None:
+        """The server listens with this certificate: codes are derived from it from now on."""
+        self._fingerprint = fingerprint
+
     def begin(self, asked: SetupBegin, address: str, now: float) -> SetupBegun:
         """Raises ResourceExhaustedError when too many wait, InvalidError for a nonce that is too short to mix a
         code from.

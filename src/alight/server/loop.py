@@ -1,0 +1,243 @@
+"""Between the world and the scheduler: facts go in, decisions come out and are carried out.
+
+One of the four loops that may meet any exception: a fault in one decision must not stop the others. Nothing waits in
+here; what takes time becomes a task that reports back as a fact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from alight.scheduler import decisions as decided
+from alight.scheduler import events
+from alight.scheduler.decisions import Decision
+from alight.scheduler.state import State
+from alight.scheduler.step import next_wake, step
+from alight.scheduler.why import why_waiting
+from alight.server.events import Inbox
+from alight.server.services.apps import Apps
+from alight.server.services.calls import Calls
+from alight.server.services.containers import Containers, Record
+from alight.server.services.functions import Functions, Published
+from alight.server.services.hub import Hub
+from alight.server.services.images import Images
+from alight.server.services.nodes import Nodes
+from alight.server.services.secrets import Secrets
+from alight.wire import errors
+from alight.wire.commands import Command, StartContainer
+from alight.wire.messages import AppEvent
+from alight.wire.states import ResultStatus
+
+log = logging.getLogger(__name__)
+_TRY_AGAIN = {"internal_failure", "internal", "service", "connection"}
+
+
+@dataclass
+class Hands:
+    """Who carries decisions out."""
+
+    apps: Apps
+    functions: Functions
+    calls: Calls
+    containers: Containers
+    nodes: Nodes
+    images: Images
+    secrets: Secrets
+    hub: Hub
+
+
+class Loop:
+    """Runs the scheduler. ``state`` is changed by ``step`` alone."""
+
+    def __init__(self, state: State, inbox: Inbox, hands: Hands) -> None:
+        self.state = state
+        self._inbox = inbox
+        self._do = hands
+        self._event_loop = asyncio.get_running_loop()
+        self._planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        inbox.on_mail = self._plan
+
+    def why(self, input_id: str) -> str:
+        """Why an input waits, in words."""
+        return why_waiting(self.state, input_id, time.time())
+
+    def close(self) -> None:
+        """Stop stepping, and let go of starts that are under way."""
+        self._inbox.on_mail = None
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in [*self._starts.values(), *self._tasks]:
+            task.cancel()
+
+    def _plan(self) -> None:
+        if not self._planned:
+            self._planned = True
+            self._event_loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._planned = False
+        facts = self._inbox.take()
+        try:
+            decisions = step(self.state, facts, time.time())
+        except Exception:  # the server's loop: see the module's docstring
+            log.exception("fault %s in the scheduler, at %d facts", os.urandom(4).hex(), len(facts))
+            decisions = []
+        for decision in decisions:
+            try:
+                self._carry_out(decision)
+            except Exception:  # the server's loop: see the module's docstring
+                log.exception("fault %s at %s", os.urandom(4).hex(), type(decision).__name__)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        when = next_wake(self.state)
+        if when is not None:
+            # The wall clock may jump; looking once a minute is enough for it.
+            self._timer = self._event_loop.call_later(min(60.0, max(0.001, when - time.time())), self._plan)
+
+    def _carry_out(self, decision: Decision) -> None:
+        do = self._do
+        if isinstance(decision, decided.Give):
+            self._give(decision)
+        elif isinstance(decision, decided.Finish):
+            do.calls.finish(decision.input_id)
+        elif isinstance(decision, decided.Start):
+            self._start(decision)
+        elif isinstance(decision, decided.Stop):
+            self._stop(decision)
+        elif isinstance(decision, decided.Again):
+            do.calls.again(decision.input_id, decision.attempt, decision.retries, decision.failures)
+        elif isinstance(decision, decided.Fail):
+            do.calls.fail(decision.input_id, decision.status, decision.error)
+        elif isinstance(decision, decided.Adopted):
+            do.calls.adopted(decision.input_id, decision.container_id)
+        else:
+            command = Command("cancel", container=decision.container_id, input_id=decision.input_id)
+            do.nodes.send(decision.node_id, command)
+
+    def _give(self, decision: decided.Give) -> None:
+        # Without arguments to fetch from the store the coroutine ends at once: no task, no turn of the event loop.
+        work = self._give_now(decision)
+        try:
+            work.send(None)
+        except StopIteration:
+            return
+        work.close()
+        self._background(self._give_now(decision))
+
+    async def _give_now(self, decision: decided.Give) -> None:
+        record = self._do.containers.alive.get(decision.container_id)
+        if record is None:
+            return
+        found = await self._do.calls.give(decision.input_id, decision.attempt, decision.container_id)
+        if found is not None:
+            self._do.nodes.send(record.node_id, *found)
+
+    def _stop(self, decision: decided.Stop) -> None:
+        start = self._starts.pop(decision.container_id, None)
+        record = self._do.containers.alive.get(decision.container_id)
+        if record is not None:
+            record.stop_asked = decision.why
+        if start is not None:
+            start.cancel()  # its node has not heard of it
+            self._inbox.put(events.ContainerEnded(decision.container_id))
+            self._background(self._do.containers.ended(decision.container_id, decision.why, time.time()))
+            return
+        command = Command("stop", container=decision.container_id, grace=decision.grace, reason=decision.why)
+        self._do.nodes.send(decision.node_id, command)
+
+    def _start(self, decision: decided.Start) -> None:
+        function = self._do.functions.by_id.get(decision.function_id)
+        if function is None:
+            self._inbox.put(events.ContainerEnded(decision.container_id))
+            return
+        record = Record(
+            decision.container_id,
+            function.app_id,
+            function.function_id,
+            decision.node_id,
+            memory=decision.memory,
+            gpus=decision.gpus,
+        )
+        self._do.containers.add(record, "", time.time())
+        task = self._event_loop.create_task(self._prepare(decision, function))
+        self._starts[decision.container_id] = task
+        task.add_done_callback(lambda _: self._starts.pop(decision.container_id, None))
+
+    async def _prepare(self, decision: decided.Start, function: Published) -> None:
+        """Gather what a container needs and tell its machine to start it."""
+        try:
+            command = await self._start_command(decision, function)
+        except errors.Error as error:
+            self._start_failed(decision, error)
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # the server's loop: see the module's docstring
+            fault = os.urandom(4).hex()
+            log.exception("fault %s at the start of %s", fault, decision.container_id)
+            self._start_failed(decision, errors.InternalError(f"a container could not be started (fault {fault})"))
+            return
+        # From here on the machine knows of it: a stop goes there.
+        self._starts.pop(decision.container_id, None)
+        if not self._do.nodes.send(decision.node_id, command):
+            self._start_failed(decision, errors.ConnectionError("the connection to the machine was lost"))
+
+    async def _start_command(self, decision: decided.Start, function: Published) -> Command:
+        spec, do = function.spec, self._do
+        whose = (function.app_id, function.environment)
+        image_id = await do.images.image_id(spec.image, spec.python_version)
+        if not do.images.is_built(decision.node_id, image_id):
+            session = do.nodes.sessions.get(decision.node_id)
+            if session is None:
+                raise errors.ConnectionError("the connection to the machine was lost")
+
+            async def tell(event: AppEvent) -> None:
+                do.hub.tell(function.app_id, event)
+
+            await do.images.ensure(session, spec.image, spec.python_version, whose, tell)
+        secrets = {}
+        if spec.secrets:
+            secrets = await do.secrets.values(spec.secrets, *whose, time.time())
+        app = do.apps.alive.get(function.app_id)
+        start = StartContainer(
+            decision.container_id,
+            function.app_id,
+            (app.name or app.description) if app is not None else "",
+            function.environment,
+            function.function_id,
+            spec,
+            image_id,
+            decision.gpus,
+            decision.memory,
+            secrets,
+            function.owner,
+        )
+        return Command("start", container=decision.container_id, start=start)
+
+    def _start_failed(self, decision: decided.Start, error: errors.Error) -> None:
+        final = error.code not in _TRY_AGAIN
+        failed = events.StartFailed(
+            decision.container_id, ResultStatus.TERMINATED, errors.to_wire(error), final=final
+        )
+        self._inbox.put(failed)
+        self._background(self._do.containers.ended(decision.container_id, str(error), time.time()))
+
+    def _background(self, work: Any) -> None:
+        task = self._event_loop.create_task(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Any) -> None:
+        try:
+            await work
+        except errors.Error as error:
+            log.error("a decision could not be carried out: %s", error)

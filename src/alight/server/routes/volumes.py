@@ -1,0 +1,87 @@
+"""Requests about volumes. File work is relayed to a machine; names and versions are answered here."""
+
+from __future__ import annotations
+
+from alight.server.auth import CONTAINER
+from alight.server.request import Request, Route, Routes
+from alight.server.services.containers import Containers
+from alight.server.services.volumes import Volumes
+from alight.wire import errors
+from alight.wire.messages import NamedList, VolumeDelete, VolumeEnsure, VolumeInfo, VolumePath
+
+
+def routes(volumes: Volumes, containers: Containers) -> Routes:
+    async def ensure(request: Request) -> None:
+        asked = request.arguments(VolumeEnsure)
+        environment = request.environment(asked.environment)
+        await request.stream.send(await volumes.ensure(asked, environment, request.who.owner))
+
+    async def list_volumes(request: Request) -> None:
+        asked = request.arguments(NamedList)
+        await request.stream.send(await volumes.list(request.environment(asked.environment), asked.limit))
+
+    async def delete(request: Request) -> None:
+        asked = request.arguments(VolumeDelete)
+        found = await volumes.named(asked, request.environment(asked.environment))
+        if found is not None:
+            _check_environment(request, found)
+            await volumes.delete(found)
+        await request.stream.send({})
+
+    async def rename(request: Request) -> None:
+        asked = request.arguments(VolumeDelete)
+        found = await volumes.named(asked, request.environment(asked.environment))
+        if found is not None:
+            await volumes.rename(found, asked.new_name)
+        await request.stream.send({})
+
+    async def commit(request: Request) -> None:
+        found = await volumes.find(request.arguments(VolumePath).volume_id)
+        _check_environment(request, found)
+        _check_mounted(request, found, writes=True)
+        await request.stream.send(await volumes.commit(found.volume_id, request.who.container_id or request.who.owner))
+
+    async def reload(request: Request) -> None:
+        # On one machine all containers see the same files; other machines' commits come with the cluster.
+        found = await volumes.find(request.arguments(VolumePath).volume_id)
+        _check_environment(request, found)
+        _check_mounted(request, found, writes=False)
+        await request.stream.send(found)
+
+    def relay(verb: str) -> Route:
+        async def work(request: Request) -> None:
+            asked = request.arguments(VolumePath)
+            _check_environment(request, await volumes.find(asked.volume_id))
+            await volumes.work(verb, asked, request.stream)
+
+        return work
+
+    def _check_mounted(request: Request, found: VolumeInfo, *, writes: bool) -> None:
+        if request.who.kind != CONTAINER:
+            return
+        function = containers.function_of(request.who.container_id)
+        mounts = function.spec.volumes if function is not None else ()
+        if not any(mount.volume_id == found.volume_id and not (writes and mount.read_only) for mount in mounts):
+            how = "mounts it read-only" if any(mount.volume_id == found.volume_id for mount in mounts) else "does not mount it"
+            raise errors.PermissionDeniedError(
+                f"the volume {found.name!r} cannot be {'committed' if writes else 'reloaded'} here: this function {how}",
+                hint="mount it: @app.function(volumes={path: volume})",
+            )
+
+    verbs = {f"volume.{verb}": relay(verb) for verb in ("files", "read", "write", "remove", "copy")}
+    return {
+        "volume.ensure": ensure,
+        "volume.list": list_volumes,
+        "volume.delete": delete,
+        "volume.rename": rename,
+        "volume.commit": commit,
+        "volume.reload": reload,
+        **verbs,
+    }
+
+
+def _check_environment(request: Request, found: VolumeInfo) -> None:
+    if request.who.kind == CONTAINER and found.environment != request.who.environment:
+        raise errors.PermissionDeniedError(
+            f"code in environment {request.who.environment!r} may not use a volume of another environment"
+        )

@@ -1,0 +1,116 @@
+"""What the server recorded about each container when it started it: whose it is, and where.
+
+The record is what a container's requests are judged by, so nothing here is ever taken from a container or changed by
+what it says.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from alight.server.auth import CONTAINER, Principal
+from alight.server.services.functions import Functions, Published
+from alight.server.services.hub import Hub
+from alight.store.base import Store
+from alight.wire.messages import AppEvent
+from alight.wire.states import ContainerState
+
+
+@dataclass
+class Record:
+    """One container. ``known`` is False for one that a node brought along after the record was lost."""
+
+    container_id: str
+    app_id: str
+    function_id: str
+    node_id: str
+    state: str = ContainerState.STARTING
+    memory: int = 0
+    gpus: tuple[str, ...] = ()
+    stop_asked: str = ""
+
+
+class Containers:
+    """Containers that have not ended."""
+
+    def __init__(self, store: Store, functions: Functions, hub: Hub) -> None:
+        self._store = store
+        self.functions = functions
+        self._hub = hub
+        self.alive: dict[str, Record] = {}
+
+    async def load(self) -> None:
+        """Take up what an earlier server process recorded."""
+        for row in await self._store.read("containers_alive"):
+            gpus = tuple(json.loads(row["gpus"]))
+            self.alive[row["container_id"]] = Record(
+                row["container_id"],
+                row["app_id"],
+                row["function_id"],
+                row["node_id"],
+                row["state"],
+                row["memory"],
+                gpus,
+            )
+
+    def add(self, record: Record, image_id: str, now: float) -> None:
+        """A container is about to start."""
+        self.alive[record.container_id] = record
+        row: dict[str, Any] = {
+            "container_id": record.container_id,
+            "app_id": record.app_id,
+            "function_id": record.function_id,
+            "node_id": record.node_id,
+            "image_id": image_id,
+            "gpus": json.dumps(record.gpus),
+            "memory": record.memory,
+            "now": now,
+        }
+        self._store.write_soon([("container_add", row)])
+        self._tell(record, ContainerState.STARTING, "")
+
+    def ready(self, container_id: str) -> None:
+        """It takes inputs."""
+        record = self.alive.get(container_id)
+        if record is None or record.state == ContainerState.READY:
+            return
+        record.state = ContainerState.READY
+        self._store.write_soon([("container_state", {"container_id": container_id, "state": record.state})])
+        self._tell(record, ContainerState.READY, "")
+
+    async def ended(self, container_id: str, why: str, now: float) -> None:
+        """It is gone; returns when that is on disk."""
+        record = self.alive.pop(container_id, None)
+        if record is not None:
+            self._tell(record, ContainerState.ENDED, why)
+        await self._store.write([("container_ended", {"container_id": container_id, "why": why[:2000], "now": now})])
+
+    def function_of(self, container_id: str) -> Published | None:
+        """The function that a container serves."""
+        record = self.alive.get(container_id)
+        return self.functions.by_id.get(record.function_id) if record is not None else None
+
+    def principal(self, node_id: str, container_id: str) -> Principal | None:
+        """Who asks when this node says that this container does. None: the node has no such container."""
+        record = self.alive.get(container_id)
+        if record is None or record.node_id != node_id:
+            return None
+        function = self.functions.by_id.get(record.function_id)
+        if function is None:
+            return None
+        return Principal(
+            CONTAINER,
+            owner=function.owner,
+            container_id=container_id,
+            app_id=record.app_id,
+            environment=function.environment,
+            restricted=function.spec.restrict_access,
+        )
+
+    def _tell(self, record: Record, state: str, text: str) -> None:
+        function = self.functions.by_id.get(record.function_id)
+        name = function.spec.name if function is not None else ""
+        event = AppEvent("container", container=record.container_id, function=name, state=state, text=text)
+        self._hub.tell(record.app_id, event)

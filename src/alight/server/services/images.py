@@ -1,0 +1,97 @@
+"""Images: recipes get ids here; machines build them, one at a time each, and tell how it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+
+from alight.server.services.nodes import Nodes, Session
+from alight.server.services.secrets import Secrets
+from alight.store.base import Store
+from alight.wire import errors, ids
+from alight.wire.codec import to_plain
+from alight.wire.commands import BuildImage, ImageBuilt
+from alight.wire.messages import AppEvent, ImageReady
+from alight.wire.spec import ImageSpec
+
+Tell = Callable[[AppEvent], Awaitable[None]]
+
+
+class Images:
+    """Verbs on images."""
+
+    def __init__(self, store: Store, nodes: Nodes, secrets: Secrets) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._secrets = secrets
+        self._ids: dict[tuple[str, str], str] = {}
+        self._built: set[tuple[str, str]] = set()  # (node, image) that were ready when last asked
+
+    async def image_id(self, spec: ImageSpec, python_version: str) -> str:
+        """The id of a recipe: the same one for ever."""
+        key = (spec.digest, python_version)
+        known = self._ids.get(key)
+        if known is not None:
+            return known
+        row = await self._store.one("image_by_digest", digest=key[0], python_version=python_version)
+        if row is None:
+            fresh = {
+                "image_id": ids.new_id(ids.IMAGE),
+                "digest": key[0],
+                "python_version": python_version,
+                "spec": json.dumps(to_plain(spec)),
+                "now": time.time(),
+            }
+            await self._store.write([("image_add", fresh)])
+            row = await self._store.one("image_by_digest", digest=key[0], python_version=python_version)
+        if row is None:
+            raise errors.InternalError("an image that was just recorded is not there")
+        self._ids[key] = str(row["image_id"])
+        return self._ids[key]
+
+    def is_built(self, node_id: str, image_id: str) -> bool:
+        """Whether this machine had the image when last asked. Its node builds it anew should it be gone."""
+        return (node_id, image_id) in self._built
+
+    async def ensure(
+        self, session: Session, spec: ImageSpec, python_version: str, whose: tuple[str, str], tell: Tell
+    ) -> ImageReady:
+        """Build an image on a machine unless it is there. ``whose`` is app and environment, for secrets of steps.
+
+        Raises ImageBuildError with the last lines, or what kept the build from starting.
+        """
+        image_id = await self.image_id(spec, python_version)
+        names = [name for step in spec.steps for name in step.get("secrets", ())]
+        values = await self._secrets.values_by_id(names, whose[0], whose[1], time.time()) if names else {}
+        begun = time.monotonic()
+        stream = await session.peer.open(
+            "node.build", BuildImage(image_id, spec, python_version, values), end=True
+        )
+        built = None
+        async for head, _body in stream:
+            if b'"kind"' in head[:200]:
+                await tell(stream.decode(AppEvent, head))
+            else:
+                built = stream.decode(ImageBuilt, head)
+        if built is None:
+            raise errors.InternalFailure("the machine ended a build without saying how it went")
+        self._built.add((session.hello.node_id, image_id))
+        self._store.write_soon([("image_used", {"image_id": image_id, "now": time.time()})])
+        return ImageReady(image_id, built.built, built.seconds or time.monotonic() - begun)
+
+    async def ensure_anywhere(
+        self, spec: ImageSpec, python_version: str, whose: tuple[str, str], tell: Tell
+    ) -> ImageReady:
+        """Build on every connected machine, so that wherever the function goes its image is there."""
+        first = self._nodes.any_session()
+        sessions = list(self._nodes.sessions.values())
+        done = await asyncio.gather(
+            *[self.ensure(one, spec, python_version, whose, tell if one is first else _say_nothing) for one in sessions]
+        )
+        return done[0]
+
+
+async def _say_nothing(event: AppEvent) -> None:
+    del event

@@ -1,0 +1,320 @@
+"""Machines: the session with each, what they report, what they are told.
+
+A node that loses its connection keeps its containers; it has ``grace`` seconds to come back with them. Commands go out
+in order; when the connection is slow they wait here, never in the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from alight.link.peer import Peer, Stream
+from alight.scheduler import events
+from alight.scheduler.state import Gpu
+from alight.server.events import Inbox
+from alight.server.logs import Logs
+from alight.server.services.calls import Calls
+from alight.server.services.containers import Containers, Record
+from alight.server.services.hub import Hub
+from alight.store.base import Store
+from alight.wire import errors
+from alight.wire.commands import Command, NodeHello, Report
+from alight.wire.messages import NodeSummary
+from alight.wire.states import ContainerState, ResultStatus
+
+log = logging.getLogger(__name__)
+_NOT_FINAL = {"internal_failure", "internal", "service", "connection"}
+
+
+@dataclass
+class Session:
+    """A connected node."""
+
+    hello: NodeHello
+    peer: Peer
+    stream: Stream
+    outbox: deque[tuple[Command, bytes]] = field(default_factory=deque)
+    pump: asyncio.Task[None] | None = None
+    usage: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def send(self, command: Command, body: bytes = b"") -> None:
+        """Say it now, or as soon as the node has taken what was said before."""
+        if not self.outbox and self.stream.may_send:
+            self.stream.send_nowait(command, body)
+            return
+        self.outbox.append((command, body))
+        if self.pump is None:
+            self.pump = asyncio.get_running_loop().create_task(self._pump())
+
+    async def _pump(self) -> None:
+        try:
+            while self.outbox:
+                command, body = self.outbox[0]
+                await self.stream.send(command, body)
+                self.outbox.popleft()
+        except errors.Error:
+            self.outbox.clear()  # the node is gone; what it holds is settled when it comes back
+        finally:
+            self.pump = None
+
+
+@dataclass
+class Around:
+    """What a node's reports touch."""
+
+    store: Store
+    inbox: Inbox
+    containers: Containers
+    calls: Calls
+    logs: Logs
+    hub: Hub
+
+
+class Nodes:
+    """All machines. ``on_gone`` hears of the end of a machine's grace."""
+
+    def __init__(self, around: Around, grace: float) -> None:
+        self._around = around
+        self._grace = grace
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.sessions: dict[str, Session] = {}
+        self.on_leave: Callable[[str], None] = lambda node_id: None
+        around.calls.acknowledge = self.acknowledge
+        around.hub.on_watched = self._tell_watched
+
+    async def join(self, peer: Peer, stream: Stream, hello: NodeHello) -> Session:
+        """A machine says hello, with what it holds."""
+        old = self.sessions.pop(hello.node_id, None)
+        if old is not None:
+            old.peer.close()  # it came back before its lost connection was noticed
+        timer = self._timers.pop(hello.node_id, None)
+        if timer is not None:
+            timer.cancel()
+        session = Session(hello, peer, stream)
+        self.sessions[hello.node_id] = session
+        peer.info["node_id"] = hello.node_id
+        held = tuple(self._held(hello.node_id, one) for one in hello.containers)
+        self._around.inbox.put(
+            events.NodeJoined(
+                hello.node_id,
+                hello.hostname,
+                hello.cpus,
+                hello.memory,
+                tuple(Gpu(gpu.uuid, gpu.type, gpu.memory, gpu.name) for gpu in hello.gpus),
+                held,
+            )
+        )
+        mine = {one.container_id for one in held}
+        for record in list(self._around.containers.alive.values()):
+            if record.node_id == hello.node_id and record.container_id not in mine:
+                self._start(self._around.containers.ended(record.container_id, "it was gone when its machine came back", time.time()))
+        for app_id in self._around.hub.watched:
+            session.send(Command("watch", app_id=app_id, on=True))
+        row = {
+            "node_id": hello.node_id,
+            "hostname": hello.hostname,
+            "version": hello.version,
+            "hello": json.dumps(msgspec.to_builtins(hello)),
+            "now": time.time(),
+        }
+        self._around.store.write_soon([("node_seen", row)])
+        log.info("node %s (%s) joined with %d containers", hello.node_id, hello.hostname, len(hello.containers))
+        return session
+
+    def left(self, session: Session) -> None:
+        """Its connection is lost."""
+        node_id = session.hello.node_id
+        if self.sessions.get(node_id) is not session:
+            return
+        del self.sessions[node_id]
+        log.info("node %s (%s) is away", node_id, session.hello.hostname)
+        self._around.inbox.put(events.NodeAway(node_id))
+        self.on_leave(node_id)
+        self._timers[node_id] = asyncio.get_running_loop().call_later(self._grace, self._gone, node_id)
+
+    def expect(self, node_id: str) -> None:
+        """A machine that an earlier server process knew: it has its grace to come back with its containers."""
+        self._timers[node_id] = asyncio.get_running_loop().call_later(self._grace, self._gone, node_id)
+
+    def send(self, node_id: str, command: Command, body: bytes = b"") -> bool:
+        """Tell a machine; False when it is not connected."""
+        session = self.sessions.get(node_id)
+        if session is None:
+            return False
+        session.send(command, body)
+        return True
+
+    def acknowledge(self, container_id: str, input_id: str) -> None:
+        """The output of an input is kept: the node may forget it."""
+        record = self._around.containers.alive.get(container_id)
+        command = Command("ack", container=container_id, input_ids=(input_id,))
+        if record is not None:
+            self.send(record.node_id, command)
+        else:
+            for session in self.sessions.values():  # its container is gone already; only its node knows the id
+                session.send(command)
+
+    def any_session(self) -> Session:
+        """A connected machine, for work that any can do. Raises ServiceError."""
+        for session in self.sessions.values():
+            return session
+        raise errors.ServiceError(
+            "no machine is connected to this server", hint="`alight server status` shows them; `alight doctor` helps"
+        )
+
+    def summaries(self) -> tuple[NodeSummary, ...]:
+        """The machines as people see them."""
+        counts: dict[str, int] = {}
+        for record in self._around.containers.alive.values():
+            counts[record.node_id] = counts.get(record.node_id, 0) + 1
+        return tuple(
+            NodeSummary(
+                one.hello.node_id,
+                one.hello.hostname,
+                one.hello.engine,
+                one.hello.cpus,
+                one.hello.memory,
+                tuple(gpu.name for gpu in one.hello.gpus),
+                any(gpu.fake for gpu in one.hello.gpus),
+                counts.get(one.hello.node_id, 0),
+            )
+            for one in self.sessions.values()
+        )
+
+    async def on_report(self, session: Session, report: Report, body: bytes) -> None:
+        """Something that a node saw. Reports about containers that are not this node's are dropped."""
+        if report.kind == "usage":
+            session.usage[report.container] = dict(report.usage)
+            return
+        name = report.output.container if report.output is not None and not report.container else report.container
+        record = self._around.containers.alive.get(name)
+        if record is not None and record.node_id != session.hello.node_id:
+            log.warning("node %s reports about %s, which is not its own", session.hello.node_id, name)
+            return
+        if report.kind == "output":
+            self._on_output(report, body, record)
+        elif report.kind == "log":
+            await self._on_log(session, report, body, record)
+        elif report.kind == "ready":
+            self._around.containers.ready(name)
+            self._around.inbox.put(events.ContainerReady(name))
+        elif report.kind == "waiting":
+            self._around.inbox.put(events.CpuLent(name, report.on))
+        elif report.kind == "ended":
+            self._on_ended(session, report, body, record)
+
+    def _on_output(self, report: Report, body: bytes, record: Record | None) -> None:
+        output = report.output
+        if output is None:
+            return
+        if not output.container:
+            output = dataclasses.replace(output, container=report.container)
+        app_id = record.app_id if record is not None else ""
+        function_id = record.function_id if record is not None else ""
+        self._around.calls.on_output(output, body, app_id, function_id)
+
+    async def _on_log(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
+        try:
+            end = self._around.logs.append(report.container, report.offset, body)
+        except errors.Error as error:
+            log.error("output of %s could not be kept: %s", report.container, error)
+            return  # not acknowledged: the node sends it again when it reconnects
+        session.send(Command("ack", container=report.container, offset=end))
+        app_id = record.app_id if record is not None else await self._app_of(report.container)
+        self._around.hub.log_grew(app_id, report.container)
+
+    async def _app_of(self, container_id: str) -> str:
+        row = await self._around.store.one("container_by_id", container_id=container_id)
+        return str(row["app_id"]) if row is not None else ""
+
+    def _on_ended(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
+        container_id = report.container
+        was_ready = record is not None and record.state == ContainerState.READY
+        why = _why_ended(report)
+        if record is not None and not was_ready and not record.stop_asked:
+            error = report.error or {"code": "remote", "message": f"a container ended before it was ready: {why}"}
+            status, final = ResultStatus.TERMINATED, report.error is not None and error.get("code") not in _NOT_FINAL
+            if report.failure is not None:
+                self._around.calls.init_failures[record.function_id] = (report.failure, body)
+                status, final = ResultStatus.INIT_FAILURE, True
+            elif error.get("code") == "function_timeout":
+                status = ResultStatus.TIMEOUT
+            elif report.oom_killed:
+                final = True
+            self._around.inbox.put(events.StartFailed(container_id, status, error, final=final))
+        else:
+            error = report.error or {"code": "remote", "message": f"its container ended: {why}"}
+            if report.oom_killed and "hint" not in error:
+                error = {**error, "hint": "give it more: @app.function(memory=…), in MiB"}
+            self._around.inbox.put(
+                events.ContainerEnded(container_id, ResultStatus.TERMINATED, error, users_fault=report.oom_killed)
+            )
+        self._start(self._record_end(session, container_id, why if record is None or not record.stop_asked else record.stop_asked))
+
+    async def _record_end(self, session: Session, container_id: str, why: str) -> None:
+        try:
+            await self._around.containers.ended(container_id, why, time.time())
+        except errors.Error as error:
+            log.error("the end of %s could not be recorded: %s", container_id, error)
+            return
+        session.send(Command("ack", container=container_id, ended=True))
+        session.usage.pop(container_id, None)
+        self._around.logs.forget(container_id)
+
+    def _held(self, node_id: str, one: Any) -> events.Held:
+        """What a node holds, with what was recorded when it started; a record that was lost is made anew."""
+        record = self._around.containers.alive.get(one.container_id)
+        function = self._around.containers.functions.by_id.get(one.function_id)
+        if record is None and function is not None and function.app_id == one.app_id:
+            record = Record(one.container_id, one.app_id, one.function_id, node_id)
+            self._around.containers.add(record, "", time.time())
+        if record is not None and one.ready:
+            self._around.containers.ready(one.container_id)
+        if function is not None:
+            for input_id in one.inputs:
+                self._around.calls.adopt_unknown(input_id, function, one.container_id)
+        memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
+        return events.Held(one.container_id, one.function_id, one.ready, tuple(one.inputs), memory, gpus)
+
+    def _tell_watched(self, app_id: str, on: bool) -> None:
+        for session in self.sessions.values():
+            session.send(Command("watch", app_id=app_id, on=on))
+
+    def _gone(self, node_id: str) -> None:
+        self._timers.pop(node_id, None)
+        log.warning("node %s has been away for %g s: its containers count as lost", node_id, self._grace)
+        self._around.inbox.put(events.NodeGone(node_id))
+        for record in list(self._around.containers.alive.values()):
+            if record.node_id == node_id:
+                self._start(self._around.containers.ended(record.container_id, "its machine is gone", time.time()))
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Stop all clocks; sessions end with their connections."""
+        for node_id in list(self._timers):
+            self._timers.pop(node_id).cancel()
+
+
+def _why_ended(report: Report) -> str:
+    if report.oom_killed:
+        return report.text or "killed for memory"
+    if report.text:
+        return report.text
+    if report.signal:
+        return f"signal {report.signal}"
+    return f"exit status {report.exit_code}" if report.exit_code is not None else "no status is known"

@@ -1,0 +1,139 @@
+"""Volumes: names, ids and versions here; the files are on the machines and every byte passes through untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from alight.link.peer import Stream
+from alight.server.services.nodes import Nodes
+from alight.store.base import Row, Store
+from alight.wire import errors, ids
+from alight.wire.commands import VolumeWork
+from alight.wire.messages import VolumeDelete, VolumeEnsure, VolumeInfo, VolumeListed, VolumePath
+
+
+class Volumes:
+    """Verbs on volumes. Time is taken here; environments are resolved by the caller."""
+
+    def __init__(self, store: Store, nodes: Nodes) -> None:
+        self._store = store
+        self._nodes = nodes
+
+    async def ensure(self, asked: VolumeEnsure, environment: str, owner: str) -> VolumeInfo:
+        """The volume of a name. Raises NotFoundError without ``create``, AlreadyExistsError with ``exclusive``."""
+        ids.check_name(asked.name, "volume")
+        ids.check_environment(environment)
+        row = await self._store.one("volume_by_name", environment=environment, name=asked.name)
+        if row is not None and asked.exclusive:
+            raise errors.AlreadyExistsError(
+                f"there is a volume {asked.name!r} in environment {environment!r} already",
+                hint="choose another name, or use the one there is",
+            )
+        if row is None:
+            if not asked.create:
+                raise _unknown(asked.name, environment)
+            fresh = {
+                "volume_id": ids.new_id(ids.VOLUME),
+                "name": asked.name,
+                "environment": environment,
+                "owner": owner,
+                "format": asked.version,
+                "now": time.time(),
+            }
+            new_environment = {"name": environment, "owner": owner, "now": time.time()}
+            try:
+                await self._store.write([("environment_add", new_environment), ("volume_add", fresh)])
+            except errors.AlreadyExistsError:
+                if asked.exclusive:
+                    raise
+            row = await self._store.one("volume_by_name", environment=environment, name=asked.name)
+        if row is None:
+            raise errors.ServiceError(f"the volume {asked.name!r} was deleted while it was made: try again")
+        return _info(row)
+
+    async def list(self, environment: str, limit: int) -> VolumeListed:
+        """Volumes of an environment, newest first."""
+        rows = await self._store.read("volumes_in", environment=environment, limit=limit if limit > 0 else -1)
+        return VolumeListed(tuple(_info(row) for row in rows))
+
+    async def find(self, volume_id: str) -> VolumeInfo:
+        """By id. Raises NotFoundError."""
+        row = await self._store.one("volume_by_id", volume_id=volume_id)
+        if row is None:
+            raise errors.NotFoundError(f"there is no volume {volume_id} (any more)")
+        return _info(row)
+
+    async def named(self, asked: VolumeDelete, environment: str) -> VolumeInfo | None:
+        """By name or id. Raises NotFoundError unless ``allow_missing``."""
+        if asked.volume_id:
+            row = await self._store.one("volume_by_id", volume_id=asked.volume_id)
+        else:
+            row = await self._store.one("volume_by_name", environment=environment, name=asked.name)
+        if row is None:
+            if asked.allow_missing:
+                return None
+            raise _unknown(asked.name or asked.volume_id, environment)
+        return _info(row)
+
+    async def delete(self, found: VolumeInfo) -> None:
+        """Forget a volume and remove its files from every machine."""
+        params = {"volume_id": found.volume_id}
+        await self._store.write([("volume_delete", params), ("volume_versions_delete", params)])
+        for session in list(self._nodes.sessions.values()):
+            work = VolumeWork("delete", VolumePath(found.volume_id))
+            stream = await session.peer.open("node.volume", work, end=True)
+            await stream.recv()
+
+    async def rename(self, found: VolumeInfo, new_name: str) -> None:
+        """Give it another name. Raises AlreadyExistsError."""
+        ids.check_name(new_name, "volume")
+        try:
+            await self._store.write([("volume_rename", {"volume_id": found.volume_id, "name": new_name})])
+        except errors.AlreadyExistsError:
+            raise errors.AlreadyExistsError(f"there is a volume {new_name!r} already") from None
+
+    async def commit(self, volume_id: str, by: str) -> VolumeInfo:
+        """Make what was written durable on the machines, then count a version."""
+        for session in list(self._nodes.sessions.values()):
+            stream = await session.peer.open("node.volume", VolumeWork("sync", VolumePath(volume_id)), end=True)
+            await stream.recv()
+        statement = {"volume_id": volume_id, "now": time.time(), "by": by}
+        await self._store.write([("volume_commit", {"volume_id": volume_id}), ("volume_version_add", statement)])
+        return await self.find(volume_id)
+
+    async def work(self, verb: str, at: VolumePath, caller: Stream) -> None:
+        """Let a machine do it: relay what the caller sends and what the machine answers, each at the other's pace."""
+        node = await self._nodes.any_session().peer.open("node.volume", VolumeWork(verb, at), caller.opened_body)
+        up = asyncio.get_running_loop().create_task(_relay(caller, node))
+        try:
+            async for head, body in node:
+                await caller.send_raw(head, body)
+        except errors.ConnectionError as error:
+            if caller.broken:
+                raise
+            raise errors.ServiceError("the machine that has this volume was lost meanwhile: try again") from error
+        finally:
+            up.cancel()
+            if caller.broken:
+                await node.fail(errors.ConnectionError("the client is gone"))
+
+
+async def _relay(source: Stream, target: Stream) -> None:
+    try:
+        async for head, body in source:
+            await target.send_raw(head, body)
+        await target.end()
+    except errors.Error as error:
+        await target.fail(error)
+
+
+def _unknown(name: str, environment: str) -> errors.NotFoundError:
+    return errors.NotFoundError(
+        f"there is no volume {name!r} in environment {environment!r}",
+        hint=f"make it: `alight volume create {name}`, or Volume.from_name(…, create_if_missing=True)",
+    )
+
+
+def _info(row: Row) -> VolumeInfo:
+    return VolumeInfo(row["volume_id"], row["name"], row["environment"], row["created_at"], row["version"])

@@ -1,0 +1,87 @@
+"""What an operator can set, with what holds when nothing is set. Seconds, bytes, MiB as named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from alight.wire import errors
+
+DEFAULT_PORT = 9009
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``listen`` is HOST:PORT, "none", or "" for port 9009 of loopback (any free port when it is taken)."""
+
+    home: Path
+    listen: str = ""
+    holder_grace: float = 120.0  # an ephemeral app whose client is gone lives this long
+    node_grace: float = 60.0  # a machine that is gone keeps its containers this long
+    results_kept: float = 7 * 86400.0
+    rows_kept: float = 30 * 86400.0
+    logs_kept: float = 30 * 86400.0
+    log_bytes: int = 64 << 20  # of one container
+    bodies_in_memory: int = 64 << 20
+
+    @property
+    def run(self) -> Path:
+        """Sockets and what a client needs to find them."""
+        return self.home / "run"
+
+    @property
+    def state(self) -> Path:
+        """What must survive."""
+        return self.home / "server"
+
+    @property
+    def log(self) -> Path:
+        """Where the processes write their own logs."""
+        return self.home / "log"
+
+    def listen_address(self) -> tuple[str, int] | None:
+        """Host and port, or None for the local socket only. Raises InvalidError."""
+        if self.listen == "none":
+            return None
+        if not self.listen:
+            return LOOPBACK, DEFAULT_PORT
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise errors.InvalidError(f"--listen {self.listen}: not HOST:PORT", hint="e.g. --listen 0.0.0.0:9009")
+        return host.strip("[]"), int(port)
+
+
+def default_home() -> Path:
+    """ALIGHT_HOME, else /var/lib/alight for root and a folder of the user's for everybody else."""
+    named = os.environ.get("ALIGHT_HOME")
+    if named:
+        return Path(named)
+    if os.getuid() == 0:
+        return Path("/var/lib/alight")
+    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+    return Path(data) / "alight"
+
+
+def from_environment(home: Path, listen: str) -> Settings:
+    """Settings with what the environment says: ALIGHT_HOLDER_GRACE, ALIGHT_NODE_GRACE (seconds)."""
+    return Settings(
+        home,
+        listen,
+        holder_grace=_seconds("ALIGHT_HOLDER_GRACE", Settings.holder_grace),
+        node_grace=_seconds("ALIGHT_NODE_GRACE", Settings.node_grace),
+    )
+
+
+def _seconds(name: str, default: float) -> float:
+    text = os.environ.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise errors.InvalidError(f"{name}={text!r} is not a number of seconds")
+    return value

@@ -1,0 +1,269 @@
+"""Who knows whom. Everything is made once, here, and passed in; nothing looks anything up by name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from alight.link.dial import Answers, serve
+from alight.scheduler import place
+from alight.scheduler.state import State
+from alight.server import http
+from alight.server.app import Front
+from alight.server.events import Inbox
+from alight.server.janitor import Janitor
+from alight.server.logs import Logs
+from alight.server.loop import Hands, Loop
+from alight.server.request import Routes
+from alight.server.routes import apps as apps_routes
+from alight.server.routes import blobs as blobs_routes
+from alight.server.routes import calls as calls_routes
+from alight.server.routes import images as images_routes
+from alight.server.routes import info as info_routes
+from alight.server.routes import nodes as nodes_routes
+from alight.server.routes import secrets as secrets_routes
+from alight.server.routes import setup as setup_routes
+from alight.server.routes import tokens as tokens_routes
+from alight.server.routes import volumes as volumes_routes
+from alight.server.services.apps import Apps
+from alight.server.services.blobs import Blobs
+from alight.server.services.calls import Calls
+from alight.server.services.containers import Containers
+from alight.server.services.functions import Functions
+from alight.server.services.hub import Hub
+from alight.server.services.images import Images
+from alight.server.services.nodes import Around, Nodes
+from alight.server.services.secrets import Secrets
+from alight.server.services.setup import Setup
+from alight.server.services.tokens import Tokens
+from alight.server.services.vault import Vault
+from alight.server.services.volumes import Volumes
+from alight.server.settings import DEFAULT_PORT, LOOPBACK, Settings
+from alight.store import SqliteStore, open_store
+from alight.wire import errors, ids
+from alight.wire.commands import Command
+from alight.wire.messages import ServerInfo
+from alight.wire.version import __version__
+
+log = logging.getLogger(__name__)
+_SHUTDOWN_SECONDS = 40.0
+
+
+@dataclass
+class Parts:
+    """The services of one server."""
+
+    store: SqliteStore
+    hub: Hub
+    functions: Functions
+    apps: Apps
+    calls: Calls
+    containers: Containers
+    nodes: Nodes
+    images: Images
+    volumes: Volumes
+    secrets: Secrets
+    tokens: Tokens
+    blobs: Blobs
+    setup: Setup
+    logs: Logs
+    loop: Loop
+
+
+class Server:
+    """A running control plane. Made by ``start``; ``close`` flushes and lets go of everything."""
+
+    def __init__(self, settings: Settings, server_id: str) -> None:
+        self.settings = settings
+        self.server_id = server_id
+        self.started_at = time.time()
+        self.address = ""
+        self.fingerprint = ""
+        self.stop_asked = asyncio.Event()
+        self.parts: Parts
+        self.front: Front
+        self._janitor: Janitor
+        self._listeners: list[asyncio.AbstractServer] = []
+
+    def info(self) -> ServerInfo:
+        """What ``alight server status`` shows."""
+        return ServerInfo(
+            self.server_id,
+            __version__,
+            os.getpid(),
+            self.started_at,
+            str(self.settings.home),
+            self.address,
+            self.fingerprint,
+            self.parts.nodes.summaries(),
+        )
+
+    async def stop(self) -> None:
+        """End machines with all their containers, then this process (``alight server stop``)."""
+        nodes = self.parts.nodes
+        for node_id in list(nodes.sessions):
+            nodes.send(node_id, Command("shutdown"))
+        until = time.monotonic() + _SHUTDOWN_SECONDS
+        while nodes.sessions and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        # The answer goes out before the listeners close.
+        asyncio.get_running_loop().call_later(0.05, self.stop_asked.set)
+
+    async def listen_unix(self) -> None:
+        """The local socket, for this machine's users as far as its mode lets them."""
+        path = self.settings.run / "server.sock"
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock.bind(str(path))
+        path.chmod(0o600)
+        self._listeners.append(await serve(sock, self._answers()))
+
+    async def listen_tcp(self) -> None:
+        """TCP with TLS, where the settings say so."""
+        wanted = self.settings.listen_address()
+        if wanted is None:
+            return
+        from alight.server import tls  # noqa: PLC0415  a server for the local socket alone does not pay for ssl
+
+        sock = _bind(wanted, may_move=not self.settings.listen)
+        host, port = sock.getsockname()[:2]
+        names = tuple(dict.fromkeys(("localhost", LOOPBACK, "::1", socket.gethostname(), host)))
+        certificate = await asyncio.to_thread(tls.load, self.settings.state, names)
+        self._listeners.append(await serve(sock, self._answers(), tls=certificate.context))
+        self.address, self.fingerprint = f"{_bracketed(host)}:{port}", certificate.fingerprint
+        self.parts.setup.use_certificate(certificate.fingerprint)
+
+    async def close(self) -> None:
+        """Stop taking requests, write down what is under way, close the store."""
+        for listener in self._listeners:
+            listener.close()
+        parts = self.parts
+        self._janitor.close()
+        parts.loop.close()
+        parts.apps.leases.close()
+        parts.nodes.close()
+        await parts.calls.drain()
+        for session in list(parts.nodes.sessions.values()):
+            session.peer.close()
+        await parts.store.close()
+        parts.logs.close()
+        (self.settings.run / "server.sock").unlink(missing_ok=True)
+
+    def routes(self) -> Routes:
+        """Every method that this server answers."""
+        parts = self.parts
+        watching = apps_routes.Watching(parts.store, parts.hub, parts.logs, parts.containers)
+        return {
+            **info_routes.routes(self.info, self.stop),
+            **apps_routes.routes(parts.apps, parts.functions, parts.containers, watching),
+            **calls_routes.routes(parts.calls, parts.functions, parts.apps, parts.loop.why),
+            **images_routes.routes(parts.images, parts.apps),
+            **volumes_routes.routes(parts.volumes, parts.containers),
+            **nodes_routes.routes(parts.nodes),
+            **blobs_routes.routes(parts.blobs),
+            **secrets_routes.routes(parts.secrets, parts.store),
+            **setup_routes.routes(parts.setup, parts.tokens),
+            **tokens_routes.routes(parts.tokens),
+        }
+
+    async def assemble(self, store: SqliteStore) -> None:
+        """Make every part and take up what an earlier process left."""
+        self.parts = parts = _make_parts(self.settings, store)
+        self.front = Front(self.server_id, self.routes(), parts.containers, parts.tokens)
+        parts.blobs.open()
+        parts.apps.on_stop += [parts.calls.forget_app]
+        await parts.apps.load()
+        await parts.containers.load()
+        machines = {record.node_id for record in parts.containers.alive.values()}
+        # With one machine nothing runs before it has said what it holds; with several, each gets a moment to say so.
+        wait = 10.0 if len(machines) > 1 else 0.0
+        taken_up = await parts.calls.load(not_before=time.time() + wait)
+        for node_id in machines:
+            parts.nodes.expect(node_id)
+        if taken_up or parts.apps.alive:
+            log.info("took up %d apps and %d unfinished inputs", len(parts.apps.alive), taken_up)
+        self._janitor = Janitor(store, parts.logs, self.settings)
+        self._janitor.start()
+
+    def _answers(self) -> Answers:
+        return Answers(on_stream=self.front.on_stream, on_hello=self.front.on_hello, http=http.Greeter)
+
+
+async def start(settings: Settings) -> Server:
+    """A server with its state, before it listens. The caller holds the lock of the state directory."""
+    for folder in (settings.home, settings.run, settings.state, settings.log):
+        folder.mkdir(parents=True, exist_ok=True)
+    settings.run.chmod(0o700)
+    settings.state.chmod(0o700)
+    store = await open_store(settings.state / "alight.db")
+    try:
+        await store.write([("meta_set", {"key": "server_id", "value": ids.new_id("sv")})])
+        row = await store.one("meta_get", key="server_id")
+        server = Server(settings, str(row["value"]) if row is not None else "")
+        await server.assemble(store)
+    except BaseException:
+        await store.close()
+        raise
+    return server
+
+
+def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
+    inbox, hub = Inbox(), Hub()
+    state = State(make_id=lambda: ids.new_id(ids.CONTAINER))
+    functions = Functions(store, inbox, lambda name, need: place.check_possible(state, name, need))
+    apps = Apps(store, functions, hub, inbox, settings.holder_grace)
+    calls = Calls(store, functions, inbox, settings.bodies_in_memory)
+    containers = Containers(store, functions, hub)
+    logs = Logs(settings.state / "logs", settings.log_bytes)
+    nodes = Nodes(Around(store, inbox, containers, calls, logs, hub), settings.node_grace)
+    secrets = Secrets(store, Vault(settings.state / "key"))
+    images = Images(store, nodes, secrets)
+    loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub))
+    return Parts(
+        store=store,
+        hub=hub,
+        functions=functions,
+        apps=apps,
+        calls=calls,
+        containers=containers,
+        nodes=nodes,
+        images=images,
+        volumes=Volumes(store, nodes),
+        secrets=secrets,
+        tokens=Tokens(store),
+        blobs=Blobs(settings.state / "blobs"),
+        setup=Setup(""),
+        logs=logs,
+        loop=loop,
+    )
+
+
+def _bind(wanted: tuple[str, int], *, may_move: bool) -> socket.socket:
+    host, port = wanted
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            if not may_move:
+                raise errors.InvalidError(
+                    f"the server cannot listen on {host}:{port}: {error.strerror}",
+                    hint="choose another address: alight server start --listen HOST:PORT",
+                ) from error
+            log.info("port %d of loopback is taken (%s): another one is used", DEFAULT_PORT, error.strerror)
+            sock.bind((host, 0))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _bracketed(host: Any) -> str:
+    return f"[{host}]" if ":" in str(host) else str(host)

@@ -1,0 +1,138 @@
+"""A whole server in this process, on a unix socket in a temporary folder, with fake machines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+
+from alight.link.dial import Answers, dial_unix
+from alight.server import wiring
+from alight.server.settings import Settings
+from alight.testing.fakes import FakeNode
+from alight.wire import ids, payload
+from alight.wire.messages import (
+    AppCreate,
+    AppCreated,
+    AppPublish,
+    AppPublished,
+    CallStart,
+    CallUpdate,
+    Hello,
+)
+from alight.wire.spec import FunctionSpec
+
+
+class Client:
+    """Speaks to the server as the SDK does."""
+
+    def __init__(self, peer):
+        self.peer = peer
+
+    async def ask(self, method, args, reply):
+        return await asyncio.wait_for(self.peer.call(method, args, reply), 5)
+
+    async def app(self, *specs, **create):
+        app = await self.ask("app.create", AppCreate(**create), AppCreated)
+        published = await self.ask("app.publish", AppPublish(app.app_id, specs), AppPublished)
+        return app.app_id, {one.name: one for one in published.functions}
+
+    async def start(self, function, *args, call=None, **options):
+        call_id, input_id = call or (ids.new_id(ids.CALL), ids.new_id(ids.INPUT))
+        asked = CallStart(call_id, input_id, function.function_id, **options)
+        stream = await self.peer.open("call.start", asked, payload.dumps_bytes((args, {})), end=True)
+        stream.ids = (call_id, input_id)
+        return stream
+
+    async def remote(self, function, *args, **options):
+        return await self.result(await self.start(function, *args, **options))
+
+    async def result(self, stream):
+        async def wait():
+            async for head, body in stream:
+                update = stream.decode(CallUpdate, head)
+                if update.state == "done":
+                    return update, (payload.loads(body) if body else None)
+
+        return await asyncio.wait_for(wait(), 5)
+
+
+class World:
+    """Starts servers, machines and clients for a test, and ends them."""
+
+    def __init__(self, folder):
+        self.settings = Settings(folder, "none", holder_grace=0.2, node_grace=0.3)
+        self.server = None
+        self.nodes = []
+
+    @property
+    def socket(self):
+        return str(self.settings.run / "server.sock")
+
+    async def serve(self, **settings):
+        if settings:
+            self.settings = Settings(self.settings.home, "none", **{"holder_grace": 30, "node_grace": 30, **settings})
+        self.server = await wiring.start(self.settings)
+        await self.server.listen_unix()
+        return self.server
+
+    async def node(self, functions=None, **facts):
+        node = FakeNode(functions or {}, **facts)
+        await node.connect(self.socket)
+        self.nodes.append(node)
+        await self.until(lambda: node.node_id in self.server.parts.loop.state.nodes)
+        return node
+
+    async def client(self):
+        return Client(await dial_unix(self.socket, Hello(1, "0", "client"), Answers()))
+
+    async def until(self, condition, seconds=5.0):
+        async def wait():
+            while not condition():
+                await asyncio.sleep(0.002)
+
+        await asyncio.wait_for(wait(), seconds)
+
+    async def crash(self):
+        """End the server without its goodbye: what was not on disk is lost."""
+        server, self.server = self.server, None
+        for listener in server._listeners:
+            listener.close()
+        server._janitor.close()
+        server.parts.loop.close()
+        server.parts.apps.leases.close()
+        server.parts.nodes.close()
+        server.parts.hub.on_watched = None
+        await server.parts.store.close()
+        server.parts.logs.close()
+
+    async def close(self):
+        for node in self.nodes:
+            await node.disconnect()
+        if self.server is not None:
+            await self.server.close()
+
+
+@pytest.fixture
+def world(tmp_path):
+    """``world(work)`` runs ``work(World)`` on an event loop of its own."""
+
+    def drive(work):
+        async def main():
+            place = World(tmp_path / "home")
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(place.close)
+                return await work(place)
+
+        return asyncio.run(main())
+
+    return drive
+
+
+def spec(name="double", **fields):
+    return FunctionSpec(name=name, **fields)
+
+
+__all__ = ["SimpleNamespace", "spec"]
