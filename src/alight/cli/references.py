@@ -375,18 +375,18 @@ def _script_on_stdin() -> Path:
 
 def _missing(reference: Reference) -> UsageError:
     path = Path(reference.place)
+    if path.suffix != ".py" and Path(f"{reference.place}.py").exists():
+        return UsageError(f"there is no file {reference.place}", hint=f"did you mean {reference.place}.py?")
     if path.suffix != ".py" and "/" not in reference.place:
         with contextlib.suppress(ImportError, ValueError):
             _put_first(str(Path.cwd()))
             if importlib.util.find_spec(reference.place) is not None:
                 return UsageError(f"{reference.place!r} is a module", hint=f"write `-m {reference}`")
-        if Path(reference.place + ".py").exists():
-            return UsageError(f"there is no file {reference.place}", hint=f"did you mean {reference.place}.py?")
     try:
         names = [entry.name for entry in (path.parent).iterdir() if entry.suffix == ".py"]
     except OSError:
         names = []
-    close = difflib.get_close_matches(path.name, names, n=1)
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
     hint = f"did you mean {path.parent / close[0]}?" if close else f"looked in {path.parent.absolute()}"
     return UsageError(f"there is no file {reference.place}", hint=hint)
 
