@@ -31,7 +31,11 @@ class Place:
     engines: list[Engine] = field(default_factory=list)
 
     def engine(self) -> Engine:
-        made: Engine = OciEngine(self.home, str(self.home)) if self.filling == "oci" else ProcessEngine(self.home)
+        made: Engine
+        if self.filling == "process":
+            made = ProcessEngine(self.home)
+        else:
+            made = OciEngine(self.home, str(self.home), runtime=self.filling)
         self.engines.append(made)
         return made
 
@@ -43,13 +47,13 @@ class Place:
         return self.plan(container_id, "sh", "-c", script, **more)
 
 
-@pytest.fixture(params=["process", "oci"])
+@pytest.fixture(params=["process", "runc", "crun"])
 def place(request):
     layers = ()
-    if request.param == "oci":
+    if request.param != "process":
+        if shutil.which(request.param) is None:
+            pytest.skip(f"{request.param} is not installed")
         layers = request.getfixturevalue("base_layers")
-        if shutil.which("runc") is None:
-            pytest.skip("runc is not installed")
     # A short path: pytest's own are too long for the sockets of other parts.
     home = Path(tempfile.mkdtemp(prefix="alight-"))
     yield Place(request.param, home, layers)

@@ -1,4 +1,4 @@
-"""An engine on an event loop that outlives single tests, and containers in it: the fixtures ``lab`` and ``short_home``."""
+"""An engine on an event loop that outlives single tests, and containers in it; two fixtures to import."""
 
 from __future__ import annotations
 

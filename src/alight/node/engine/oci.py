@@ -350,6 +350,6 @@ def _device_numbers(path: str) -> tuple[str, int, int]:
 
 
 def _explained(error: EngineError, plan: ContainerPlan) -> EngineError:
-    if error.hint is None and "executable file not found" in error.message:
+    if error.hint is None and "executable file" in error.message and "not found" in error.message:
         return EngineError(error.message, hint=f"The image has no {plan.argv[0]!r} on its PATH")
     return error
