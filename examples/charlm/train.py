@@ -70,7 +70,7 @@ def train(steps: int = 3000, batch: int = 256, rate: float = 0.003) -> float:
         loss, gradients = model.loss_and_gradients(weights, *draw(train_text, batch))
         adam.step(weights, gradients, rate * schedule(step, steps))
         smooth += 0.02 * (loss - smooth)
-        if step % 25 == 0 or step == steps:
+        if step % 50 == 0 or step == steps:
             pace = step / (time.monotonic() - began)
             print(f"\rstep {step:5,} of {steps:,}   loss {smooth:.3f}   {pace:.0f} steps/s ", end="", flush=True)
         if step % 500 == 0 and step < steps:
@@ -83,7 +83,7 @@ def train(steps: int = 3000, batch: int = 256, rate: float = 0.003) -> float:
 
 
 @app.function(secrets=[alight.Secret.from_name("charlm")])
-def sample(length: int = 400, temperature: float = 0.7, seed: int = 7) -> str:
+def sample(length: int = 400, temperature: float = 0.6, seed: int = 7) -> str:
     """Let the trained model continue the secret's words."""
     import os
 
@@ -103,7 +103,7 @@ def sample(length: int = 400, temperature: float = 0.7, seed: int = 7) -> str:
 
 
 @app.local_entrypoint()
-def main(steps: int = 3000, temperature: float = 0.7, length: int = 400, loss_below: float = 0.0):
+def main(steps: int = 3000, temperature: float = 0.6, length: int = 400, loss_below: float = 0.0):
     """Prepare, train, sample. With --loss-below, fail when the model has not learnt that well."""
     sizes = prepare.remote()
     print(f"{sizes['train']:,} characters to learn from, {sizes['test']:,} to be tested on")
