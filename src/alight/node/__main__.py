@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import json
 import logging
 import logging.handlers
 import os
@@ -26,6 +27,7 @@ from alight.node.engine.process import ProcessEngine
 from alight.node.gpus import provider
 from alight.node.session import ServerAddress
 from alight.wire import errors
+from alight.wire.version import __version__
 
 log = logging.getLogger("alight.node")
 
@@ -44,9 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     _log_to(home / "log" / "node.log")
     lock = _lock(home / "run" / "node.lock")
     if lock is None:
-        print(f"alight: another node serves {home}: {_holder(home / 'run' / 'node.lock')}", file=sys.stderr)  # noqa: T201
+        holder = _holder(home / "run" / "node.lock")
+        print(f"alight: another node serves {home}: {holder}", file=sys.stderr)  # noqa: T201
         return ALREADY_RUNS
     with lock:
+        _say_where(home, asked.engine)
         try:
             run(_serve(asked, home))
         except errors.Error as error:
@@ -76,6 +80,14 @@ async def _serve(asked: argparse.Namespace, home: Path) -> None:
 def instance_of(home: Path) -> str:
     """The name under which this state directory's bridges, tables and groups are found, now and after a crash."""
     return hashlib.sha256(os.fsencode(home)).hexdigest()[:6]
+
+
+def _say_where(home: Path, engine: str) -> None:
+    """Leave run/node.json, by which the next command finds this node instead of starting another."""
+    path = home / "run" / "node.json"
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({"pid": os.getpid(), "engine": engine, "version": __version__}) + "\n")
+    temporary.replace(path)
 
 
 def _say_ready() -> None:
