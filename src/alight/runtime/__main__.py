@@ -26,13 +26,15 @@ def _own_package() -> str:
 def main() -> None:
     """Serve until told to stop; exits the process, which is ours alone."""
     library = _own_package()
+    home = ""
     if os.getpid() == 1:
         from alight.runtime import init  # noqa: PLC0415  after the path is right
 
         init.split()
+        home = init.HOME
     from alight.runtime import serve  # noqa: PLC0415  after the fork: the init stays small
 
-    sys.exit(serve.main(library))
+    sys.exit(serve.main(library, home))
 
 
 if __name__ == "__main__":

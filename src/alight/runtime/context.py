@@ -8,21 +8,22 @@ from __future__ import annotations
 import os
 import sys
 import types
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 from alight.wire import ambient
-
-HOME = "/root"
 
 #: The runtime's own `__main__`, which must not be collected while its code runs.
 _KEPT: List[Any] = []
 
 
-def enter(start: Dict[str, Any], library: str, on_waiting: Callable[[bool], None]) -> None:
-    """Become the container that ``start`` (a LinkStart in plain words) describes."""
+def enter(start: Dict[str, Any], places: Tuple[str, str], on_waiting: Callable[[bool], None]) -> None:
+    """Become the container that ``start`` (a LinkStart in plain words) describes.
+
+    ``places`` are its home directory ("" without isolation) and the directory that holds Alight.
+    """
     os.environ.update(start.get("env", {}))
     function = start["function"]
-    _paths(library)
+    _paths(*places)
     _argv(function)
     ambient.container = ambient.Container(
         container_id=start["container_id"],
@@ -37,11 +38,11 @@ def enter(start: Dict[str, Any], library: str, on_waiting: Callable[[bool], None
     os.register_at_fork(after_in_child=_forget)
 
 
-def _paths(library: str) -> None:
+def _paths(home: str, library: str) -> None:
     """The home directory first, then the working directory, then the image's packages; Alight's own last."""
-    front = [HOME]
+    front = [home] if home else []
     working = os.getcwd()
-    if working not in {HOME, "/"}:
+    if working not in {home, "/"}:
         front.append(working)
     rest = [entry for entry in sys.path if entry and entry not in {*front, library}]
     # PYTHONPATH may have come over the link, after the interpreter looked.

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 
+#: The home directory inside a container, where the user's code lies.
+HOME = "/root"
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 
 

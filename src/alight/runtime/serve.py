@@ -25,12 +25,15 @@ LINK_PATH = "/run/alight/link.sock"
 _GRACE = 30.0
 
 
-def main(library: str) -> int:
-    """Serve until told to stop. Returns the exit code of the process; ``library`` is where this package lies."""
+def main(library: str, home: str) -> int:
+    """Serve until told to stop. Returns the exit code of the process.
+
+    ``library`` is where this package lies, ``home`` the container's home directory ("" outside of one).
+    """
     stdio.setup()
     faulthandler.enable(2)
     try:
-        code = Service(os.environ.get("ALIGHT_LINK", LINK_PATH), library).run()
+        code = Service(os.environ.get("ALIGHT_LINK", LINK_PATH), library, home).run()
     except Exception:  # noqa: BLE001  one of the four loops: our own fault, said in the container's log
         import traceback  # noqa: PLC0415  our own faults are rare
 
@@ -43,8 +46,9 @@ def main(library: str) -> int:
 class Service:
     """The state of the loop. ``run`` belongs to the main thread, ``_cancel`` to the link's."""
 
-    def __init__(self, path: str, library: str) -> None:
+    def __init__(self, path: str, library: str, home: str) -> None:
         self._library = library
+        self._home = home
         self._inbox: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._link = Link(path, self._inbox.put, self._cancel)
         self._runner: Any = None
@@ -80,7 +84,7 @@ class Service:
         """Import the user's code; say ready, or what it raised."""
         name = start["function"]["name"]
         try:
-            context.enter(start, self._library, self._link.waiting)
+            context.enter(start, (self._home, self._library), self._link.waiting)
             function = load.load(start["function"], serialized)
         except BaseException as error:  # noqa: BLE001  a module may raise anything while it is imported
             self._link.ready(*_init_failure(error, name))

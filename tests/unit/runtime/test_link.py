@@ -1,0 +1,151 @@
+"""The node may be restarted at any moment: nothing given or answered is lost, nothing runs twice."""
+
+from __future__ import annotations
+
+import signal
+
+from alight.wire import payload
+from alight.wire.codec import Kind
+from alight.wire.commands import LinkStop
+
+
+def test_an_unacknowledged_output_is_sent_again(node):
+    node.start("def f(x):\n    return x\n")
+    node.give("in-1", 1)
+    node.output(acknowledge=False)
+    node.hang_up()
+    hello = node.accept()
+    assert hello.ready
+    assert hello.running == ()
+    head, body = node.output()
+    assert (head.input_id, payload.loads(body)) == ("in-1", 1)
+
+
+def test_an_acknowledged_output_is_not(node):
+    node.start("def f(x):\n    return x\n")
+    assert node.call(1) == 1
+    node.give("in-2", 2)  # its output says that the acknowledgement before it was read
+    node.output(acknowledge=False)
+    node.hang_up()
+    node.accept()
+    assert node.output()[0].input_id == "in-2"
+    node.give("in-3", 3)
+    assert node.output()[0].input_id == "in-3"
+
+
+def test_an_input_that_runs_goes_on_while_the_node_is_away(node):
+    node.start(
+        """
+        import os, time
+        def f(go):
+            print("begun", flush=True)
+            while not os.path.exists(go):
+                time.sleep(0.005)
+            return "done"
+        """
+    )
+    go = node.directory / "go"
+    node.give("in-1", str(go))
+    assert node.process.stdout.readline() == "begun\n"
+    node.hang_up()
+    hello = node.accept()
+    assert hello.running == ("in-1",)
+    node.give("in-1", str(go))  # a node that does not know may give it again
+    go.touch()
+    assert node.output()[0].input_id == "in-1"
+    node.give("in-2", str(go))
+    assert node.output()[0].input_id == "in-2", "the input that was given twice ran once"
+
+
+def test_stop_finishes_what_runs_and_leaves_cleanly(node):
+    node.start(
+        """
+        import atexit, threading
+        atexit.register(print, "at exit")
+        def f():
+            print("run")
+        """
+    )
+    node.give("in-1")
+    node.send(Kind.LINK_STOP, LinkStop(grace=5))
+    assert node.output()[0].status == "success"
+    code, out, err = node.end()
+    assert (code, out, err) == (0, "run\nat exit\n", "")
+
+
+def test_a_thread_that_never_ends_is_cut_short_after_the_grace(node):
+    node.start("import threading\ndef f():\n    threading.Thread(target=threading.Event().wait).start()\n")
+    node.call()
+    assert node.stop(grace=0.6)[0] == 0
+
+
+def test_sigterm_ends_a_running_input_as_terminated(node):
+    node.start("import time\ndef f():\n    print('begun', flush=True)\n    time.sleep(60)\n")
+    node.give("in-1")
+    assert node.process.stdout.readline() == "begun\n"
+    node.process.send_signal(signal.SIGTERM)
+    head, _ = node.output()
+    assert head.status == "terminated"
+    assert "SIGTERM" in head.error["message"]
+    assert node.end()[0] == 128 + signal.SIGTERM
+
+
+def test_sigterm_ends_an_idle_container(node):
+    node.start("def f(): ...\n")
+    node.process.send_signal(signal.SIGTERM)
+    assert node.end()[0] == 128 + signal.SIGTERM
+
+
+def test_a_forked_child_is_a_program_of_its_own(node):
+    """Signals end it, it is local, and it never speaks on the link."""
+    node.start(
+        """
+        import multiprocessing, time, alight
+        def child(queue):
+            queue.put(alight.is_local())
+            time.sleep(60)
+        def f():
+            context = multiprocessing.get_context("fork")
+            queue = context.SimpleQueue()
+            process = context.Process(target=child, args=(queue,))
+            process.start()
+            local = queue.get()
+            process.terminate()
+            process.join()
+            return local, process.exitcode
+        """
+    )
+    assert node.call() == (True, -signal.SIGTERM)
+
+
+def test_spawned_children_do_not_run_the_runtime(node):
+    node.start(
+        """
+        import multiprocessing
+        def child(queue):
+            queue.put(42)
+        def f():
+            context = multiprocessing.get_context("spawn")
+            queue = context.SimpleQueue()
+            process = context.Process(target=child, args=(queue,))
+            process.start()
+            process.join()
+            return queue.get()
+        """
+    )
+    assert node.call() == 42
+
+
+def test_waiting_for_a_child_is_told(node):
+    node.start(
+        """
+        from alight.wire import ambient
+        def f():
+            ambient.on_waiting(True)
+            ambient.on_waiting(False)
+        """
+    )
+    node.give("in-1")
+    assert node.receive()[:1] == (Kind.LINK_WAITING,)
+    assert node.receive()[:1] == (Kind.LINK_WAITING,)
+    assert node.output()[0].status == "success"
