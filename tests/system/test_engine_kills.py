@@ -202,6 +202,14 @@ def marked():
 firewall.install(names, "10.89.0.0/16")
 firewall.install(names, "10.89.0.0/16")
 print(len(marked()), open("/proc/sys/net/ipv4/ip_forward").read().strip())
+subprocess.run(["nft", "flush", "ruleset"], check=True)
+print(firewall.holds(names))
+firewall.install(names, "10.89.0.0/16")
+print(firewall.holds(names))
+subprocess.run(["nft", "-f", "-"], input=docker, text=True, check=True)
+print(firewall.holds(names))
+firewall.install(names, "10.89.0.0/16")
+print(firewall.holds(names))
 firewall.remove(names)
 left = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
 print(len(marked()), left.strip())
@@ -217,7 +225,7 @@ def test_a_foreign_chain_that_drops_lets_ours_through_and_is_left_as_it_was():
         env={**os.environ, "PYTHONPATH": SOURCE},
         check=False,
     )
-    assert done.stdout == "2 1\n0 table ip filter\n", done.stderr
+    assert done.stdout == "2 1\nFalse\nTrue\nFalse\nTrue\n0 table ip filter\n", done.stderr
 
 
 IN_OWN_MOUNTS = """

@@ -11,6 +11,8 @@ import signal
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from alight.node.engine.base import Bind, ContainerPlan, Limits
 from tests.system.lab import CONNECT, ENV, MIB, SOURCE, Lab, lab, serving, short_home  # noqa: F401 fixtures
 
@@ -125,6 +127,17 @@ def test_a_read_only_bind_cannot_be_written(lab, tmp_path):
     binds = (Bind(str(tmp_path), "/given", readonly=False),)
     lab.ask(lab.plan("sh", "-c", "echo y > /given/file", binds=binds))
     assert (tmp_path / "file").read_text() == "y\n"
+
+
+def test_a_device_is_there_when_given_and_only_then(lab):
+    device = next((one for one in ("/dev/fuse", "/dev/loop-control", "/dev/net/tun") if os.path.exists(one)), None)
+    if device is None:
+        pytest.skip("this machine has no device to try with")
+    code = f"import os; os.close(os.open({device!r}, os.O_RDWR)); print('opened')"
+    assert lab.ask(lab.python(code, devices=(device,))) == "opened\n[0]"
+    assert "No such file" in lab.ask(lab.python(code))
+    # A bind is no way around it.
+    assert "Permission denied" in lab.ask(lab.python(code, binds=(Bind(device, device),)))
 
 
 def test_a_kept_layer_holds_what_the_step_wrote_and_nothing_else(lab, tmp_path):

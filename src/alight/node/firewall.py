@@ -74,6 +74,18 @@ def install(names: Names, subnet: str) -> None:
         _let_through(names, chain)
 
 
+def holds(names: Names) -> bool:
+    """Whether all is as ``install`` left it. A reload of somebody's firewall may flush everything, ours too."""
+    try:
+        _nft(["list", "table", "inet", names.table])
+    except EngineError:
+        return False
+    return all(
+        any(rule.get("comment") == names.table for rule in _objects(["-j", "list", "chain", *_place(chain)], "rule"))
+        for chain in dropping_chains(_chains(), names.table)
+    )
+
+
 def remove(names: Names) -> None:
     """Take away all that ``install`` made, but ip_forward, which others may have come to need."""
     if shutil.which("nft") is None:
@@ -95,11 +107,15 @@ def dropping_chains(listing: list[dict[str, Any]], own_table: str) -> list[dict[
 
 
 def _let_through(names: Names, chain: dict[str, Any]) -> None:
-    where = [str(chain["family"]), str(chain["table"]), str(chain["name"])]
+    where = _place(chain)
     comment = f'comment "{names.table}"'
     for rule in (f'iifname "{names.prefix}*"', f'oifname "{names.prefix}*" ct state established,related'):
         _nft(["-f", "-"], f"insert rule {' '.join(where)} {rule} accept {comment}\n")
     log.warning("added two marked rules to the forward chain %s, which drops what it does not know", " ".join(where))
+
+
+def _place(chain: dict[str, Any]) -> list[str]:
+    return [str(chain[key]) for key in ("family", "table", "name")]
 
 
 def _remove_foreign(names: Names) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("alight.spawner")
 
 PACKET = 128 * 1024
+PROTOCOL = 1
 STATES_PER_PACKET = 200
 _QUEUE_LIMIT = 20_000
 _TICK_SECONDS = 5.0
@@ -226,7 +227,7 @@ class Spawner:
     # Commands. Each answers, or remembers whom to answer; False when the client is gone.
 
     def _do_hello(self, client: Client, number: int, _: dict[str, Any]) -> bool:
-        answer = {"pid": os.getpid(), "subnet": str(self.network.subnet), "runtime": self._runtime.binary}
+        answer = {"protocol": PROTOCOL, "pid": os.getpid(), "subnet": str(self.network.subnet)}
         return client.send({"n": number, "ok": answer})
 
     def _do_start(self, client: Client, number: int, message: dict[str, Any]) -> bool:

@@ -25,10 +25,12 @@ from alight.node.engine import mountpoints, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect
 from alight.node.network import DNS_ADDRESS, Names
+from alight.node.spawner import PROTOCOL
 
 log = logging.getLogger("alight.node.engine")
 
 _HELLO_SECONDS = 10.0
+_FIREWALL_SECONDS = 15.0
 
 
 class OciEngine:
@@ -71,6 +73,7 @@ class OciEngine:
             self._client = client
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
             self._adopt(await client.ask("list"))
+            self._background(self._keep_firewall(client, hello["subnet"]))
 
     async def start(self, plan: ContainerPlan) -> ContainerState:
         directory = self.prepare(plan.id)
@@ -265,13 +268,20 @@ class OciEngine:
     async def _join(self, connection: socket.socket) -> tuple[SpawnerClient, dict[str, Any]]:
         client = SpawnerClient(connection, self._on_event, self._on_lost)
         try:
-            return client, await asyncio.wait_for(client.ask("hello"), _HELLO_SECONDS)
+            hello = await asyncio.wait_for(client.ask("hello"), _HELLO_SECONDS)
         except TimeoutError as error:
             client.close()
             raise EngineError(
                 f"The spawner of this node does not answer: {spawner_life.last_words(self._home)}",
                 hint=f"Read {self._home}/log/spawner.log",
             ) from error
+        if hello.get("protocol") != PROTOCOL:
+            client.close()
+            raise EngineError(
+                "The containers of this node belong to another version of Alight",
+                hint=f"End the process {hello.get('pid')} and its containers, then start the node again",
+            )
+        return client, hello
 
     def _adopt(self, plain: Sequence[dict[str, Any]]) -> None:
         running = {str(one["id"]): ContainerState.from_plain(one) for one in plain}
@@ -299,6 +309,16 @@ class OciEngine:
         if client is self._client:
             log.error("the spawner ended; its containers are ended, too, and a new one is started")
             self._background(self._recover())
+
+    async def _keep_firewall(self, client: SpawnerClient, subnet: str) -> None:
+        while client.is_open:
+            await asyncio.sleep(_FIREWALL_SECONDS)
+            try:
+                if not await asyncio.to_thread(firewall.holds, self._names):
+                    log.warning("our firewall rules were gone and are put back: containers were not kept apart")
+                    await asyncio.to_thread(firewall.install, self._names, subnet)
+            except EngineError as error:
+                log.error("the firewall cannot be kept: %s", error)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
