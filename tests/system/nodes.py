@@ -18,7 +18,7 @@ from alight.wire.spec import FileEntry, FilesAt, FunctionSpec, encode_tree
 
 BARE = ("--engine", "process", "--lenient")
 
-CODE = '''
+CODE = """
 import os, sys, time
 
 def add(a, b):
@@ -53,7 +53,7 @@ def env(name):
 
 def pid():
     return os.getpid()
-'''
+"""
 
 
 class Node:

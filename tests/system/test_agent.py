@@ -23,7 +23,7 @@ from tests.system.nodes import BARE, give_of, scenario, start_of, started
 
 pytestmark = pytest.mark.system
 
-@pytest.fixture()
+@pytest.fixture
 def home():
     # Unix addresses are short: pytest's own directories are not.
     path = Path(tempfile.mkdtemp(prefix="al-"))
@@ -106,7 +106,7 @@ def test_an_output_survives_a_server_that_is_away_and_is_said_once(home):
         assert len(kept) == 1, "an output that nobody took belongs on the disk"
         await server.open()
         await server.wait_session()
-        answer, result = await server.wait_output(give.input_id)
+        _, result = await server.wait_output(give.input_id)
         assert payload.loads(result) == "slept"
         assert server.hellos[-1].containers[0].inputs == ()
         assert sum(report.output is not None for report, _ in server.reports) == 1
@@ -230,7 +230,9 @@ def test_sigterm_disconnects_and_the_servers_word_ends_all(home):
 
 def test_a_second_node_of_one_directory_is_refused(home):
     async def play(server, node):
-        second = subprocess.run(node.process.args, capture_output=True, text=True, timeout=20, check=False)
+        second = await asyncio.to_thread(
+            subprocess.run, node.process.args, capture_output=True, text=True, timeout=20, check=False
+        )
         assert second.returncode == 3
         assert f"process {node.process.pid}" in second.stderr
 

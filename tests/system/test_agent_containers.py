@@ -58,8 +58,14 @@ def test_a_call_runs_in_a_container_and_nothing_of_it_is_left(fresh_home):
 
 def test_a_killed_agent_loses_no_running_input_and_no_line(fresh_home):
     async def play(server, node):
-        code = "import time\ndef f(n):\n    for i in range(n):\n        print('line', i, flush=True)\n" \
-               "        time.sleep(0.01)\n    return n\n"
+        code = """
+import time
+def f(n):
+    for i in range(n):
+        print('line', i, flush=True)
+        time.sleep(0.01)
+    return n
+"""
         start = await begun(server, "f", code)
         give, body = give_of(start, 200)
         await server.give(give, body)
@@ -72,7 +78,7 @@ def test_a_killed_agent_loses_no_running_input_and_no_line(fresh_home):
         assert [one.container_id for one in held] == [start.container_id]
         assert held[0].ready
         assert held[0].inputs == (give.input_id,)
-        answer, result = await server.wait_output(give.input_id)
+        _, result = await server.wait_output(give.input_id)
         assert payload.loads(result) == 200
         for _ in range(100):
             if "line 199" in texts(server.logs[start.container_id]):
@@ -145,7 +151,7 @@ def test_disconnecting_leaves_containers_running(fresh_home):
     scenario(fresh_home, play)
 
 
-FORGER = '''
+FORGER = """
 import json, os, socket, struct, subprocess, sys
 sys.path.append("/opt/alight/lib")
 
@@ -163,7 +169,7 @@ def ask(method, container):
                 return json.loads(frame.head), frame.body
 
 def steal():
-    code = """
+    code = '''
 import socket
 s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect('/run/alight/link.sock')
 import struct, json
@@ -174,7 +180,7 @@ try:
 except OSError:
     data = b''
 print('got', data)
-"""
+'''
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
 
 def sockets():
@@ -182,7 +188,7 @@ def sockets():
 
 def secrets():
     return open("/proc/1/environ").read()
-'''
+"""
 
 
 def test_the_container_cannot_say_who_it_is(fresh_home):
@@ -225,7 +231,7 @@ def test_a_container_killed_for_memory_says_so(fresh_home):
     scenario(fresh_home, play)
 
 
-VOLUME_CODE = '''
+VOLUME_CODE = """
 import os
 def write():
     os.makedirs("/vol/deep/er", exist_ok=True)
@@ -237,7 +243,7 @@ def write():
     return sorted(os.listdir("/vol"))
 def read():
     return open("/vol/er/file.txt").read()
-'''
+"""
 
 
 def test_volumes_are_written_inside_and_read_outside_and_lead_nowhere(fresh_home):
@@ -287,7 +293,8 @@ def test_volumes_are_written_inside_and_read_outside_and_lead_nowhere(fresh_home
             await ask(server, "delete")
         below = await begun(server, "read", VOLUME_CODE, volumes=(VolumeMount("/vol", volume, True, "/deep"),))
         assert await call(server, below) == "hello"
-        refused = start_of(server, "read", VOLUME_CODE, image=IMAGE, volumes=(VolumeMount("/vol", volume, False, "../x"),))
+        outside = (VolumeMount("/vol", volume, False, "../x"),)
+        refused = start_of(server, "read", VOLUME_CODE, image=IMAGE, volumes=outside)
         await server.start(refused)
         ended, _ = await server.wait_report("ended", refused.container_id)
         assert ended.error["code"] == "invalid"
@@ -361,7 +368,7 @@ def test_a_container_stopped_before_it_started_ends(fresh_home):
 
 def test_names_resolve_inside(fresh_home):
     async def play(server, _node):
-        code = "import socket\ndef f():\n    return socket.gethostbyname('localhost'), open('/etc/resolv.conf').read()\n"
+        code = "import socket\ndef f():\n    return socket.gethostbyname('localhost'), open('/etc/resolv.conf').read()"
         start = await begun(server, "f", code)
         address, resolv = await call(server, start)
         assert address == "127.0.0.1"

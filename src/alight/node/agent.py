@@ -91,10 +91,11 @@ class Agent:
         self._sweep()
         await self._adopt()
         loop = asyncio.get_running_loop()
+        containers = self._commands.containers
         background = [
             loop.create_task(self._session.run(on_ready)),
             loop.create_task(self._around.shop.volumes.sync_forever()),
-            loop.create_task(usage.report_forever(self._engine, self._session, self._commands.containers, self._around)),
+            loop.create_task(usage.report_forever(self._engine, self._session, containers, self._around)),
         ]
         ends = [loop.create_task(self._leave.wait()), loop.create_task(self._shutdown.wait())]
         try:
@@ -178,7 +179,7 @@ class Agent:
         await asyncio.to_thread(_remove_strays, self._home / "containers", known)
         until = time.monotonic() + _REUNION
         containers = self._commands.containers.values()
-        while not all(one.linked for one in containers) and time.monotonic() < until:
+        while not all(one.linked for one in containers) and time.monotonic() < until:  # noqa: ASYNC110  of many
             await asyncio.sleep(0.02)
 
     async def _adopt_one(self, state: ContainerState) -> None:

@@ -45,9 +45,9 @@ def sentence(state: ContainerState, function: FunctionSpec, stats: Stats) -> str
         return f"the container ended: {state.error}"
     if state.oom_killed:
         limit = function.resources.memory_limit
-        peak = f"it used {stats.memory_peak_bytes // _MIB} MiB" if stats.memory_peak_bytes else "it used more than it may"
+        used = f"{stats.memory_peak_bytes // _MIB} MiB" if stats.memory_peak_bytes else "more than it may"
         allowed = f"its limit is {limit} MiB" if limit else "the machine has no more"
-        return f"the container was killed for memory: {peak}, and {allowed}"
+        return f"the container was killed for memory: it used {used}, and {allowed}"
     if state.signal is not None:
         return f"the container was ended by {signal_name(state.signal)}"
     code = state.exit_code or 0

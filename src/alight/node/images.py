@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alight.builder import BuildEvent, Builder, BuiltImage, HostConfig
+from alight.builder import Builder, BuildEvent, BuiltImage, HostConfig
 from alight.link.peer import Stream
 from alight.node.runtime_files import RuntimeFiles
 from alight.node.steprunner import StepRunner
@@ -162,10 +162,11 @@ def with_python(spec: ImageSpec, python_version: str) -> ImageSpec:
 
 
 def _unforced(spec: ImageSpec) -> ImageSpec:
-    return replace(spec, steps=tuple({key: value for key, value in step.items() if key != "force"} for step in spec.steps))
+    steps = ({key: value for key, value in step.items() if key != "force"} for step in spec.steps)
+    return replace(spec, steps=tuple(steps))
 
 
 async def _wait_broken(stream: Stream) -> None:
     """Return when the other side let go of a stream whose half it had ended already."""
-    while not stream.broken and not stream.peer.closed:
+    while not stream.broken and not stream.peer.closed:  # noqa: ASYNC110  a stream has no event for it
         await asyncio.sleep(0.25)

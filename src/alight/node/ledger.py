@@ -1,7 +1,7 @@
-"""What must be known of a container after the agent was killed: inputs under way, the log's acknowledged end, readiness.
+"""What must be known of a container after the agent was killed: inputs under way, the log's acknowledged end.
 
-A small file mapped into memory: writing costs about a microsecond and no system call, and the kernel keeps the pages when
-the agent is killed. It need not survive the machine, because containers don't either. One file per container.
+A small file mapped into memory: writing costs about a microsecond and no system call, and the kernel keeps the pages
+when the agent is killed. It need not survive the machine, because containers don't either. One file per container.
 """
 
 from __future__ import annotations

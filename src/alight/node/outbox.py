@@ -1,7 +1,7 @@
 """Outputs that the server has not committed yet.
 
-While the server answers they are kept in memory here, and a second time by the container's runtime, so nothing touches a
-disk. When the server is away, or the container is gone, they are written down, and only then may the runtime forget them.
+While the server answers they are kept in memory here, and a second time by the container's runtime, so nothing touches
+a disk. When the server is away, or the container is gone, they are written down; then the runtime may forget them.
 """
 
 from __future__ import annotations

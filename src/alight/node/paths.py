@@ -1,8 +1,8 @@
 """The one way into directories that others can write: volumes, layers, spool files, uploads.
 
 Every path is opened step by step beneath a directory descriptor and can never leave it, whatever links somebody laid
-there and whenever. A path of text is never checked and then used: it is opened, and the descriptor is used. Only regular
-files are read or written; opening a pipe or a device could block or do something.
+there and whenever. A path of text is never checked and then used: it is opened, and the descriptor is used. Only
+regular files are read or written; opening a pipe or a device could block or do something.
 """
 
 from __future__ import annotations

@@ -163,9 +163,8 @@ def _environment(image: BuiltImage, function: FunctionSpec, injected: Injection)
         for name in _THREADS:
             env.setdefault(name, str(max(1, round(cpu))))
     for name, value in injected.env.items():
-        if name == "LD_LIBRARY_PATH" and env.get(name):
-            value = f"{value}:{env[name]}"
-        env[name] = value
+        joined = name == "LD_LIBRARY_PATH" and env.get(name)
+        env[name] = f"{value}:{env[name]}" if joined else value
     return env
 
 

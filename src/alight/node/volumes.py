@@ -1,7 +1,7 @@
 """Volumes of this machine: directories that only the node may reach from outside, bound into containers.
 
-Whoever mounts a volume can lay anything in it, at any moment, so every access from outside goes through ``paths``. Work on
-files is done in threads; nothing here waits for a container.
+Whoever mounts a volume can lay anything in it, at any moment, so every access from outside goes through ``paths``.
+Work on files is done in threads; nothing here waits for a container.
 """
 
 from __future__ import annotations
@@ -392,5 +392,6 @@ def _explained(path: str) -> Iterator[None]:
         if error.errno in (errno.EXDEV, errno.ELOOP):
             raise errors.InvalidError(f"{path!r} leads out of the volume through a link") from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.ResourceExhaustedError("the disk that holds the volumes is full", hint="free some space") from error
+            full = errors.ResourceExhaustedError("the disk that holds the volumes is full", hint="free some space")
+            raise full from error
         raise errors.ServiceError(f"{path!r} in the volume: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""A server that is not there: enough of one to talk to a node. Keeps all in memory, decides nothing, says it is fake."""
+"""A server that is not there: enough of one to talk to a node. Keeps all in memory, decides nothing, is called fake."""
 
 from __future__ import annotations
 
@@ -181,4 +181,5 @@ class FakeServer:
 def random_content(size: int) -> bytes:
     """Bytes that nothing compresses or guesses."""
     seed = os.urandom(32)
-    return b"".join(hashlib.sha256(seed + number.to_bytes(4, "big")).digest() for number in range(size // 32 + 1))[:size]
+    blocks = (hashlib.sha256(seed + number.to_bytes(4, "big")).digest() for number in range(size // 32 + 1))
+    return b"".join(blocks)[:size]

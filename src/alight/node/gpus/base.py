@@ -49,8 +49,8 @@ class GpuProvider(Protocol):
 class GpuLocks:
     """The GPUs that this node's containers hold, each by a lock that all nodes of the machine respect.
 
-    A lock is the kernel's, so that it ends with the process that holds it; the agent takes the locks of adopted containers
-    again when it starts.
+    A lock is the kernel's, so that it ends with the process that holds it; the agent takes the locks of adopted
+    containers again when it starts.
     """
 
     def __init__(self, folder: Path = LOCKS) -> None:

@@ -1,4 +1,4 @@
-"""GPUs that are not there: for tests, and for trying how a script's demands would be placed. Each says so in its name."""
+"""GPUs that are not there: for tests, and to try how a script's demands are placed. Each says so in its name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Devices and driver libraries that a container needs for its GPUs.
 
 When the machine has a CDI description (written by NVIDIA's toolkit) it is followed. When not, the driver's files are
-found the way the dynamic linker finds them. Libraries are shown in a directory of their own that the loader searches, so
-the image's files stay as they are.
+found the way the dynamic linker finds them. Libraries are shown in a directory of their own that the loader searches,
+so the image's files stay as they are.
 """
 
 from __future__ import annotations

@@ -1,0 +1,328 @@
+"""What this machine can do and what it cannot: facts with a sentence each, and the command that would help.
+
+Looks only. Whatever is changed is changed by whoever runs the commands, after having seen them. Commands are for Debian
+and its children; elsewhere the sentence says what is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alight.builder import HostConfig
+from alight.node import cgroups, machine
+from alight.node.gpus import NvmlGpus
+
+OK = "ok"
+WARNING = "warning"
+MISSING = "missing"
+
+_GIB = 1 << 30
+_NETWORK_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. ``level``: "ok", "warning" (works, could be better), "missing" (containers won't run without it).
+
+    ``fix`` are shell commands, in order; empty when there is nothing to run.
+    """
+
+    name: str
+    level: str
+    sentence: str
+    fix: tuple[str, ...] = ()
+
+
+def examine(home: Path) -> list[Check]:
+    """All checks for a node with its state in ``home``, in the order in which a person wants to read them."""
+    home = Path(home)
+    checks: list[Callable[[], Check]] = [
+        _user,
+        _kernel,
+        _cgroups,
+        lambda: _overlay(home),
+        _runtime,
+        _nft,
+        _mmdebstrap,
+        _uv,
+        _forwarding,
+        _firewalls,
+        lambda: _disk(home),
+        _memory,
+        _gpus,
+        _dns,
+        _index,
+    ]
+    return [check() for check in checks]
+
+
+def _user() -> Check:
+    if os.geteuid() == 0:
+        return Check("user", OK, "root: containers with full isolation")
+    return Check(
+        "user",
+        MISSING,
+        "containers need root on this machine: run the node as root once",
+        ("sudo alight server install",),
+    )
+
+
+def _kernel() -> Check:
+    release = os.uname().release
+    found = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    if version >= (5, 11):
+        return Check("kernel", OK, f"Linux {release}")
+    if version >= (4, 18):
+        return Check("kernel", WARNING, f"Linux {release} is old: 5.11 or newer is what Alight is tested on")
+    return Check("kernel", MISSING, f"Linux {release} is too old: overlayfs and namespaces need 5.11 or newer")
+
+
+def _cgroups() -> Check:
+    if not Path("/sys/fs/cgroup").is_dir():
+        return Check("cgroups", MISSING, "no control groups are mounted at /sys/fs/cgroup")
+    if cgroups.is_unified():
+        controllers = set(Path("/sys/fs/cgroup/cgroup.controllers").read_text().split())
+        lacking = {"cpu", "memory", "pids"} - controllers
+        if lacking:
+            return Check("cgroups", MISSING, f"cgroup v2 lacks the controllers {', '.join(sorted(lacking))}")
+        return Check("cgroups", OK, "cgroup v2")
+    lacking = {name for name in ("cpu", "memory", "pids") if not Path("/sys/fs/cgroup", name).is_dir()}
+    if lacking:
+        return Check("cgroups", MISSING, f"cgroup v1 lacks the controllers {', '.join(sorted(lacking))}")
+    return Check("cgroups", OK, "cgroup v1: works, v2 counts memory better")
+
+
+def _overlay(home: Path) -> Check:
+    """A real mount, in a mount namespace that ends with the process that tries."""
+    if os.geteuid() != 0:
+        return Check("overlayfs", WARNING, "only root can try it")
+    place = home
+    while not place.exists():
+        place = place.parent
+    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place) as folder:
+        for name in ("lower", "upper", "work", "merged"):
+            Path(folder, name).mkdir()
+        options = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
+        done = _run("unshare", "-m", "mount", "-t", "overlay", "overlay", "-o", options, f"{folder}/merged")
+    if done is None:
+        return Check("overlayfs", WARNING, "the program unshare is not here, so it was not tried", _apt("util-linux"))
+    if done.returncode == 0:
+        return Check("overlayfs", OK, f"works on the file system of {place}")
+    return Check(
+        "overlayfs",
+        MISSING,
+        f"cannot be mounted on the file system of {place}: {done.stderr.strip() or 'no reason given'}; "
+        "set ALIGHT_HOME to a directory on ext4, xfs or btrfs",
+        ("modprobe overlay",) if "unknown filesystem" in done.stderr else (),
+    )
+
+
+def _runtime() -> Check:
+    return _program("runc", "runs containers", ("--version",), _apt("runc"))
+
+
+def _nft() -> Check:
+    check = _program("nft", "guards the containers' network", ("--version",), _apt("nftables"))
+    if check.level == OK and os.geteuid() == 0:
+        done = _run("nft", "list", "tables")
+        if done is not None and done.returncode != 0:
+            return Check("nft", MISSING, f"the kernel refuses nftables: {done.stderr.strip()}", ("modprobe nf_tables",))
+    return check
+
+
+def _mmdebstrap() -> Check:
+    check = _program("mmdebstrap", "makes the base of images", ("--version",), _apt("mmdebstrap"))
+    keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    if check.level == OK and not keyring.exists():
+        return Check(
+            "mmdebstrap", MISSING, "Debian's keys are not here, so its packages cannot be verified",
+            _apt("debian-archive-keyring"),
+        )
+    return check
+
+
+def _uv() -> Check:
+    try:
+        import uv  # noqa: PLC0415  a dependency that may have been left out
+
+        path = uv.find_uv_bin()
+    except (ImportError, FileNotFoundError):
+        found = shutil.which("uv")
+        if found is None:
+            return Check("uv", MISSING, "not found: it installs packages into images", ("pip install uv",))
+        path = found
+    done = _run(path, "--version")
+    return Check("uv", OK, (done.stdout.strip() if done is not None else "") or path)
+
+
+def _forwarding() -> Check:
+    path = Path("/proc/sys/net/ipv4/ip_forward")
+    if path.exists() and path.read_text().strip() == "1":
+        return Check("ip_forward", OK, "on: containers reach the network")
+    return Check(
+        "ip_forward",
+        WARNING,
+        "off: the node switches it on when it starts; to keep it on across reboots, set it for good",
+        ("echo net.ipv4.ip_forward=1 > /etc/sysctl.d/90-alight.conf", "sysctl -w net.ipv4.ip_forward=1"),
+    )
+
+
+def _firewalls() -> Check:
+    found = [name for name, path in _FIREWALLS if Path(path).exists()]
+    if not found:
+        return Check("firewall", OK, "no other firewall was found")
+    return Check(
+        "firewall", OK, f"{' and '.join(found)} runs here: Alight adds marked rules beside it and takes them out again"
+    )
+
+
+_FIREWALLS = (
+    ("Docker", "/var/run/docker.sock"),
+    ("firewalld", "/run/firewalld"),
+    ("ufw", "/run/ufw.lock"),
+)
+
+
+def _disk(home: Path) -> Check:
+    place = home
+    while not place.exists():
+        place = place.parent
+    usage = shutil.disk_usage(place)
+    free = usage.free / _GIB
+    files = os.statvfs(place)
+    if files.f_files and files.f_favail < 50_000:
+        return Check("disk", WARNING, f"only {files.f_favail} more files fit on the disk of {place}: images need many")
+    if free < 2:
+        return Check("disk", MISSING, f"{free:.1f} GiB free for {home}: an image needs about one and room to build it")
+    if free < 10:
+        return Check("disk", WARNING, f"{free:.1f} GiB free for {home}: enough for a few images")
+    return Check("disk", OK, f"{free:.0f} GiB free for {home}")
+
+
+def _memory() -> Check:
+    facts = machine.facts()
+    gib = facts.memory_mib / 1024
+    sentence = f"{gib:.1f} GiB for containers, {facts.cpus:g} cores"
+    if gib < 0.5:
+        return Check("memory", MISSING, f"{sentence}: too little to run containers")
+    return Check("memory", OK if gib >= 2 else WARNING, sentence)
+
+
+def _gpus() -> Check:
+    provider = NvmlGpus()
+    gpus = provider.gpus()
+    if gpus:
+        kinds = {gpu.type: sum(other.type == gpu.type for other in gpus) for gpu in gpus}
+        named = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        missing = [path for path in ("/dev/nvidiactl", "/dev/nvidia-uvm") if not Path(path).exists()]
+        if missing:
+            return Check("gpus", WARNING, f"{named}, and {missing[0]} is missing", ("nvidia-modprobe -u -c 0",))
+        return Check("gpus", OK, named)
+    if provider.problem():
+        return Check("gpus", WARNING, provider.problem())
+    if _has_nvidia_card():
+        return Check("gpus", WARNING, "there is an NVIDIA card, and its driver is not installed", _apt("nvidia-driver"))
+    return Check("gpus", OK, "none: functions that ask for one need --gpu none, or --fake-gpus to try schedules")
+
+
+def _dns() -> Check:
+    hosts = [host for host in (_index_host(), "deb.debian.org") if host]
+    for host in hosts:
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError:
+            continue
+        return Check("dns", OK, f"{host} resolves")
+    servers = [line.split()[1] for line in _lines(Path("/etc/resolv.conf")) if line.startswith("nameserver ")]
+    if not servers:
+        return Check("dns", WARNING, "/etc/resolv.conf names no server: containers will resolve no names")
+    return Check("dns", WARNING, f"names do not resolve by {', '.join(servers)}: builds may not find their packages")
+
+
+def _index() -> Check:
+    """Whether packages can be had, by this machine's own settings."""
+    host = HostConfig.read()
+    if host.no_index:
+        places = ", ".join(host.indexes.find_links) or "nowhere"
+        return Check("package index", OK, f"switched off by this machine's settings: packages come from {places}")
+    indexes = [host.indexes.index_url] if host.indexes.index_url else []
+    where = indexes[0] if indexes else "https://pypi.org/simple/"
+    shown = re.sub(r"(?<=://)[^/@]*@", "", where)
+    if where.startswith("file:"):
+        path = Path(where.removeprefix("file://"))
+        level = OK if path.exists() else WARNING
+        return Check("package index", level, f"{shown} {'is there' if level == OK else 'is not there'}")
+    request = urllib.request.Request(where, method="HEAD")  # noqa: S310  the machine's own index, or PyPI
+    try:
+        with urllib.request.urlopen(request, timeout=_NETWORK_SECONDS):  # noqa: S310  as above
+            return Check("package index", OK, f"{shown} answers")
+    except urllib.error.HTTPError as error:
+        if error.code < 500:
+            return Check("package index", OK, f"{shown} answers")
+        return Check("package index", WARNING, f"{shown} answers with an error: {error.code}")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return Check(
+            "package index",
+            WARNING,
+            f"{shown} does not answer ({reason}): images that install packages need it, or an index in pip's settings",
+        )
+
+
+def _index_host() -> str:
+    where = HostConfig.read().indexes.index_url or "https://pypi.org/simple/"
+    found = re.match(r"https?://(?:[^/@]*@)?([^/:]+)", where)
+    return found[1] if found else ""
+
+
+def _has_nvidia_card() -> bool:
+    return any(
+        "0x10de" in "".join(_lines(path / "vendor")) and "".join(_lines(path / "class")).startswith("0x03")
+        for path in Path("/sys/bus/pci/devices").glob("*")
+    )
+
+
+def _program(name: str, purpose: str, arguments: tuple[str, ...], fix: tuple[str, ...]) -> Check:
+    done = _run(name, *arguments)
+    if done is None:
+        return Check(name, MISSING, f"not found: it {purpose}", fix)
+    if done.returncode != 0:
+        return Check(name, MISSING, f"does not run: {done.stderr.strip() or done.returncode}", fix)
+    return Check(name, OK, done.stdout.strip().splitlines()[0] if done.stdout.strip() else "is here")
+
+
+def _apt(*packages: str) -> tuple[str, ...]:
+    """The commands that install Debian packages; none where there is no apt."""
+    if shutil.which("apt-get") is None:
+        return ()
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return (f"{sudo}apt-get update", f"{sudo}apt-get install -y {' '.join(packages)}")
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str] | None:
+    """A program's answer; None when it is not there."""
+    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin", "LC_ALL": "C"}
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=20, env=environment)
+    except FileNotFoundError:
+        return None
+    except subprocess.TimeoutExpired as error:
+        return subprocess.CompletedProcess(words, 1, "", f"no answer within {error.timeout:g} s")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
