@@ -178,4 +178,5 @@ def _holders(state: State, nodes: list[Node], *, gpus_only: bool) -> str:
     if not counts:
         return "no machine that is connected has it"
     words = [f"{count} container{'s' if count > 1 else ''} of {label}" for label, count in counts.items()]
-    return f"{', '.join(words[:3])}{' and others' if len(words) > 3 else ''} hold{'s' if sum(counts.values()) == 1 else ''} it"
+    others = " and others" if len(words) > 3 else ""
+    return f"{', '.join(words[:3])}{others} hold{'s' if sum(counts.values()) == 1 else ''} it"

@@ -234,7 +234,7 @@ def _users_failure_or_end(
             decisions.append(Finish(entry.input_id, entry.attempt))
         return False
     entry.retries += 1
-    _again(state, function, entry, now + delay, now, decisions)
+    _again(state, entry, now, decisions, delay=delay)
     return True
 
 
@@ -248,7 +248,7 @@ def _try_elsewhere(
         return
     if retry.our_retry(entry):
         entry.failures += 1
-        _again(state, function, entry, now, now, decisions, first=True)
+        _again(state, entry, now, decisions, delay=None)
         return
     del state.inputs[entry.input_id]
     final = dict(error or to_wire(InternalFailure("its container was lost")))
@@ -256,20 +256,13 @@ def _try_elsewhere(
     decisions.append(Fail(entry.input_id, status, final))
 
 
-def _again(
-    state: State,
-    function: Function,
-    entry: Input,
-    at: float,
-    now: float,
-    decisions: list[Decision],
-    *,
-    first: bool = False,
-) -> None:
+def _again(state: State, entry: Input, now: float, decisions: list[Decision], *, delay: float | None) -> None:
+    """Queue the next attempt: at the back after the user's ``delay``, at the front when the fault was ours (None)."""
     entry.attempt += 1
     entry.container = ""
+    at = now + (delay or 0.0)
     decisions.append(Again(entry.input_id, entry.attempt, entry.retries, entry.failures, at))
-    dispatch.enqueue(state, function, entry, at, now, first=first)
+    dispatch.enqueue(state, state.functions[entry.function_id], entry, at, now, first=delay is None)
 
 
 # containers

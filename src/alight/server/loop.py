@@ -225,9 +225,7 @@ class Loop:
 
     def _start_failed(self, decision: decided.Start, error: errors.Error) -> None:
         final = error.code not in _TRY_AGAIN
-        failed = events.StartFailed(
-            decision.container_id, ResultStatus.TERMINATED, errors.to_wire(error), final=final
-        )
+        failed = events.StartFailed(decision.container_id, ResultStatus.TERMINATED, errors.to_wire(error), final=final)
         self._inbox.put(failed)
         self._background(self._do.containers.ended(decision.container_id, str(error), time.time()))
 

@@ -108,9 +108,7 @@ class Server:
         nodes = self.parts.nodes
         for node_id in list(nodes.sessions):
             nodes.send(node_id, Command("shutdown"))
-        until = time.monotonic() + _SHUTDOWN_SECONDS
-        while nodes.sessions and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        await nodes.wait_nobody(_SHUTDOWN_SECONDS)
         # The answer goes out before the listeners close.
         asyncio.get_running_loop().call_later(0.05, self.stop_asked.set)
 

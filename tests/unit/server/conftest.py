@@ -55,6 +55,7 @@ class Client:
                 update = stream.decode(CallUpdate, head)
                 if update.state == "done":
                     return update, (payload.loads(body) if body else None)
+            raise AssertionError("the stream ended before the call was done")
 
         return await asyncio.wait_for(wait(), 5)
 
@@ -90,7 +91,7 @@ class World:
 
     async def until(self, condition, seconds=5.0):
         async def wait():
-            while not condition():
+            while not condition():  # noqa: ASYNC110  conditions of parts that know no events
                 await asyncio.sleep(0.002)
 
         await asyncio.wait_for(wait(), seconds)

@@ -50,9 +50,7 @@ def routes(apps: Apps, functions: Functions, containers: Containers, watching: W
         if app is not None and not may_touch(request.who, app):
             apps.get(asked.app_id, request.who)  # says that there is none
         await apps.stop(asked.app_id, asked.reason or "its client ended")
-        until = time.monotonic() + min(asked.wait, _STOP_WAIT)
-        while time.monotonic() < until and any(one.app_id == asked.app_id for one in containers.alive.values()):
-            await asyncio.sleep(0.01)
+        await containers.wait_gone(asked.app_id, min(asked.wait, _STOP_WAIT))
         await request.stream.send({})
 
     async def detach(request: Request) -> None:

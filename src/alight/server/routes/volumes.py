@@ -61,10 +61,12 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
             return
         function = containers.function_of(request.who.container_id)
         mounts = function.spec.volumes if function is not None else ()
-        if not any(mount.volume_id == found.volume_id and not (writes and mount.read_only) for mount in mounts):
-            how = "mounts it read-only" if any(mount.volume_id == found.volume_id for mount in mounts) else "does not mount it"
+        mine = [mount for mount in mounts if mount.volume_id == found.volume_id]
+        if not mine or (writes and all(mount.read_only for mount in mine)):
+            verb = "committed" if writes else "reloaded"
+            how = "mounts it read-only" if mine else "does not mount it"
             raise errors.PermissionDeniedError(
-                f"the volume {found.name!r} cannot be {'committed' if writes else 'reloaded'} here: this function {how}",
+                f"the volume {found.name!r} cannot be {verb} here: this function {how}",
                 hint="mount it: @app.function(volumes={path: volume})",
             )
 

@@ -218,7 +218,13 @@ class Calls:
             return
         if live.answer is not None:
             self.acknowledge(live.answer[0].container, input_id)
-        live.attempt, live.state, live.container, live.answer, live.adopted = attempt, InputState.WAITING, "", None, False
+        live.attempt, live.state, live.container, live.answer, live.adopted = (
+            attempt,
+            InputState.WAITING,
+            "",
+            None,
+            False,
+        )
         row = {"input_id": input_id, "attempt": attempt, "retries": retries, "failures": failures}
         self._store.write_soon([("input_again", row)])
 

@@ -6,6 +6,7 @@ what it says.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ class Containers:
         self._store = store
         self.functions = functions
         self._hub = hub
+        self._endings: list[asyncio.Future[None]] = []
         self.alive: dict[str, Record] = {}
 
     async def load(self) -> None:
@@ -85,7 +87,20 @@ class Containers:
         record = self.alive.pop(container_id, None)
         if record is not None:
             self._tell(record, ContainerState.ENDED, why)
+        endings, self._endings = self._endings, []
+        for ending in endings:
+            if not ending.done():
+                ending.set_result(None)
         await self._store.write([("container_ended", {"container_id": container_id, "why": why[:2000], "now": now})])
+
+    async def wait_gone(self, app_id: str, seconds: float) -> None:
+        """Return when an app has no container any more, or after so many seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while loop.time() < until and any(one.app_id == app_id for one in self.alive.values()):
+            ending = loop.create_future()
+            self._endings.append(ending)
+            await asyncio.wait([ending], timeout=until - loop.time())
 
     def function_of(self, container_id: str) -> Published | None:
         """The function that a container serves."""

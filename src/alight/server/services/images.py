@@ -66,9 +66,7 @@ class Images:
         names = [name for step in spec.steps for name in step.get("secrets", ())]
         values = await self._secrets.values_by_id(names, whose[0], whose[1], time.time()) if names else {}
         begun = time.monotonic()
-        stream = await session.peer.open(
-            "node.build", BuildImage(image_id, spec, python_version, values), end=True
-        )
+        stream = await session.peer.open("node.build", BuildImage(image_id, spec, python_version, values), end=True)
         built = None
         async for head, _body in stream:
             if b'"kind"' in head[:200]:

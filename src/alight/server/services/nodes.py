@@ -89,6 +89,7 @@ class Nodes:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.sessions: dict[str, Session] = {}
+        self._nobody = asyncio.Event()
         self.on_leave: Callable[[str], None] = lambda node_id: None
         around.calls.acknowledge = self.acknowledge
         around.hub.on_watched = self._tell_watched
@@ -103,6 +104,7 @@ class Nodes:
             timer.cancel()
         session = Session(hello, peer, stream)
         self.sessions[hello.node_id] = session
+        self._nobody.clear()
         peer.info["node_id"] = hello.node_id
         held = tuple(self._held(hello.node_id, one) for one in hello.containers)
         self._around.inbox.put(
@@ -118,7 +120,11 @@ class Nodes:
         mine = {one.container_id for one in held}
         for record in list(self._around.containers.alive.values()):
             if record.node_id == hello.node_id and record.container_id not in mine:
-                self._start(self._around.containers.ended(record.container_id, "it was gone when its machine came back", time.time()))
+                self._start(
+                    self._around.containers.ended(
+                        record.container_id, "it was gone when its machine came back", time.time()
+                    )
+                )
         for app_id in self._around.hub.watched:
             session.send(Command("watch", app_id=app_id, on=True))
         row = {
@@ -138,6 +144,8 @@ class Nodes:
         if self.sessions.get(node_id) is not session:
             return
         del self.sessions[node_id]
+        if not self.sessions:
+            self._nobody.set()
         log.info("node %s (%s) is away", node_id, session.hello.hostname)
         self._around.inbox.put(events.NodeAway(node_id))
         self.on_leave(node_id)
@@ -146,6 +154,11 @@ class Nodes:
     def expect(self, node_id: str) -> None:
         """A machine that an earlier server process knew: it has its grace to come back with its containers."""
         self._timers[node_id] = asyncio.get_running_loop().call_later(self._grace, self._gone, node_id)
+
+    async def wait_nobody(self, seconds: float) -> None:
+        """Return when no machine is connected any more, or after so many seconds."""
+        if self.sessions:
+            await asyncio.wait([asyncio.ensure_future(self._nobody.wait())], timeout=seconds)
 
     def send(self, node_id: str, command: Command, body: bytes = b"") -> bool:
         """Tell a machine; False when it is not connected."""
@@ -260,7 +273,11 @@ class Nodes:
             self._around.inbox.put(
                 events.ContainerEnded(container_id, ResultStatus.TERMINATED, error, users_fault=report.oom_killed)
             )
-        self._start(self._record_end(session, container_id, why if record is None or not record.stop_asked else record.stop_asked))
+        self._start(
+            self._record_end(
+                session, container_id, why if record is None or not record.stop_asked else record.stop_asked
+            )
+        )
 
     async def _record_end(self, session: Session, container_id: str, why: str) -> None:
         try:
