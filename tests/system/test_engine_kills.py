@@ -18,7 +18,7 @@ import pytest
 from alight.node import cgroups
 from alight.node.engine.base import EngineError
 from alight.node.network import Names
-from tests.system.lab import CONNECT, ENV, MIB, SOURCE, Lab, lab, serving, short_home  # noqa: F401 fixtures
+from tests.system.lab import CONNECT, MIB, SOURCE, Lab, lab, serving, short_home  # noqa: F401 fixtures
 
 
 def leftovers(home: Path) -> list[str]:

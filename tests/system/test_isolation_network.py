@@ -18,7 +18,7 @@ import pytest
 
 from alight.node.dns import Forwarder, Resolvers
 from alight.node.network import Names
-from tests.system.lab import CONNECT, ENV, MIB, SOURCE, Lab, lab, serving, short_home  # noqa: F401 fixtures
+from tests.system.lab import CONNECT, lab, serving  # noqa: F401 a fixture
 
 REFUSED = ("ConnectionRefusedError", "No route to host", "OSError")
 

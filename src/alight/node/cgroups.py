@@ -46,17 +46,19 @@ def processes(group: str) -> set[int]:
 
 def signal_all(group: str, signum: int) -> int:
     """Signal every process in the group; how many there were."""
-    found = processes(group)
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            descriptor = os.pidfd_open(pid)
-            try:
-                # The number may have gone to another process since it was read: ask again with the process held.
-                if pid in processes(group):
-                    signal.pidfd_send_signal(descriptor, signum)
-            finally:
-                os.close(descriptor)
-    return len(found)
+    held: dict[int, int] = {}
+    try:
+        for pid in processes(group):
+            with contextlib.suppress(ProcessLookupError):
+                held[pid] = os.pidfd_open(pid)
+        # A number may have gone to another process before it was held: only who is still listed is ours.
+        for pid in processes(group) & held.keys():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(held[pid], signum)
+    finally:
+        for descriptor in held.values():
+            os.close(descriptor)
+    return len(held)
 
 
 def kill_all(group: str, seconds: float = 10.0) -> bool:

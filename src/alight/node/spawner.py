@@ -152,13 +152,16 @@ class Spawner:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._poll.register(self._listener, select.EPOLLIN)
         self._poll.register(self._wakeup, select.EPOLLIN)
+        next_tick = 0.0
         while not (self._stopping and not self._running and not self._starting):
             for descriptor, events in self._poll.poll(_TICK_SECONDS):
                 self._serve(descriptor, events)
             self._reap()
-            self._end_slow_starts()
-            for container in self._containers.values():
-                container.save_if_needed()
+            if time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + _TICK_SECONDS
+                self._end_slow_starts()
+                for container in self._containers.values():
+                    container.save_if_needed()
         log.info("spawner ends")
         if self._ending is not None:
             client, number = self._ending
