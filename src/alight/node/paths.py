@@ -20,6 +20,7 @@ _OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
+_RESOLVE_IN_ROOT = 0x10
 _O_PATH = os.O_PATH
 _MAX_PATH = 4096
 
@@ -52,18 +53,12 @@ def open_beneath(root: int, path: str, flags: int, mode: int = 0, *, links: bool
     A path that would leave the root is EXDEV (or ELOOP where links are not followed).
     """
     resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
-    creating = bool(flags & os.O_CREAT) or (flags & os.O_TMPFILE) == os.O_TMPFILE
-    how = _How(flags | os.O_CLOEXEC, mode if creating else 0, resolve)
-    while True:
-        fd = int(_libc.syscall(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)))
-        if fd >= 0:
-            return fd
-        number = ctypes.get_errno()
-        if number == errno.EAGAIN:  # a rename raced with "..": the kernel asks to try again
-            continue
-        if number == errno.ENOSYS:
-            return _open_by_steps(root, path, flags, mode)
-        raise OSError(number, os.strerror(number), path)
+    return _openat2(root, path, flags, mode, resolve)
+
+
+def open_in_root(root: int, path: str, flags: int) -> int:
+    """As a process with ``root`` as its root directory would find ``path``: absolute links and ".." end there."""
+    return _openat2(root, path, flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
 
 
 def open_root(path: str | os.PathLike[str]) -> int:
@@ -132,6 +127,21 @@ def open_directory(root: int, path: str, *, create: bool = False) -> int:
             os.close(current)
         current = deeper
     return current
+
+
+def _openat2(root: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    creating = bool(flags & os.O_CREAT) or (flags & os.O_TMPFILE) == os.O_TMPFILE
+    how = _How(flags | os.O_CLOEXEC, mode if creating else 0, resolve)
+    while True:
+        fd = int(_libc.syscall(_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)))
+        if fd >= 0:
+            return fd
+        number = ctypes.get_errno()
+        if number == errno.EAGAIN:  # a rename raced with "..": the kernel asks to try again
+            continue
+        if number == errno.ENOSYS:
+            return _open_by_steps(root, path, flags, mode)
+        raise OSError(number, os.strerror(number), path)
 
 
 def _open_by_steps(root: int, path: str, flags: int, mode: int) -> int:

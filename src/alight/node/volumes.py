@@ -214,10 +214,13 @@ def same_directory(process: int, target: str, source: str) -> bool:
     except OSError:
         return True  # it has ended: nothing can run with it
     try:
-        seen = os.stat(target.lstrip("/") or ".", dir_fd=root, follow_symlinks=False)
-        meant = os.stat(source, follow_symlinks=False)
+        there = paths.open_in_root(root, target, os.O_PATH)
+        try:
+            seen, meant = os.fstat(there), os.stat(source, follow_symlinks=False)
+        finally:
+            os.close(there)
         return (seen.st_dev, seen.st_ino) == (meant.st_dev, meant.st_ino)
-    except FileNotFoundError:
+    except OSError:
         return False
     finally:
         os.close(root)
