@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence, Tuple
 
 from alight.sdk import config, progress
@@ -160,16 +160,22 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
     if on_waiting is not None:
         on_waiting(True)  # noqa: FBT003  this process waits from here
     client.held_calls.add(message.call_id)
-    told = False
+    told = _Waiting(message.call_id)
     stream: Optional[Stream] = None
     try:
         stream = await client.open(method, message, body)
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) + _GRACE
             try:
-                answer = await stream.recv_within(left)
+                answer = await stream.recv_within(told.sooner(left))
+            except errors.BuiltinTimeoutError:
+                if told.say():
+                    continue
+                raise
             except LostError as lost:
                 await client.after_loss(lost)
+                if isinstance(message, messages.CallStart):
+                    message = replace(message, resend=True)
                 stream = await client.open(method, message, body)
                 continue
             if answer is None:
@@ -178,9 +184,7 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
             if update.state == "done":
                 stream = None
                 break
-            if update.why or told:
-                told = bool(update.why)
-                progress.current().waiting(message.call_id, update.why)
+            told.because(update.why)
     except errors.TimeoutError as error:
         # "not ready yet" is the builtin TimeoutError; time that ran out over there is the result itself.
         if method == "call.result" and type(error) is errors.TimeoutError:
@@ -195,8 +199,7 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
         client.held_calls.discard(message.call_id)
         if stream is not None:
             stream.leave()
-        if told:
-            progress.current().waiting(message.call_id, "")
+        told.over()
         if on_waiting is not None:
             on_waiting(False)  # noqa: FBT003
     if callee.running is not None and update.log_offset:
@@ -204,6 +207,47 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
     return await _outcome(callee, update, answer[1])
 
 
+class _Waiting:
+    """Why a call waits, told to whoever draws, once it has waited long enough to wonder."""
+
+    def __init__(self, call_id: str) -> None:
+        self._call_id = call_id
+        self._why = ""
+        self._told = ""
+        self._since = 0.0
+
+    def because(self, why: str) -> None:
+        if why and not self._why:
+            self._since = time.monotonic()
+        self._why = why
+        if self._told and why != self._told:
+            self._tell()
+
+    def sooner(self, left: Optional[float]) -> Optional[float]:
+        """How long to listen before something has to be told."""
+        if not self._why or self._told:
+            return left
+        until = max(0.0, self._since + _WONDER - time.monotonic())
+        return until if left is None else min(left, until)
+
+    def say(self) -> bool:
+        """Tell it when it is time. False when there was nothing to tell."""
+        if not self._why or self._told or time.monotonic() < self._since + _WONDER:
+            return False
+        self._tell()
+        return True
+
+    def over(self) -> None:
+        if self._told:
+            self._why = ""
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = self._why
+        progress.current().waiting(self._call_id, self._why)
+
+
+_WONDER = 1.0  # seconds
 _GRACE = 0.5  # seconds for the server's own "not ready" to arrive
 
 

@@ -12,6 +12,7 @@ import sys
 import types
 from typing import Any, List, Optional
 
+from alight.sdk import sync
 from alight.wire import errors, payload
 from alight.wire.failure import Failure, FailureFrame
 
@@ -26,6 +27,7 @@ def to_exception(failure: Failure, body: bytes, container: str, *, show_all: boo
             type=failure.type,
         )
     _dress(error, failure, container, show_all, depth=0)
+    sync.show_plainly(error)
     return error
 
 
@@ -54,12 +56,20 @@ def _dress(error: BaseException, failure: Failure, container: str, show_all: boo
         return
     cause = error.__cause__ or error.__context__
     if cause is None:
-        cause = errors.RemoteError(f"{_short_type(failure.cause)}: {failure.cause.message}", type=failure.cause.type)
+        cause = _stand_in(failure.cause)
     _dress(cause, failure.cause, container, show_all, depth + 1)
     if failure.context_suppressed:
         error.__cause__ = cause
     else:
         error.__context__ = cause
+
+
+def _stand_in(failure: Failure) -> errors.RemoteError:
+    """For a cause, of which only words travelled: an exception that is printed as the real one would be."""
+    module, _, name = failure.type.rpartition(".")
+    kind = type(name, (errors.RemoteError,), {"__module__": module or "builtins"})
+    error: errors.RemoteError = kind(failure.message, type=failure.type)
+    return error
 
 
 def _short_type(failure: Failure) -> str:

@@ -61,6 +61,8 @@ def ensure(*, again: bool = False) -> str:
     path = socket_path(home)
     if _answers(path) and _node_runs(home):
         return str(path)
+    if _answers(_of_system(home)):
+        return str(_of_system(home))
     if again and _stopped_on_purpose(home):
         raise errors.ConnectionError(
             "the server was stopped while this program was using it", hint="`alight server start` starts it again"
@@ -242,13 +244,6 @@ def _check_may_start(home: Path, engine: str) -> None:
         )
     if os.geteuid() == 0 or engine == "process":
         return
-    system = Path("/var/lib/alight")
-    shared = socket_path(system)
-    if shared.exists() and home != system:
-        raise errors.PermissionDeniedError(
-            f"this machine has a server at {shared}, and you may not use it yet",
-            hint="ask its owner to run: sudo usermod -aG alight $USER, then log in again",
-        )
     raise errors.ConnectionError(
         "no server runs on this machine, and starting containers needs root once",
         hint="sudo alight server install   (or, without isolation: ALIGHT_ENGINE=process)",
@@ -274,6 +269,12 @@ def _lock(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _of_system(home: Path) -> Path:
+    """The socket of the machine's own server, which plain users join unless they named a state directory."""
+    named = bool(os.environ.get("ALIGHT_HOME"))
+    return socket_path(home if named or not hasattr(os, "geteuid") or os.geteuid() == 0 else Path("/var/lib/alight"))
 
 
 def _answers(path: Path) -> bool:

@@ -61,7 +61,7 @@ class RunningApp:
     async def stop(self, reason: str) -> None:
         """Stop the app on the server and wait for its last words."""
         self._leaving = True
-        await self.client.do("app.stop", messages.AppStop(self.app_id, reason))
+        await self.client.do("app.stop", messages.AppStop(self.app_id, reason, wait=_END_SECONDS))
         await self._ended.within(_END_SECONDS)
         self.leave()
 

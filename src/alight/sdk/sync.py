@@ -18,7 +18,7 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Generator, Generic, List, Optional, Set, TypeVar, Union
 
-from alight.wire.errors import AsyncUsageWarning
+from alight.wire.errors import AsyncUsageWarning, Error
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -340,7 +340,10 @@ else:
 
         def __call__(self, *args, **kwargs):
             raw = self.raw
-            return self.kind[0](raw(*args, **kwargs), _short(raw))
+            try:
+                return self.kind[0](raw(*args, **kwargs), _short(raw))
+            except BaseException as error:  # noqa: BLE001  it is raised on, without our lines
+                raise _plainly(error)  # noqa: B904  it is the same one
 
         def aio(self, *args, **kwargs):
             raw = self.raw
@@ -382,6 +385,19 @@ else:
         def raw(self):
             return self.function
 
+    def _plainly(error):
+        """An error on its way to the user's code, without the lines of this package on top of it."""
+        if not (isinstance(error, Error) or id(error) in _PLAIN) or _full_tracebacks():
+            return error
+        _PLAIN.discard(id(error))
+        step = error.__traceback__
+        while step is not None and step.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            step = step.tb_next
+        return error.with_traceback(step)
+
+    def _full_tracebacks():
+        return any(os.environ.get(name, "0") not in {"0", ""} for name in ("ALIGHT_TRACEBACK", "MODAL_TRACEBACK"))
+
     def _short(raw):
         return ".".join(raw.__qualname__.split(".")[-2:])
 
@@ -416,6 +432,16 @@ else:
         return functools.wraps(function)(Verb(function, _CONTEXT))
 
 
+def show_plainly(error: BaseException) -> None:
+    """Remember that an exception is the user's own (from a container), so that our lines don't stand in its traceback."""
+    _PLAIN.add(id(error))
+
+
+#: Identities of remote exceptions between being made and being raised out of a verb.
+_PLAIN: Set[int] = set()
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
 def call_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine of this package to its end, without a word about event loops."""
     result: T = run(coroutine)
@@ -437,5 +463,6 @@ __all__ = [
     "in_event_loop",
     "in_loop",
     "run",
+    "show_plainly",
     "sleep",
 ]
