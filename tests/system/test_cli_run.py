@@ -61,6 +61,11 @@ def bar():
 
 
 @app.function()
+def table() -> dict:
+    return {}
+
+
+@app.function()
 def sleep():
     print("sleeping", flush=True)
     time.sleep(600)
@@ -74,7 +79,9 @@ def store(text: str):
 
 @app.function()
 def unpicklable():
-    return lambda: None, open("/dev/null")
+    import threading
+
+    return threading.Lock()
 
 
 @app.local_entrypoint()
@@ -118,7 +125,7 @@ def test_quiet_and_its_result_in_a_file(machine, script, tmp_path):
 
 
 def test_a_result_that_is_no_text(machine, script, tmp_path):
-    done = machine.run("run", "-w", tmp_path / "result", f"{script}::bar", status=1)
+    done = machine.run("run", "-w", tmp_path / "result", f"{script}::table", status=1)
     assert "writes str or bytes" in done.stderr
 
 

@@ -32,6 +32,10 @@ class UsageError(click.UsageError):
         self.hint = hint
 
 
+class Interrupted(Exception):
+    """Ctrl-C, and what has become of what was going on."""
+
+
 class UserCodeError(Exception):
     """Carries an exception of the user's script, so that it is never mistaken for one of ours."""
 
@@ -54,8 +58,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         print(error.format_message())
         return 0
-    if isinstance(error, KeyboardInterrupt):
-        _print(style.warning(_clean(str(error) or "Interrupted")))
+    if isinstance(error, (KeyboardInterrupt, Interrupted)):
+        begin = "\n" if terminal.is_terminal(sys.stderr) else ""  # the terminal has drawn ^C
+        _print(begin + style.warning(_clean(str(error) or "Interrupted")))
         return INTERRUPTED
     if isinstance(error, UserCodeError):
         return _report_user_code(error, style)

@@ -72,6 +72,15 @@ class _Root(click.Group):
         del args, kwargs
         sys.exit(run())
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            # click would take it for an answer to a question and forget what it says
+            from alight.cli.errors import Interrupted  # noqa: PLC0415  start-up weight
+
+            raise Interrupted(str(interrupt)) from interrupt
+
     def list_commands(self, ctx: click.Context) -> List[str]:
         del ctx
         return [name for panel in PANELS.values() for name in panel]

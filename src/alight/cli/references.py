@@ -251,7 +251,7 @@ def _raw(target: Any) -> Callable[..., Any]:
 
 def _constructor(cls: Cls) -> Callable[..., Any]:
     """Something with the signature of the class's parameters."""
-    hints = getattr(cls._raw, "__annotations__", {})  # noqa: SLF001
+    hints = getattr(cls._raw, "__annotations__", {})
     parameters = [
         inspect.Parameter(
             name,
@@ -259,10 +259,10 @@ def _constructor(cls: Cls) -> Callable[..., Any]:
             default=one.default if one.has_default else inspect.Parameter.empty,
             annotation=hints.get(name, inspect.Parameter.empty),
         )
-        for name, one in cls._parameters.items()  # noqa: SLF001
+        for name, one in cls._parameters.items()
         if one.init
     ]
-    return _described(cls._raw, parameters)  # noqa: SLF001
+    return _described(cls._raw, parameters)
 
 
 def _without_self(method: Callable[..., Any]) -> Callable[..., Any]:

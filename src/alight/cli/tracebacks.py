@@ -18,6 +18,8 @@ from alight.cli.terminal import Style, clean
 
 _REMOTE = re.compile(r"^<(?P<container>[^<>:]+)>:(?P<path>.+)$", re.DOTALL)
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
+#: Where containers find Alight, cloudpickle included.
+_OURS_INSIDE = "/opt/alight/lib/"
 _PLUMBING = re.compile(
     r"^<frozen |[/\\]site-packages[/\\](click|rich)[/\\]"
     r"|[/\\](asyncio|concurrent[/\\]futures)[/\\]|[/\\]contextlib\.py$"
@@ -121,7 +123,8 @@ def _container(frame: FrameType) -> str:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_OURS)
+    found = _REMOTE.match(frame.f_code.co_filename)
+    return found["path"].startswith(_OURS_INSIDE) if found else frame.f_code.co_filename.startswith(_OURS)
 
 
 def _is_plumbing(frame: FrameType) -> bool:
@@ -131,7 +134,7 @@ def _is_plumbing(frame: FrameType) -> bool:
 def _is_own_file(frame: FrameType) -> bool:
     """Neither Alight, nor plumbing, nor Python's standard library."""
     if _container(frame):
-        return True
+        return not _is_ours(frame)
     path = frame.f_code.co_filename
     return not (_is_ours(frame) or _is_plumbing(frame) or _in_standard_library(path))
 
