@@ -24,6 +24,10 @@ GIVE_UP_AFTER = 600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0
 _CHUNK = 1 << 18
 
+# json.dumps with separators makes a new encoder at each call, and json.loads guesses the encoding of bytes.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+
 Buffer = Union[bytes, bytearray, memoryview]
 #: What arrives: the frame's kind, its head in plain words, its body. Kind.END: the node is gone for good.
 Arrival = Tuple[int, Dict[str, Any], bytes]
@@ -133,7 +137,7 @@ class Link:
             if not data:
                 return
             for kind, _stream, head, body in reader.feed(data):
-                self._arrived(kind, json.loads(head) if head else {}, body)
+                self._arrived(kind, _decode(head.decode()) if head else {}, body)
 
     def _arrived(self, kind: int, head: Dict[str, Any], body: bytes) -> None:
         if kind == Kind.LINK_INPUT:
@@ -194,7 +198,7 @@ class Link:
 
 def _frame(kind: int, head: Dict[str, Any], parts: Sequence[Buffer]) -> List[Buffer]:
     """One frame as pieces to write. Small ones are one piece, so that they are one system call."""
-    text = json.dumps(head, separators=(",", ":")).encode()
+    text = _encode(head).encode()
     size = len(text)
     for part in parts:
         size += part.nbytes if isinstance(part, memoryview) else len(part)
