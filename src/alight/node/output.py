@@ -6,6 +6,7 @@ reader takes whole records only. A full disk loses output and says so later; it 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -84,8 +85,9 @@ class OutputFile:
             while done < len(record):
                 done += os.pwrite(self._fd, record[done:], self.size + done)
         except OSError:
-            # A torn record would make everything after it unreadable.
-            os.ftruncate(self._fd, self.size)
+            # A torn record would make everything after it unreadable. Where even this fails, the next one goes over it.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self.size)
             return False
         self.size += done
         return True

@@ -104,8 +104,11 @@ class Container:
         self.save()
 
     def ended(self, status: int) -> None:
-        """The first process is dead and reaped, and with it all others."""
-        self.pump()
+        """The first process is dead and reaped, and with it all others. Never raises: other containers live on."""
+        try:
+            self.pump()
+        except OSError:
+            log.exception("output of %s is lost", self.request.id)
         code = os.waitstatus_to_exitcode(status)
         bad = code != 0
         self.state = ContainerState(
@@ -120,7 +123,10 @@ class Container:
         )
         self.last_stats = cgroups.stats(self.request.group)
         self.pid = None
-        self.release()
+        try:
+            self.release()
+        except OSError:
+            log.exception("not everything of %s was given back", self.request.id)
         self.save()
 
     def abandon(self) -> None:

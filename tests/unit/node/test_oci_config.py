@@ -132,6 +132,16 @@ def test_mount_targets_are_made_once_and_shared(tmp_path):
     assert (layer / "tmp").stat().st_mode & 0o7777 == 0o1777
 
 
+def test_a_target_behind_a_link_of_the_image_is_found(tmp_path):
+    upper, lower = tmp_path / "upper", tmp_path / "lower"
+    for layer in (upper, lower):
+        (layer / "etc").mkdir(parents=True)
+    (lower / "etc/hosts").symlink_to("hidden")
+    (upper / "etc/hosts").touch()
+    (lower / "etc/resolv.conf").symlink_to("../../../run/resolve/stub.conf")
+    assert mountpoints.behind_links((str(upper), str(lower))) == [("/run/resolve/stub.conf", False)]
+
+
 def test_a_state_of_a_newer_version_is_read():
     state = ContainerState("a", "exited", None, 1.0, exit_code=3)
     assert ContainerState.from_plain({**state.to_plain(), "colour": "blue"}) == state

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,6 +30,18 @@ def layer(store: Path, targets: Iterable[tuple[str, bool]]) -> str:
         store.mkdir(parents=True, exist_ok=True)
         _make(final, directories, files)
     return str(final)
+
+
+def behind_links(layers: Iterable[str]) -> list[tuple[str, bool]]:
+    """Targets that an image's links lead to, such as the resolv.conf of a system that runs its own resolver."""
+    found: list[tuple[str, bool]] = []
+    stack = list(layers)
+    for name in _FILES:
+        top = next((path for path in (Path(one, name) for one in stack) if os.path.lexists(path)), None)
+        if top is not None and top.is_symlink():
+            # From the root, and never above it: the link is the image's and means its own files.
+            found.append((os.path.normpath(os.path.join("/", os.path.dirname(name), top.readlink())), False))
+    return found
 
 
 def _make(final: Path, directories: set[str], files: set[str]) -> None:

@@ -215,6 +215,7 @@ class OciEngine:
             file.write(config)
         targets = [(one.target, Path(one.source).is_dir()) for one in plan.binds]
         targets += [(path, False) for path in plan.devices]
+        targets += mountpoints.behind_links(plan.layers)
         bottom = mountpoints.layer(self._home / "node" / "mountpoints", targets)
         return {
             "id": plan.id,
