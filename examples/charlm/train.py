@@ -45,7 +45,7 @@ def prepare() -> dict:
     return {"characters": len(characters), "train": cut, "test": len(numbers) - cut}
 
 
-@app.function(timeout=600)
+@app.function(cpu=1, timeout=600)  # one core: products this small only wait for a second thread
 def train(steps: int = 3000, batch: int = 256, rate: float = 0.003) -> float:
     """Train, save the weights, and return the loss on text that was never trained on, in nats per character."""
     import model
