@@ -26,6 +26,7 @@ from alight.wire import errors
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 45.0
 _TAIL_LINES = 8
+_ALREADY_RUNS = 3  # what server and node exit with when another one holds the state directory
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def ensure(*, again: bool = False) -> str:
     path = socket_path(home)
     if _answers(path) and _node_runs(home):
         return str(path)
-    if _answers(_of_system(home)):
-        return str(_of_system(home))
+    shared = _of_system()
+    if shared is not None and not _answers(path) and _answers(shared):
+        return str(shared)
     if again and _stopped_on_purpose(home):
         raise errors.ConnectionError(
             "the server was stopped while this program was using it", hint="`alight server start` starts it again"
@@ -202,6 +204,8 @@ class _Starting:
             piece = os.read(out.fileno(), 4096)
             if not piece:
                 code = self.process.wait()
+                if code == _ALREADY_RUNS:
+                    break  # somebody else started it between our look and our start
                 raise self._failed(f"ended at its start with exit code {code}")
             seen += piece
         out.close()
@@ -209,6 +213,7 @@ class _Starting:
         self.process.returncode = 0
 
     def end(self) -> None:
+        self.process.returncode = None
         if self.process.poll() is None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -271,10 +276,11 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _of_system(home: Path) -> Path:
+def _of_system() -> Optional[Path]:
     """The socket of the machine's own server, which plain users join unless they named a state directory."""
-    named = bool(os.environ.get("ALIGHT_HOME"))
-    return socket_path(home if named or not hasattr(os, "geteuid") or os.geteuid() == 0 else Path("/var/lib/alight"))
+    if os.environ.get("ALIGHT_HOME") or not hasattr(os, "geteuid") or os.geteuid() == 0:
+        return None
+    return socket_path(Path("/var/lib/alight"))
 
 
 def _answers(path: Path) -> bool:

@@ -18,7 +18,7 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Generator, Generic, List, Optional, Set, TypeVar, Union
 
-from alight.wire.errors import AsyncUsageWarning, Error
+from alight.wire.errors import AsyncUsageWarning, BuiltinTimeoutError, Error
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -197,6 +197,8 @@ class Items:
             return run(self._generator.__anext__(), self._name)
         except StopAsyncIteration:
             raise StopIteration from None
+        except BaseException as error:  # noqa: BLE001  it is raised on, without our lines
+            raise _plainly(error)  # noqa: B904  it is the same one
 
     def close(self) -> None:
         run(self._generator.aclose())
@@ -219,7 +221,10 @@ class Context:
         self._name = name
 
     def __enter__(self) -> Any:
-        return run(self._generator.__anext__(), self._name)
+        try:
+            return run(self._generator.__anext__(), self._name)
+        except BaseException as error:  # noqa: BLE001  it is raised on, without our lines
+            raise _plainly(error)  # noqa: B904  it is the same one
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
         step = self._generator.__anext__() if kind is None else self._generator.athrow(error or kind())
@@ -385,19 +390,6 @@ else:
         def raw(self):
             return self.function
 
-    def _plainly(error):
-        """An error on its way to the user's code, without the lines of this package on top of it."""
-        if not (isinstance(error, Error) or id(error) in _PLAIN) or _full_tracebacks():
-            return error
-        _PLAIN.discard(id(error))
-        step = error.__traceback__
-        while step is not None and step.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-            step = step.tb_next
-        return error.with_traceback(step)
-
-    def _full_tracebacks():
-        return any(os.environ.get(name, "0") not in {"0", ""} for name in ("ALIGHT_TRACEBACK", "MODAL_TRACEBACK"))
-
     def _short(raw):
         return ".".join(raw.__qualname__.split(".")[-2:])
 
@@ -430,6 +422,22 @@ else:
     def dual_context_function(function):
         """``dual_context`` for functions without a self."""
         return functools.wraps(function)(Verb(function, _CONTEXT))
+
+
+def _plainly(error: BaseException) -> BaseException:
+    """An error on its way to the user's code, without the lines of this package on top of it."""
+    ours = isinstance(error, (Error, KeyboardInterrupt, BuiltinTimeoutError)) or id(error) in _PLAIN
+    if not ours or _full_tracebacks():
+        return error
+    _PLAIN.discard(id(error))
+    step = error.__traceback__
+    while step is not None and step.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        step = step.tb_next
+    return error.with_traceback(step)
+
+
+def _full_tracebacks() -> bool:
+    return any(os.environ.get(name, "0") not in {"0", ""} for name in ("ALIGHT_TRACEBACK", "MODAL_TRACEBACK"))
 
 
 def show_plainly(error: BaseException) -> None:
