@@ -11,7 +11,7 @@ import contextlib
 import sys
 import threading
 import time
-from typing import IO, Dict, List, Optional, Tuple
+from typing import IO, Dict, List, Optional, Set, Tuple
 
 from alight.cli import terminal
 from alight.cli.terminal import ControlFilter, Style
@@ -20,6 +20,8 @@ from alight.cli.terminal import ControlFilter, Style
 TOGETHER = 3.0
 #: A phase that is over sooner than this many seconds draws no spinner: a flash says nothing.
 PATIENCE = 0.12
+#: Without a terminal, a wait is worth a line after this many seconds.
+LASTING = 2.0
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -43,6 +45,8 @@ class Drawing:
         self._voices = _Voices()
         self._open: Optional[Tuple[str, int]] = None  # whose unfinished line the cursor stands in
         self._said: List[str] = []
+        self._waited: Set[str] = set()  # calls of which it was said that they wait
+        self._timer: Optional[threading.Timer] = None
 
     # what Alight says
 
@@ -65,15 +69,19 @@ class Drawing:
         self._say(f"{self._style.warning('! warning:')} {text}")
 
     def waiting(self, call: str, why: str) -> None:
-        """Show why a call waits. Without a terminal each reason is a line, once per call and reason."""
+        """Show why a call waits. Without a terminal a reason that lasts is a line, each once."""
         with self._lock:
-            before = self._waits.pop(call, "")
+            self._waits.pop(call, None)
             if why:
                 self._waits[call] = why
             if self._status.live:
                 self._status.show(_reasons(self._waits))
-            elif why and why != before:
-                self._say(self._style.faint(f"· {why}"))
+            elif why and call in self._waited:
+                self._say_wait(call)
+            elif why and self._timer is None:
+                self._timer = threading.Timer(LASTING, self._say_waits)
+                self._timer.daemon = True
+                self._timer.start()
 
     def build_line(self, image: str, data: bytes) -> None:
         """Build logs are drawn by whole lines, indented; of a line that redraws itself only the last state."""
@@ -111,6 +119,8 @@ class Drawing:
     def close(self) -> None:
         with self._lock:
             self._waits.clear()
+            if self._timer is not None:
+                self._timer.cancel()
             self._status.show("")
             for image, held in self._builds.items():
                 if held:
@@ -134,6 +144,20 @@ class Drawing:
             self._finish_line()
             self._sinks[2].write(terminal.clean(text).encode() + b"\n" if self._sinks[2].terminal else _line(text))
             self._status.resume()
+
+    def _say_waits(self) -> None:
+        """Called when somebody has waited for a while: why, for each that still does."""
+        with self._lock:
+            self._timer = None
+            for call in self._waits:
+                self._waited.add(call)
+                self._say_wait(call)
+
+    def _say_wait(self, call: str) -> None:
+        why = self._waits[call]
+        if why not in self._said:
+            self._said.append(why)
+            self._say(self._style.faint(f"· {why}"))
 
     def _build_text(self, image: str, line: bytes) -> None:
         text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode(errors="replace")
@@ -211,15 +235,16 @@ class _Voices:
     def __init__(self) -> None:
         self._last = ""
         self._heard: Dict[str, float] = {}
-        self._until = 0.0
+        self._until: Dict[str, float] = {}
 
     def heard(self, container: str) -> bool:
         now = time.monotonic()
         if container != self._last and now - self._heard.get(container, -TOGETHER) < TOGETHER:
-            self._until = now + TOGETHER
+            self._until[container] = now + TOGETHER
+            self._until[self._last] = now + TOGETHER
         self._last = container
         self._heard[container] = now
-        return now < self._until
+        return now < self._until.get(container, 0.0)
 
 
 class _Status:

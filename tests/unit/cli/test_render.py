@@ -80,6 +80,13 @@ def test_several_speakers_at_once_are_named(seen):
     assert lines[3] == "[eval bbbb22] second 1"
 
 
+def test_who_speaks_alone_after_others_needs_no_name(seen):
+    drawing, out, _ = seen
+    for container in (FIRST, SECOND, FIRST, "ta-3", "ta-3"):
+        drawing.output(container, "f", 1, container[-2:].encode() + b"\n")
+    assert out.written.decode().splitlines() == ["11", "22", "[f aaaa11] 11", "-3", "-3"]
+
+
 def test_progress_bars_of_several_speakers_become_their_last_state(seen):
     drawing, out, _ = seen
     drawing.output(FIRST, "f", 1, b"start\n")
@@ -119,12 +126,18 @@ def test_build_logs_are_indented_and_drawn_by_lines(piped):
     assert err.written.decode().splitlines() == ["  │ Collecting", "  │ 100%", "  │ rest"]
 
 
-def test_reasons_to_wait_are_lines_without_a_terminal(piped):
+def test_reasons_to_wait_are_lines_without_a_terminal(piped, monkeypatch):
+    monkeypatch.setattr("alight.cli.render.LASTING", 1000.0)
     drawing, _, err = piped
-    for _ in range(3):
-        drawing.waiting("fc-1", "waiting for a container: 1 starting")
+    drawing.waiting("fc-1", "waiting for a container: 1 starting")
+    drawing.waiting("fc-1", "waiting for a container: 1 starting")
+    assert err.written == b"", "a moment is not worth a line"
+    drawing._say_waits()  # what the timer does
+    drawing.waiting("fc-1", "waiting for memory")
+    drawing.waiting("fc-1", "waiting for memory")
     drawing.waiting("fc-1", "")
-    assert err.written.decode() == "· waiting for a container: 1 starting\n"
+    drawing._say_waits()
+    assert err.written.decode() == "· waiting for a container: 1 starting\n· waiting for memory\n"
 
 
 def test_a_warning_is_said_once(piped):
