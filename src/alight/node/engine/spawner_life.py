@@ -19,7 +19,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import alight
 from alight.node import cgroups
 from alight.node.engine.base import ContainerState, EngineError
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect, short_path
@@ -54,7 +53,7 @@ def spawn(home: Path, instance: str, runtime: str) -> socket.socket:
     path = socket_path(home)
     command = [sys.executable, "-m", "alight.node.spawner", str(home), instance, runtime]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
-    environment["PYTHONPATH"] = str(Path(alight.__file__).parents[1])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[3])
     with (
         (home / "log" / "spawner.log").open("ab") as log_file,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as listener,
