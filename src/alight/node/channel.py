@@ -35,6 +35,7 @@ LINK = "link.sock"
 SDK = "sdk.sock"
 _CREDENTIALS = struct.Struct("3i")
 _MOST_STREAMS = 4096
+_ACKS_WAIT = 0.02
 
 _encode = msgspec.json.encode
 _decode_hello = msgspec.json.Decoder(LinkHello).decode
@@ -93,6 +94,7 @@ class RuntimeLink(asyncio.Protocol):
         self._inside = inside
         self._reader = FrameReader()
         self._held: list[Frame] = []
+        self._later: list[Buffer] = []
         self._admitted = False
         self._greeted = False
         self._task: asyncio.Task[None] | None = None
@@ -103,13 +105,28 @@ class RuntimeLink(asyncio.Protocol):
         """Queue one frame to the runtime. Bodies are at most MAX_INLINE, and few are under way at once."""
         if self.transport is None or self.transport.is_closing():
             return  # it is gone; what it has not answered is known and decided elsewhere
-        pieces = encode_frame(kind, 0, b"" if message is None else _encode(message), body)
+        pieces = [*self._later, *encode_frame(kind, 0, b"" if message is None else _encode(message), body)]
+        self._later.clear()
         if len(pieces) == 1:
             self.transport.write(pieces[0])
         else:
             self.transport.writelines(pieces)
 
+    def acknowledge(self, input_id: str) -> None:
+        """The runtime may forget an output. Leaves with the next frame or a little later: nobody waits for it, and a
+        write of its own would wake the runtime in the middle of user code."""
+        if not self._later:
+            asyncio.get_running_loop().call_later(_ACKS_WAIT, self.flush)
+        self._later += encode_frame(Kind.LINK_ACK, 0, _encode(LinkStop(input_id)))
+
+    def flush(self) -> None:
+        """Send what waits for company."""
+        if self._later and self.transport is not None and not self.transport.is_closing():
+            self.transport.writelines(self._later)
+        self._later.clear()
+
     def close(self) -> None:
+        self.flush()
         if self.transport is not None:
             self.transport.close()
 

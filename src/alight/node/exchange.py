@@ -26,7 +26,7 @@ from alight.node.outbox import Kept, Outbox
 from alight.node.session import Session
 from alight.wire import errors, ids
 from alight.wire.codec import Kind
-from alight.wire.commands import GiveInput, LinkInput, LinkOutput, LinkStop, Output, Report
+from alight.wire.commands import GiveInput, LinkInput, LinkOutput, Output, Report
 from alight.wire.messages import Payload
 from alight.wire.states import ResultStatus
 
@@ -308,7 +308,7 @@ class Exchange:
 
     def _acknowledge(self, input_id: str) -> None:
         if self.link is not None:
-            self.link.send(Kind.LINK_ACK, LinkStop(input_id))
+            self.link.acknowledge(input_id)
 
     def _forget_input(self, input_id: str) -> None:
         self.ledger.drop(input_id)
