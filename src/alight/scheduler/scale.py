@@ -5,7 +5,7 @@ from __future__ import annotations
 from alight.scheduler import dispatch, place
 from alight.scheduler.decisions import Decision, Fail, Start, Stop
 from alight.scheduler.state import STUCK_SECONDS, Container, Function, State
-from alight.wire.errors import ResourceExhaustedError, to_wire
+from alight.wire.errors import Error, ResourceExhaustedError, to_wire
 from alight.wire.states import ResultStatus
 
 
@@ -18,8 +18,8 @@ def feed(state: State, now: float, decisions: list[Decision]) -> None:
             state.hungry.pop(function_id, None)
     if not state.hungry:
         return
-    # Whoever has waited longest starts first, so that a long queue does not starve a short one.
-    order = sorted(state.hungry, key=lambda function_id: _head_order(state, state.functions[function_id]))
+    # Whoever has least starts first, then whoever has waited longest: a long queue does not starve a short one.
+    order = sorted(state.hungry, key=lambda function_id: _turn(state, state.functions[function_id]))
     progress = True
     while progress and order:
         progress = False
@@ -134,8 +134,8 @@ def _starting(state: State, function: Function) -> int:
     )
 
 
-def _head_order(state: State, function: Function) -> int:
-    return state.inputs[function.waiting[0]].order if function.waiting else state.count
+def _turn(state: State, function: Function) -> tuple[int, int]:
+    return len(function.containers), state.inputs[function.waiting[0]].order if function.waiting else state.count
 
 
 def _start_one(state: State, function: Function, now: float, decisions: list[Decision]) -> bool:
@@ -145,6 +145,8 @@ def _start_one(state: State, function: Function, now: float, decisions: list[Dec
     if need.max_containers is not None and len(function.containers) >= need.max_containers:
         return False
     found = place.find_place(state, need)
+    if found is None and _fail_if_impossible(state, function, decisions):
+        return False
     if found is None:
         ends = place.room_to_make(state, need) if function.waiting else None
         for container_id in ends or ():
@@ -156,6 +158,19 @@ def _start_one(state: State, function: Function, now: float, decisions: list[Dec
     add_container(state, function, container)
     decisions.append(Start(container.container_id, function.function_id, found.node_id, found.gpus, need.memory))
     return True
+
+
+def _fail_if_impossible(state: State, function: Function, decisions: list[Decision]) -> bool:
+    """Inputs that no machine here can ever run end at once, with the way out."""
+    try:
+        place.check_possible(state, function.name, function.need)
+    except Error as error:
+        for input_id in list(function.waiting):
+            dispatch.take_from_queue(function, state.inputs.pop(input_id))
+            decisions.append(Fail(input_id, ResultStatus.IMPOSSIBLE, to_wire(error)))
+        state.hungry.pop(function.function_id, None)
+        return True
+    return False
 
 
 def _fail_if_stuck(state: State, function: Function, now: float, decisions: list[Decision]) -> None:

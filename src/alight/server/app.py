@@ -23,10 +23,12 @@ class Front:
         self._routes = routes
         self._containers = containers
         self._tokens = tokens
+        self._peers: set[Peer] = set()
 
     async def on_hello(self, peer: Peer) -> Hello:
         """Decide who is connected. Raises AuthError, which refuses the connection."""
         peer.info["who"] = await self._who(peer)
+        self._peers.add(peer)
         return Hello(WIRE_VERSION, __version__, "server", server_id=self._server_id)
 
     async def on_stream(self, peer: Peer, stream: Stream) -> None:
@@ -40,6 +42,16 @@ class Front:
         if route is None:
             raise errors.UnimplementedError(f"this server does not do {stream.method} yet")
         await route(Request(who, stream, peer))
+
+    def on_close(self, peer: Peer) -> None:
+        """A connection is over."""
+        self._peers.discard(peer)
+
+    async def close(self) -> None:
+        """End all connections."""
+        for peer in list(self._peers):
+            peer.close()
+            await peer.wait_closed()
 
     async def _who(self, peer: Peer) -> Principal:
         if peer.uid is not None:

@@ -34,7 +34,7 @@ class Greeter(asyncio.Protocol):
         elif len(self._seen) > _LIMIT and self._transport is not None:
             self._transport.close()
 
-    def connection_lost(self, exc: Optional[BaseException]) -> None:  # noqa: ARG002  asyncio names it
+    def connection_lost(self, exc: Optional[BaseException]) -> None:
         if self._timer is not None:
             self._timer.cancel()
 

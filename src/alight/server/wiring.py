@@ -146,8 +146,7 @@ class Server:
         parts.apps.leases.close()
         parts.nodes.close()
         await parts.calls.drain()
-        for session in list(parts.nodes.sessions.values()):
-            session.peer.close()
+        await self.front.close()
         await parts.store.close()
         parts.logs.close()
         (self.settings.run / "server.sock").unlink(missing_ok=True)
@@ -189,7 +188,12 @@ class Server:
         self._janitor.start()
 
     def _answers(self) -> Answers:
-        return Answers(on_stream=self.front.on_stream, on_hello=self.front.on_hello, http=http.Greeter)
+        return Answers(
+            on_stream=self.front.on_stream,
+            on_hello=self.front.on_hello,
+            on_close=self.front.on_close,
+            http=http.Greeter,
+        )
 
 
 async def start(settings: Settings) -> Server:

@@ -14,7 +14,7 @@ from alight.scheduler.state import INFRASTRUCTURE_TRIES, Gpu, Need
 from alight.wire.spec import RetryPolicy
 
 sys.path.insert(0, str(Path(__file__).parent))
-from world import Pretend  # noqa: E402  tests are no package
+from world import Pretend
 
 GPUS = (Gpu("g0", "A100-40GB", 40960), Gpu("g1", "L4", 23034))
 NEEDS = [

@@ -67,6 +67,7 @@ class World:
         self.settings = Settings(folder, "none", holder_grace=0.2, node_grace=0.3)
         self.server = None
         self.nodes = []
+        self.peers = []
 
     @property
     def socket(self):
@@ -87,7 +88,9 @@ class World:
         return node
 
     async def client(self):
-        return Client(await dial_unix(self.socket, Hello(1, "0", "client"), Answers()))
+        peer = await dial_unix(self.socket, Hello(1, "0", "client"), Answers())
+        self.peers.append(peer)
+        return Client(peer)
 
     async def until(self, condition, seconds=5.0):
         async def wait():
@@ -106,14 +109,19 @@ class World:
         server.parts.apps.leases.close()
         server.parts.nodes.close()
         server.parts.hub.on_watched = None
+        await server.front.close()
         await server.parts.store.close()
         server.parts.logs.close()
 
     async def close(self):
         for node in self.nodes:
             await node.disconnect()
+        for peer in self.peers:
+            peer.close()
+            await peer.wait_closed()
         if self.server is not None:
             await self.server.close()
+        await asyncio.sleep(0)  # transports close in the turn after
 
 
 @pytest.fixture

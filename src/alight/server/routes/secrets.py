@@ -40,7 +40,7 @@ def routes(secrets: Secrets, store: Store) -> Routes:
 
 async def _environment_of_app(store: Store, request: Request, app_id: str) -> str:
     """Where an app's anonymous secrets live. Raises NotFoundError for an app that is not the asker's."""
-    row = await store.one("app", app_id=app_id)
+    row = await store.one("app_by_id", app_id=app_id)
     if row is None or (request.who.kind != OWNER and row["owner"] != request.who.owner):
         raise errors.NotFoundError(f"there is no app {app_id}")
     return str(row["environment"])
