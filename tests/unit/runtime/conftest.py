@@ -34,7 +34,7 @@ class Node:
     def run(self, **env: str) -> LinkHello:
         """Start the runtime and hear its hello."""
         self.process = subprocess.Popen(
-            [sys.executable, str(MAIN)],
+            [os.environ.get("ALIGHT_TEST_PYTHON", sys.executable), str(MAIN)],
             env={**os.environ, "ALIGHT_LINK": str(self.path), **env},
             cwd=self.directory,
             stdout=subprocess.PIPE,

@@ -168,8 +168,8 @@ def test_a_running_input_is_cancelled_and_the_next_one_runs(node):
         import time
         def f(x):
             if not x:
-                print("sleeping", flush=True)
                 try:
+                    print("sleeping", flush=True)  # inside: the signal may come as soon as this is read
                     time.sleep(60)
                 finally:
                     print("cleaned up")
