@@ -47,9 +47,9 @@ def _checks() -> Sequence[Any]:
             "this system cannot run containers of Alight, and needs nothing to be a client",
             hint="`alight setup https://HOST:9009` connects it to a server",
         )
-    from alight.node import doctor as node_doctor  # noqa: PLC0415  heavy, and Linux only
+    from alight.node.doctor import examine  # noqa: PLC0415  heavy, and Linux only
 
-    return node_doctor.examine(config.home())
+    return examine(config.home())
 
 
 def _show(checks: Sequence[Any]) -> None:

@@ -55,7 +55,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         _leave_closed_pipe()
         return NO_READER
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    if isinstance(error, click.UsageError) and type(error).__name__ == "NoArgsIsHelpError":  # click 8.2 and later
         print(error.format_message())
         return 0
     if isinstance(error, (KeyboardInterrupt, Interrupted)):

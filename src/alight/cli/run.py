@@ -72,13 +72,17 @@ def run(reference: str, words: Tuple[str, ...], module: bool, interactive: bool,
         raise UsageError("--gpu wants a type of GPU, or none", hint="--gpu none runs functions without a GPU")
 
     from alight import compat  # noqa: PLC0415  after the options were found to be right
-    from alight.cli import references  # noqa: PLC0415  loads the SDK
+    from alight.cli import loading  # noqa: PLC0415  start-up weight
 
     warn.show_plainly()
     compat.install()
-    parsed = references.parse(reference, module=module)
+    parsed = loading.parse(reference, module=module)
     sys.argv = [parsed.place, *words]
-    runnable = references.find(references.load(parsed), parsed)
+    loaded = loading.load(parsed)
+
+    from alight.cli import references  # noqa: PLC0415  loads the SDK
+
+    runnable = references.find(loaded, parsed)
     usage = f"alight run {'-m ' if module else ''}{reference}"
     given = synthesized.parse(runnable.signatures, runnable.name, list(words), usage)
     if given is None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from alight.cli import main, references
+from alight.cli import loading, main, references
 from alight.cli.errors import UsageError, UserCodeError
 from alight.wire.errors import Error
 
@@ -36,8 +36,8 @@ def script(tmp_path):
 
 
 def found(text, *, module=False):
-    reference = references.parse(text, module=module)
-    return references.find(references.load(reference), reference)
+    reference = loading.parse(text, module=module)
+    return references.find(loading.load(reference), reference)
 
 
 def kind_and_name(path, thing=""):
@@ -119,12 +119,12 @@ def test_a_neighbour_can_be_imported(script, tmp_path):
 )
 def test_references_that_cannot_be(text, module, message, hint):
     with pytest.raises(UsageError, match=message) as caught:
-        references.parse(text, module=module)
+        loading.parse(text, module=module)
     assert hint in (caught.value.hint or "")
 
 
 def test_a_windows_path_has_a_colon():
-    assert references.parse("C:\\work\\x.py::f", module=False) == references.Reference("C:\\work\\x.py", "f")
+    assert loading.parse("C:\\work\\x.py::f", module=False) == loading.Reference("C:\\work\\x.py", "f")
 
 
 def test_missing_files_get_a_guess(script, tmp_path, monkeypatch):
