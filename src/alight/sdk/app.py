@@ -52,8 +52,8 @@ class App(app_more.LaterApp):
         *,
         tags: Optional[Mapping[str, str]] = None,
         image: Optional[Image] = None,
-        secrets: Sequence[Any] = [],  # noqa: B006  never changed
-        volumes: Mapping[Any, Any] = {},  # noqa: B006  never changed
+        secrets: Sequence[Any] = [],
+        volumes: Mapping[Any, Any] = {},
         include_source: bool = True,
     ) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class App(app_more.LaterApp):
 
     # declaring
 
-    def function(
+    def function(  # noqa: PLR0913  the public form
         self,
         *,
         image: Optional[Image] = None,
@@ -102,8 +102,8 @@ class App(app_more.LaterApp):
         secrets: Optional[Sequence[Any]] = None,
         gpu: Any = None,
         serialized: bool = False,
-        network_file_systems: Mapping[Any, Any] = {},  # noqa: B006  never changed
-        volumes: Mapping[Any, Any] = {},  # noqa: B006  never changed
+        network_file_systems: Mapping[Any, Any] = {},
+        volumes: Mapping[Any, Any] = {},
         cpu: Any = None,
         memory: Any = None,
         ephemeral_disk: Optional[int] = None,
@@ -134,9 +134,9 @@ class App(app_more.LaterApp):
     ) -> Callable[[Any], Function]:
         """Make a function one that runs in containers.
 
-        ``gpu`` "TYPE[:count]" or a list in order of preference; ``cpu`` cores and ``memory`` MiB, each a request or a pair
-        of request and limit; ``timeout`` seconds of one attempt; ``secrets`` later ones win, ``env`` wins over them;
-        ``volumes`` {absolute path: Volume}. Raises InvalidError for what cannot be.
+        ``gpu`` "TYPE[:count]" or a list in order of preference; ``cpu`` cores and ``memory`` MiB, each a request or a
+        pair of request and limit; ``timeout`` seconds of one attempt; ``secrets`` later ones win, ``env`` wins over
+        them; ``volumes`` {absolute path: Volume}. Raises InvalidError for what cannot be.
         """
         given = {key: value for key, value in locals().items() if key not in {"self", "old", "name"}}
 
@@ -152,7 +152,7 @@ class App(app_more.LaterApp):
 
         return decorate
 
-    def cls(
+    def cls(  # noqa: PLR0913  the public form
         self,
         *,
         image: Optional[Image] = None,
@@ -160,8 +160,8 @@ class App(app_more.LaterApp):
         secrets: Optional[Sequence[Any]] = None,
         gpu: Any = None,
         serialized: bool = False,
-        network_file_systems: Mapping[Any, Any] = {},  # noqa: B006  never changed
-        volumes: Mapping[Any, Any] = {},  # noqa: B006  never changed
+        network_file_systems: Mapping[Any, Any] = {},
+        volumes: Mapping[Any, Any] = {},
         cpu: Any = None,
         memory: Any = None,
         ephemeral_disk: Optional[int] = None,
@@ -203,17 +203,23 @@ class App(app_more.LaterApp):
 
         return decorate
 
-    def local_entrypoint(self, *args: Any, name: Optional[str] = None) -> Callable[[Callable[..., Any]], LocalEntrypoint]:
+    def local_entrypoint(
+        self, *args: Any, name: Optional[str] = None
+    ) -> Callable[[Callable[..., Any]], LocalEntrypoint]:
         """Make a function one that ``alight run`` starts here, with the app running around it."""
         if args:
             raise errors.InvalidError("@app.local_entrypoint needs parentheses", hint="@app.local_entrypoint()")
 
         def decorate(raw: Callable[..., Any]) -> LocalEntrypoint:
             if isinstance(raw, Function):
-                raise errors.InvalidError(f"{raw.info_name} cannot be a function and a local entrypoint of its app at once")
+                raise errors.InvalidError(
+                    f"{raw.info_name} cannot be a function and a local entrypoint of its app at once"
+                )
             tag = name or raw.__qualname__
             if tag in self._entrypoints:
-                raise errors.InvalidError(f"the app has a local entrypoint {tag!r} already", hint="give one another name=")
+                raise errors.InvalidError(
+                    f"the app has a local entrypoint {tag!r} already", hint="give one another name="
+                )
             entrypoint = self._entrypoints[tag] = LocalEntrypoint(self, tag, raw)
             return entrypoint
 
@@ -223,13 +229,13 @@ class App(app_more.LaterApp):
         """Take over the functions and classes of another app, so that they run with this one."""
         if not isinstance(other_app, App):
             raise errors.InvalidError(f"App.include() takes an App, not {type(other_app).__name__}")
-        for tag, function in other_app._functions.items():  # noqa: SLF001  of this class
+        for tag, function in other_app._functions.items():
             self._register(tag, self._functions, function)
-        for tag, made in other_app._classes.items():  # noqa: SLF001
+        for tag, made in other_app._classes.items():
             self._register(tag, self._classes, made)
         self._included.append(other_app)
         if inherit_tags:
-            self._tags = {**other_app._tags, **self._tags}  # noqa: SLF001
+            self._tags = {**other_app._tags, **self._tags}
         return self
 
     # running
@@ -248,9 +254,9 @@ class App(app_more.LaterApp):
     ) -> AsyncIterator[App]:
         """Let the app's functions be called within this block; it is stopped at its end, unless ``detach``.
 
-        Silent unless within ``enable_output()`` or `alight run`. Raises what keeps it from running: a volume or secret that
-        does not exist, a file that is missing, a server that cannot be reached. ``_needed`` names the functions that are
-        sure to be called: their images are built now, others at their first call.
+        Silent unless within ``enable_output()`` or `alight run`. Raises what keeps it from running: a volume or
+        secret that does not exist, a file that is missing, a server that cannot be reached. ``_needed`` names the
+        functions that are sure to be called: their images are built now, others at their first call.
         """
         _check_may_run(self, interactive=interactive)
         description = name or self._name or _main_script()
@@ -349,11 +355,14 @@ def _check_function(raw: Any, *, serialized: bool) -> None:
             hint="move it to the top of the module, or declare it with serialized=True",
         )
     if name == "<lambda>" and not serialized:
-        raise errors.InvalidError("a lambda has no name that a container could find", hint="use def, or serialized=True")
+        raise errors.InvalidError(
+            "a lambda has no name that a container could find", hint="use def, or serialized=True"
+        )
     code = getattr(raw, "__code__", None)
     if code is not None and code.co_argcount and code.co_varnames[0] == "self":
         raise errors.InvalidError(
-            f"{name} takes self: @app.function() is not for methods", hint="decorate the class with @app.cls(), it with @alight.method()"
+            f"{name} takes self: @app.function() is not for methods",
+            hint="decorate the class with @app.cls(), it with @alight.method()",
         )
 
 
@@ -366,7 +375,9 @@ def _check_may_run(app: App, *, interactive: bool) -> None:
             hint='put it under `if __name__ == "__main__":`, or in a function with @app.local_entrypoint()',
         )
     if interactive:
-        raise errors.UnimplementedError("app.run(interactive=True) would connect the terminal; this version doesn't yet")
+        raise errors.UnimplementedError(
+            "app.run(interactive=True) would connect the terminal; this version doesn't yet"
+        )
 
 
 def _main_script() -> str:

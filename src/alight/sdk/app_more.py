@@ -96,7 +96,7 @@ class LaterApp:
     @unimplemented("get_dashboard_url() would link to the app's page; there is no dashboard yet")
     async def get_dashboard_url(self) -> str: ...
 
-    def server(
+    def server(  # noqa: PLR0913  the public form
         self,
         *,
         image: Any = None,
@@ -104,7 +104,7 @@ class LaterApp:
         secrets: Optional[Sequence[Any]] = None,
         gpu: Any = None,
         serialized: bool = False,
-        volumes: Mapping[Any, Any] = {},  # noqa: B006  never changed
+        volumes: Mapping[Any, Any] = {},
         cpu: Any = None,
         memory: Any = None,
         ephemeral_disk: Optional[int] = None,

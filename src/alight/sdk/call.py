@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import time
 from dataclasses import dataclass, replace
-from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Tuple
 
 from alight.sdk import config, progress
 from alight.sdk.carrier import LostError, Stream
@@ -45,9 +45,7 @@ async def spawn(callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -
     """Call and return once the server has it on disk."""
     message, body = await _prepare(callee, args, kwargs, wait=False)
     await callee.client.call("call.start", message, messages.CallUpdate, body)
-    call = FunctionCall()
-    call._object_id, call._client, call._callee = message.call_id, callee.client, callee
-    return call
+    return FunctionCall._started(message.call_id, callee)  # noqa: SLF001  of this file
 
 
 class FunctionCallLogs:
@@ -89,8 +87,8 @@ class FunctionCall(Object):
     async def get(self, timeout: Optional[float] = None, *, index: int = 0) -> Any:
         """The result, waiting ``timeout`` seconds at most (None: for ever; 0: not at all).
 
-        Raises the builtin TimeoutError when it is not there yet, OutputExpiredError when it was kept for its time and is
-        gone, and what the function raised.
+        Raises the builtin TimeoutError when it is not there yet, OutputExpiredError when it was kept for its time and
+        is gone, and what the function raised.
         """
         client = await self._via()
         callee = self._callee or Callee(client, "", "the function")
@@ -113,7 +111,9 @@ class FunctionCall(Object):
     async def num_inputs(self) -> int: ...
 
     @dual
-    @unimplemented("FunctionCall.get_call_graph() would return which calls started which; this version doesn't record it")
+    @unimplemented(
+        "FunctionCall.get_call_graph() would return which calls started which; this version doesn't record it"
+    )
     async def get_call_graph(self) -> List[Any]: ...
 
     @staticmethod
@@ -121,6 +121,12 @@ class FunctionCall(Object):
     async def gather(*function_calls: FunctionCall) -> List[Any]:
         """The results of several calls, in order. The first failure among them is raised."""
         return [await call.get.raw() for call in function_calls]
+
+    @staticmethod
+    def _started(call_id: str, callee: Callee) -> FunctionCall:
+        call = FunctionCall()
+        call._object_id, call._client, call._callee = call_id, callee.client, callee
+        return call
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**super().__getstate__(), "_callee": None}
@@ -158,7 +164,7 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
     deadline = None if timeout is None else time.monotonic() + timeout
     on_waiting = ambient.on_waiting
     if on_waiting is not None:
-        on_waiting(True)  # noqa: FBT003  this process waits from here
+        on_waiting(True)
     client.held_calls.add(message.call_id)
     told = _Waiting(message.call_id)
     stream: Optional[Stream] = None
@@ -169,9 +175,9 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
             try:
                 answer = await stream.recv_within(told.sooner(left))
             except errors.BuiltinTimeoutError:
-                if told.say():
-                    continue
-                raise
+                if not told.say():
+                    raise
+                continue
             except LostError as lost:
                 await client.after_loss(lost)
                 if isinstance(message, messages.CallStart):
@@ -179,7 +185,7 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
                 stream = await client.open(method, message, body)
                 continue
             if answer is None:
-                raise errors.InternalError(f"the server ended {method} without a result")
+                raise errors.InternalError(f"the server ended {method} without a result")  # noqa: TRY301  not caught here
             update = loads_head(messages.CallUpdate, answer[0])
             if update.state == "done":
                 stream = None
@@ -201,7 +207,7 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
             stream.leave()
         told.over()
         if on_waiting is not None:
-            on_waiting(False)  # noqa: FBT003
+            on_waiting(False)
     if callee.running is not None and update.log_offset:
         await callee.running.output_until(update.container, update.log_offset)
     return await _outcome(callee, update, answer[1])
@@ -285,7 +291,7 @@ def _show_all() -> bool:
     return bool(config.load()["traceback"])
 
 
-def pickle_arguments(callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Sequence[Any]:
+def pickle_arguments(callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> List[Any]:
     """The parts of (args, kwargs). An argument that cannot be pickled is named."""
     try:
         return payload.dumps((args, kwargs), f"the arguments of {callee.name}()")
@@ -309,10 +315,10 @@ def _named(raw: Optional[Callable[..., Any]], args: Tuple[Any, ...], kwargs: Dic
     return positional + [(repr(name), value) for name, value in kwargs.items()]
 
 
-async def put_blob(client: Client, parts: Sequence[Any]) -> str:
+async def put_blob(client: Client, parts: List[Any]) -> str:
     """Send bytes to the server; returns their digest."""
     while True:
-        size = payload.size_of(list(parts))
+        size = payload.size_of(parts)
         stream = await client.open("blob.put", messages.BlobPut(size=size), end=False)
         try:
             for part in parts:
@@ -342,4 +348,3 @@ async def get_blob(client: Client, where: messages.Payload) -> bytearray:
                 data += message[1]
         except LostError as lost:
             await client.after_loss(lost)
-

@@ -1,12 +1,12 @@
 """One connection to a server or node, on blocking sockets: no event loop, and no thread while a caller waits itself.
 
-Whoever waits reads. A thread that waits for an answer takes the lead: it reads the socket and hands every message to its
-stream, until its own has come; the others sleep meanwhile, and one of them is woken to lead next. Only what comes while
-nobody waits (output of a running app, answers awaited by an event loop) needs the background thread, which keeps out of
-the way of leaders. So a blocking call costs no thread switch.
+Whoever waits reads. A thread that waits for an answer takes the lead: it reads the socket and hands every message to
+its stream, until its own has come; the others sleep meanwhile, and one of them is woken to lead next. Only what comes
+while nobody waits (output of a running app, answers awaited by an event loop) needs the background thread, which
+keeps out of the way of leaders. So a blocking call costs no thread switch.
 
-Must never outlive a broken state: whatever is interrupted between reading bytes and handing them on (Ctrl-C) abandons the
-connection, and callers start again by id on a new one.
+Must never outlive a broken state: whatever is interrupted between reading bytes and handing them on (Ctrl-C) abandons
+the connection, and callers start again by id on a new one.
 """
 
 from __future__ import annotations
@@ -323,12 +323,15 @@ class Carrier:
 
     def ensure_background(self) -> None:
         """Have somebody read while no caller waits."""
-        if self._background is None and self._lost is None:
-            with self._state:
-                if self._background is not None:
-                    return
-                self._background = threading.Thread(target=self._read_in_background, name="alight-reader", daemon=True)
-            self._background.start()
+        if self._background is not None or self._lost is not None:
+            return
+        thread = threading.Thread(target=self._read_in_background, name="alight-reader", daemon=True)
+        with self._state:
+            first = self._background is None
+            if first:
+                self._background = thread
+        if first:
+            thread.start()
 
     def _lead(self, future: Arrival, deadline: Optional[float]) -> None:
         """Read until ``future`` is done or time is up. The caller holds ``_reading``."""

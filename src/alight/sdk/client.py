@@ -1,9 +1,9 @@
 """The way to the server: finds it, connects, and goes on after a lost connection.
 
-A client is cheap until its first use. It reaches the server over the local unix socket, over TLS, or, inside a container,
-over the node's socket, where the node says who is asking. When the connection is lost, requests are sent again on a new
-one: every message either may be repeated or carries an id that makes repeating it harmless. Safe to use from many threads
-and after a fork (the child connects anew).
+A client is cheap until its first use. It reaches the server over the local unix socket, over TLS, or, inside a
+container, over the node's socket, where the node says who is asking. When the connection is lost, requests are sent
+again on a new one: every message either may be repeated or carries an id that makes repeating it harmless. Safe to
+use from many threads and after a fork (the child connects anew).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Type, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple, Type, TypeVar
 
 from alight.sdk import config, progress
 from alight.sdk.carrier import Carrier, Cipher, LostError, Stream
@@ -27,7 +27,7 @@ from alight.wire.messages import Hello, Open
 from alight.wire.version import WIRE_VERSION, __version__
 
 if TYPE_CHECKING:
-    from alight.sdk.sync import Verb
+    pass
 
 T = TypeVar("T")
 
@@ -38,7 +38,9 @@ _CONNECT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Target:
-    """Where a server is and who we are there. An empty one means: this machine's own server, started when there is none."""
+    """Where a server is and who we are there. An empty one means: this machine's own server, started when there is
+    none.
+    """
 
     path: str = ""  # of a unix socket
     host: str = ""
@@ -147,7 +149,7 @@ class Client:
     async def __exit__(self, exc_type: Any, exc: Any, tb: Any) -> None:
         self.shut()
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Client:  # noqa: PYI034  as the verb it stands for
         return await self.__enter__.aio()
 
     async def __aexit__(self, exc_type: Any, exc: Any, tb: Any) -> None:
@@ -243,7 +245,7 @@ class Client:
             except errors.ConnectionError as error:
                 if time.monotonic() - (self._lost_at or 0) > PATIENCE:
                     raise errors.ConnectionError(
-                        f"the connection to {self._target} was lost, and it has not come back for {PATIENCE:g} s: {error}",
+                        f"the connection to {self._target} was lost and has not come back for {PATIENCE:g} s: {error}",
                         hint="calls that it had accepted go on there; see `alight server status`",
                     ) from error
             await sleep(pause)
@@ -269,7 +271,7 @@ class Client:
             progress.current().note(word + what)
         return carrier
 
-    def _dial(self, *, again: bool) -> Any:
+    def _dial(self, *, again: bool) -> Tuple[Carrier, Hello]:
         target = self._target
         if target.is_local:
             from alight.sdk import local  # noqa: PLC0415  only who uses this machine's server needs it
@@ -308,7 +310,7 @@ class _Nothing:
 
 def default_client() -> Client:
     """The client of this process, made from the settings in force at its first use."""
-    global _default
+    global _default  # noqa: PLW0603  one client for a process
     with _default_lock:
         if _default is None or _default.is_closed():
             _default = Client(configured_target())
@@ -334,7 +336,9 @@ def _target_of(values: Any) -> Target:
 
 
 def parse_url(url: str) -> Target:
-    """`https://host:9009`, `tls:host:9009#fingerprint`, `http://…` (no TLS: asked for in as many words), `unix:/path`."""
+    """`https://host:9009`, `tls:host:9009#fingerprint`, `http://…` (no TLS: asked for in as many words),
+    `unix:/path`.
+    """
     text, _, fingerprint = url.strip().partition("#")
     scheme, colon, rest = text.partition(":")
     if scheme == "unix" and colon:
@@ -356,7 +360,7 @@ def encode_open(method: str, args: Any) -> bytes:
     return dumps_head(Open(method=method, args=plain)) if plain else json.dumps({"method": method}).encode()
 
 
-def _split_port(where: str, url: str) -> Any:
+def _split_port(where: str, url: str) -> Tuple[str, int]:
     host, port = where, ""
     if where.startswith("["):
         host, _, after = where[1:].partition("]")
@@ -376,7 +380,7 @@ def _container_socket() -> str:
     return os.path.join(os.path.dirname(link), "sdk.sock") if link else "/run/alight/sdk.sock"
 
 
-def _connect_unix(target: Target) -> Any:
+def _connect_unix(target: Target) -> Tuple[socket.socket, Optional[Cipher]]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(target.path)
@@ -397,7 +401,7 @@ def _connect_unix(target: Target) -> Any:
     return sock, None
 
 
-def _connect_tcp(target: Target) -> Any:
+def _connect_tcp(target: Target) -> Tuple[socket.socket, Optional[Cipher]]:
     try:
         sock = socket.create_connection((target.host, target.port), timeout=_CONNECT_SECONDS)
     except OSError as error:
@@ -450,7 +454,7 @@ _default_lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    global _default_lock
+    global _default_lock  # noqa: PLW0603  the parent may have held it
     _default_lock = threading.Lock()
     for client in list(_CLIENTS):
         if client._carrier is not None:  # noqa: SLF001  of this file

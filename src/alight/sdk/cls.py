@@ -32,7 +32,7 @@ _NO_DEFAULT: Any = _NoDefault()
 class Parameter:
     """``parameter()``: a keyword of the class's constructor. On an instance it reads as its value."""
 
-    def __init__(self, default: Any, init: bool) -> None:  # noqa: FBT001  as the users' keyword
+    def __init__(self, default: Any, init: bool) -> None:
         self.default = default
         self.init = init
         self.name = ""
@@ -71,7 +71,7 @@ def enter(_given: Any = None, /, *, snap: bool = False) -> Callable[[Any], Shape
     return lambda thing: add(thing, "enter", enter="snap" if snap else "start")
 
 
-def exit(_given: Any = None, /) -> Callable[[Any], Shaped]:  # noqa: A001  the public name
+def exit(_given: Any = None, /) -> Callable[[Any], Shaped]:
     """Run a method when its container ends."""
     needs_parentheses("exit", _given)
     return lambda thing: add(thing, "exit", exit=True)
@@ -167,7 +167,7 @@ class Cls:
     async def get_dashboard_url(self) -> str: ...
 
     @unimplemented("Cls.with_options() would make a variant with other resources; classes come with the next version")
-    def with_options(
+    def with_options(  # noqa: PLR0913  the public form
         self,
         *,
         cpu: Any = None,
@@ -175,7 +175,7 @@ class Cls:
         gpu: Optional[str] = None,
         env: Optional[Mapping[str, Optional[str]]] = None,
         secrets: Optional[Sequence[Any]] = None,
-        volumes: Mapping[Any, Any] = {},  # noqa: B006  never changed
+        volumes: Mapping[Any, Any] = {},
         retries: Any = None,
         max_containers: Optional[int] = None,
         buffer_containers: Optional[int] = None,
@@ -244,9 +244,11 @@ def _annotations(raw: Optional[type]) -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     plain = {kind.__name__: kind for kind in _TYPES}
     for base in reversed(raw.__mro__ if raw is not None else ()):
-        own = inspect.get_annotations(base) if hasattr(inspect, "get_annotations") else vars(base).get("__annotations__", {})
+        own = (
+            inspect.get_annotations(base)
+            if hasattr(inspect, "get_annotations")
+            else vars(base).get("__annotations__", {})
+        )
         for name, value in own.items():
             found[name] = plain.get(value, value) if isinstance(value, str) else value
     return found
-
-

@@ -1,7 +1,7 @@
 """Settings: environment over profile over default. Reads and writes ``~/.alight.toml`` and nothing else.
 
-The file holds one table per profile, ``active = true`` in one of them. Inside containers it is ignored: their way to the
-server is the node's socket. Nothing here talks to a server.
+The file holds one table per profile, ``active = true`` in one of them. Inside containers it is ignored: their way to
+the server is the node's socket. Nothing here talks to a server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 import re
 import stat
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,11 +222,11 @@ def _convert(name: str, value: Any, where: str) -> Any:
 
 
 def _parse(text: str) -> Dict[str, Any]:
-    if sys.version_info >= (3, 11):
+    try:
         import tomllib  # noqa: PLC0415  absent before 3.11
-
-        return tomllib.loads(text)
-    return _parse_flat(text)
+    except ImportError:
+        return _parse_flat(text)
+    return tomllib.loads(text)
 
 
 _TABLE = re.compile(r"^\[\s*(?P<name>\"(?:[^\"\\]|\\.)*\"|'[^']*'|[A-Za-z0-9_.-]+)\s*\]$")

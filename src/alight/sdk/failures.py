@@ -1,7 +1,8 @@
-"""A remote exception becomes a local one: its own type where it can be had, with a traceback that shows the remote lines.
+"""A remote exception becomes a local one: its own type where it can be had, with a traceback that shows the remote
+lines.
 
-The frames are real code objects named after the container's files, with the source text put where tracebacks look for it, so
-that any printer of tracebacks (Python's own, a debugger's, a test runner's) shows them.
+The frames are real code objects named after the container's files, with the source text put where tracebacks look for
+it, so that any printer of tracebacks (Python's own, a debugger's, a test runner's) shows them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _unpickled(failure: Failure, body: bytes) -> Optional[BaseException]:
     return error if isinstance(error, BaseException) else None
 
 
-def _dress(error: BaseException, failure: Failure, container: str, show_all: bool, depth: int) -> None:  # noqa: FBT001
+def _dress(error: BaseException, failure: Failure, container: str, show_all: bool, depth: int) -> None:
     """Give ``error`` its remote traceback, notes and causes."""
     frames = [frame for frame in failure.frames if frame.user or show_all] or list(failure.frames)
     error.__traceback__ = _traceback(frames, container)
@@ -73,7 +74,7 @@ def _stand_in(failure: Failure) -> errors.RemoteError:
 
 
 def _short_type(failure: Failure) -> str:
-    return failure.type[len("builtins.") :] if failure.type.startswith("builtins.") else failure.type
+    return failure.type.removeprefix("builtins.")
 
 
 def _traceback(frames: List[FailureFrame], container: str) -> Optional[types.TracebackType]:

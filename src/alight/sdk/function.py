@@ -1,7 +1,7 @@
 """Function handles: what a decorated function becomes, and how it is called where it lives.
 
-A handle is not callable: ``.remote()`` runs it in a container, ``.local()`` here. A handle whose app does not run in this
-process, inside a container of that app, asks the server for its sibling by name.
+A handle is not callable: ``.remote()`` runs it in a container, ``.local()`` here. A handle whose app does not run in
+this process, inside a container of that app, asks the server for its sibling by name.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class FunctionMetrics:
 class FunctionAutoscaler:
     """``Function.autoscaler``."""
 
-    @unimplemented("Function.autoscaler.settings() would return the settings in force; this version has the declared ones")
+    @unimplemented(
+        "Function.autoscaler.settings() would return the settings in force; this version has the declared ones"
+    )
     def settings(self) -> Any: ...
 
     @unimplemented("Function.autoscaler.update() would change a running function; change the declaration and run again")
@@ -107,15 +109,15 @@ class Function(Object):
         name: str,
         raw: Optional[Callable[..., Any]],
         options: Options,
-        shape: Shape = Shape(),
+        shape: Optional[Shape] = None,
     ) -> None:
         super().__init__()
         self._app = app
         self._name = name
         self._raw = raw
         self._options = options
-        self._shape = shape
-        self._web = shape.web
+        self._shape = shape or Shape()
+        self._web = self._shape.web
         if raw is not None:
             self.__name__ = getattr(raw, "__name__", name)
             self.__qualname__ = getattr(raw, "__qualname__", name)
@@ -147,16 +149,20 @@ class Function(Object):
         return self._raw(*args, **kwargs)
 
     @dual_gen
-    @unimplemented("Function.remote_gen() would stream what a generator yields; this version calls functions that return")
+    @unimplemented(
+        "Function.remote_gen() would stream what a generator yields; this version calls functions that return"
+    )
     async def remote_gen(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         yield None
 
     @dual_gen
-    @unimplemented("Function.map() would run the function for many inputs at once; call .remote() or .spawn() for each yet")
+    @unimplemented(
+        "Function.map() would run the function for many inputs at once; call .remote() or .spawn() for each yet"
+    )
     async def map(
         self,
         *input_iterators: Any,
-        kwargs: Mapping[str, Any] = {},  # noqa: B006  never changed
+        kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: Optional[bool] = None,
@@ -169,7 +175,7 @@ class Function(Object):
         self,
         input_iterator: Any,
         *,
-        kwargs: Mapping[str, Any] = {},  # noqa: B006  never changed
+        kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: Optional[bool] = None,
@@ -177,25 +183,26 @@ class Function(Object):
         yield None
 
     @dual
-    @unimplemented("Function.for_each() would run the function for many inputs; call .remote() or .spawn() for each yet")
+    @unimplemented(
+        "Function.for_each() would run the function for many inputs; call .remote() or .spawn() for each yet"
+    )
     async def for_each(
         self,
         *input_iterators: Any,
-        kwargs: Mapping[str, Any] = {},  # noqa: B006  never changed
+        kwargs: Mapping[str, Any] = {},
         ignore_exceptions: bool = False,
     ) -> None: ...
 
     @dual
     @unimplemented("Function.spawn_map() would start the function for many inputs; call .spawn() for each yet")
-    async def spawn_map(self, *input_iterators: Any, kwargs: Mapping[str, Any] = {}) -> None:  # noqa: B006
-        ...
+    async def spawn_map(self, *input_iterators: Any, kwargs: Mapping[str, Any] = {}) -> None: ...
 
     @dual
     @unimplemented("Function.experimental_spawn_map() would start many inputs as one call; call .spawn() for each yet")
     async def experimental_spawn_map(
         self,
         *input_iterators: Any,
-        kwargs: Mapping[str, Any] = {},  # noqa: B006  never changed
+        kwargs: Mapping[str, Any] = {},
     ) -> FunctionCall: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -236,7 +243,7 @@ class Function(Object):
         return function
 
     @dual
-    async def hydrate(self, client: Optional[Client] = None) -> Function:
+    async def hydrate(self, client: Optional[Client] = None) -> Any:
         """Look it up now."""
         if client is not None:
             self._client = client
@@ -246,7 +253,7 @@ class Function(Object):
     @property
     def object_id(self) -> str:
         """The id: while its app runs, or once it was looked up."""
-        running = self._app._running if self._app is not None else None
+        running = self._app._running if self._app is not None else None  # noqa: SLF001  of this package
         if running is not None and self._name in running.function_ids:
             return running.function_ids[self._name]
         return super().object_id
@@ -331,7 +338,7 @@ class Function(Object):
         self.autoscaler.update()
 
     @unimplemented("Function.with_options() would make a variant with other resources; declare a second function yet")
-    def with_options(
+    def with_options(  # noqa: PLR0913  the public form
         self,
         *,
         cpu: Any = None,
@@ -339,7 +346,7 @@ class Function(Object):
         gpu: Optional[str] = None,
         env: Optional[Mapping[str, Optional[str]]] = None,
         secrets: Optional[Sequence[Any]] = None,
-        volumes: Mapping[Any, Any] = {},  # noqa: B006  never changed
+        volumes: Mapping[Any, Any] = {},
         retries: Any = None,
         max_containers: Optional[int] = None,
         buffer_containers: Optional[int] = None,
@@ -364,7 +371,9 @@ class Function(Object):
                 f"{self._name} is a web function: it answers requests", hint="`alight serve` gives it a URL"
             )
         if self._raw is not None and self.traits["is_generator"]:
-            raise errors.InvalidError(f"{self._name} is a generator: .{verb}() returns one value", hint="use .remote_gen()")
+            raise errors.InvalidError(
+                f"{self._name} is a generator: .{verb}() returns one value", hint="use .remote_gen()"
+            )
 
     async def _callee(self) -> Callee:
         running = self._app._running if self._app is not None else None  # noqa: SLF001  of this package
@@ -418,5 +427,3 @@ class Function(Object):
 
     def __repr__(self) -> str:
         return f"Function({self._name!r})"
-
-

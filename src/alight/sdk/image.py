@@ -1,4 +1,5 @@
-"""Images: an immutable chain of steps. Every method returns a new Image; nothing is read, sent or built until an app runs.
+"""Images: an immutable chain of steps. Every method returns a new Image; nothing is read, sent or built until an app
+runs.
 
 Arguments are checked where the script writes them, files are looked at when the app runs, the server builds.
 """
@@ -6,6 +7,7 @@ Arguments are checked where the script writes them, files are looked at when the
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -40,7 +42,9 @@ class Step:
 
 @dataclass(frozen=True)
 class _Chain:
-    """What an Image is made of. ``added`` are files that are laid on top without a build, so nothing can follow them."""
+    """What an Image is made of. ``added`` are files that are laid on top without a build, so nothing can follow
+    them.
+    """
 
     steps: Tuple[Step, ...] = ()
     added: Tuple[Callable[[], LocalFiles], ...] = ()
@@ -67,18 +71,20 @@ class Image(image_more.LaterSteps):
     # beginnings
 
     @staticmethod
-    def debian_slim(python_version: Optional[str] = None, force_build: bool = False) -> Image:
+    def debian_slim(python_version: Any = None, force_build: bool = False) -> Image:
         """Debian with this Python ("3.12" or "3.12.4"; None: the minor version that runs this script)."""
         if isinstance(python_version, float):
             raise TypeError(f'python_version={python_version} is a number, which loses zeros: write "{python_version}"')
         if python_version is not None and not (isinstance(python_version, str) and _PYTHON.match(python_version)):
-            raise InvalidError(f"python_version={python_version!r} is not a Python version", hint='write "3.12" or "3.12.4"')
+            raise InvalidError(
+                f"python_version={python_version!r} is not a Python version", hint='write "3.12" or "3.12.4"'
+            )
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        return Image()._with({"op": "debian_slim", "python": python_version or minor}, _How(force_build))
+        return Image()._with({"op": "debian_slim", "python": python_version or minor}, _How(force_build))  # noqa: SLF001  of this class
 
     # packages
 
-    def pip_install(
+    def pip_install(  # noqa: PLR0913  the public form
         self,
         *packages: Union[str, Sequence[str]],
         find_links: Optional[str] = None,
@@ -96,7 +102,7 @@ class Image(image_more.LaterSteps):
         op = _pip("pip", names, find_links, index_url, extra_index_url, pre, extra_options)
         return self._with(op, _How(force_build, env, secrets, gpu)) if names else self
 
-    def pip_install_from_requirements(
+    def pip_install_from_requirements(  # noqa: PLR0913  the public form
         self,
         requirements_txt: PathLike,
         find_links: Optional[str] = None,
@@ -114,7 +120,7 @@ class Image(image_more.LaterSteps):
         op = _pip("pip", [], find_links, index_url, extra_index_url, pre, extra_options)
         return self._with(op, _How(force_build, env, secrets, gpu), requirements=(_local(requirements_txt),))
 
-    def pip_install_from_pyproject(
+    def pip_install_from_pyproject(  # noqa: PLR0913  the public form
         self,
         pyproject_toml: PathLike,
         optional_dependencies: Sequence[str] = (),
@@ -134,7 +140,7 @@ class Image(image_more.LaterSteps):
         op["pyproject_groups"] = list(optional_dependencies)
         return self._with(op, _How(force_build, env, secrets, gpu), requirements=(_local(pyproject_toml),))
 
-    def uv_pip_install(
+    def uv_pip_install(  # noqa: PLR0913  the public form
         self,
         *packages: Union[str, Sequence[str]],
         requirements: Optional[Sequence[str]] = None,
@@ -168,7 +174,11 @@ class Image(image_more.LaterSteps):
     ) -> Image:
         """Install Debian packages."""
         names = _names(packages, "apt_install")
-        return self._with({"op": "apt_install", "packages": names}, _How(force_build, env, secrets, gpu)) if names else self
+        return (
+            self._with({"op": "apt_install", "packages": names}, _How(force_build, env, secrets, gpu))
+            if names
+            else self
+        )
 
     # commands and settings
 
@@ -189,7 +199,7 @@ class Image(image_more.LaterSteps):
             image = image._with({"op": "run", "command": command}, _How(force_build, env, secrets, gpu))
         return image
 
-    def env(self, vars: Mapping[str, str]) -> Image:  # noqa: A002  the public name
+    def env(self, vars: Mapping[Any, Any]) -> Image:  # noqa: A002  the public name
         """Set environment variables for later steps and for containers."""
         for name, value in vars.items():
             if not isinstance(value, str):
@@ -221,8 +231,12 @@ class Image(image_more.LaterSteps):
 
     # files
 
-    def add_local_file(self, local_path: PathLike, remote_path: Union[str, PurePosixPath], *, copy: bool = False) -> Image:
-        """Add a file of this machine. Without ``copy`` it is laid on top when containers start, and no build step may follow."""
+    def add_local_file(
+        self, local_path: PathLike, remote_path: Union[str, PurePosixPath], *, copy: bool = False
+    ) -> Image:
+        """Add a file of this machine. Without ``copy`` it is laid on top when containers start, and no build step may
+        follow.
+        """
         local = _local(local_path)
         remote = _remote(remote_path, "add_local_file")
         if str(remote_path).endswith("/"):
@@ -253,7 +267,7 @@ class Image(image_more.LaterSteps):
                     f"add_local_python_source() takes names of modules, not {type(module).__name__}",
                     hint='for example add_local_python_source("mypackage")',
                 )
-            image = image._adding(lambda module=module: _module(module, matcher), copy=copy)
+            image = image._adding(functools.partial(_module, module, matcher), copy=copy)
         return image
 
     # the rest
@@ -267,7 +281,9 @@ class Image(image_more.LaterSteps):
 
     @contextlib.contextmanager
     def imports(self) -> Iterator[None]:
-        """``with image.imports():`` — import what only the image has. Here a failing import is passed over, there it is not."""
+        """``with image.imports():`` — import what only the image has. Here a failing import is passed over, there it
+        is not.
+        """
         try:
             yield
         except ImportError as error:
@@ -343,13 +359,13 @@ class Image(image_more.LaterSteps):
         return "Image(" + " → ".join(str(step.op["op"]) for step in self._chain.steps) + ")"
 
 
-def _pip(
+def _pip(  # noqa: PLR0913, PLR0917  the public form
     tool: str,
     names: List[str],
     find_links: Optional[str],
     index_url: Optional[str],
     extra_index_url: Optional[str],
-    pre: bool,  # noqa: FBT001  as the users' keyword
+    pre: bool,
     extra_options: str,
 ) -> Dict[str, Any]:
     op: Dict[str, Any] = {"op": "pip_install", "tool": tool, "packages": sorted(names)}
@@ -380,7 +396,9 @@ def _names(packages: Sequence[Any], where: str) -> List[str]:
         if name.startswith("-"):
             raise InvalidError(
                 f"Image.{where}({name!r}): options are not packages",
-                hint="use index_url=, find_links=, pre= or extra_options=" if "pip" in where else "run_commands() takes any command",
+                hint="use index_url=, find_links=, pre= or extra_options="
+                if "pip" in where
+                else "run_commands() takes any command",
             )
         if not name.strip():
             raise InvalidError(f"Image.{where}() was given an empty name")

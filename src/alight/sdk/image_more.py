@@ -1,4 +1,6 @@
-"""The steps and beginnings of images that this version does not build yet, with the names and parameters that scripts use."""
+"""The steps and beginnings of images that this version does not build yet, with the names and parameters that scripts
+use.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ def _later_step(sentence: str) -> Callable[[F], F]:
         @functools.wraps(function)
         def declare(owner: Any, *_args: Any, **_kwargs: Any) -> Any:
             image = owner() if isinstance(owner, type) else owner
-            return image._with({"op": "later", "sentence": sentence})
+            return image._with({"op": "later", "sentence": sentence})  # noqa: SLF001  of its subclass
 
         return cast("F", declare)
 
@@ -124,7 +126,7 @@ class LaterSteps:
 
     @classmethod
     @_later_step("Image.from_dockerfile() would build a Dockerfile; this version starts from debian_slim()")
-    def from_dockerfile(
+    def from_dockerfile(  # noqa: PLR0913  the public form
         cls,
         path: PathLike,
         *,
@@ -154,10 +156,12 @@ class LaterSteps:
 
     @classmethod
     @_later_step("Image.from_name() would take up a published image; this version builds from recipes")
-    def from_name(cls, name: str, *, environment_name: Optional[str] = None, client: Optional[Client] = None) -> Image: ...
+    def from_name(
+        cls, name: str, *, environment_name: Optional[str] = None, client: Optional[Client] = None
+    ) -> Image: ...
 
     @_later_step("Image.pip_install_private_repos() would install from private repositories; use run_commands()")
-    def pip_install_private_repos(
+    def pip_install_private_repos(  # noqa: PLR0913  the public form
         self,
         *repositories: str,
         git_user: str,
@@ -173,7 +177,7 @@ class LaterSteps:
     ) -> Image: ...
 
     @_later_step("Image.uv_sync() would install a uv project; use uv_pip_install() or pip_install_from_pyproject()")
-    def uv_sync(
+    def uv_sync(  # noqa: PLR0913  the public form
         self,
         uv_project_dir: PathLike = "./",
         *,
@@ -189,7 +193,7 @@ class LaterSteps:
     ) -> Image: ...
 
     @_later_step("Image.poetry_install_from_file() would install a poetry project; use pip_install()")
-    def poetry_install_from_file(
+    def poetry_install_from_file(  # noqa: PLR0913  the public form
         self,
         poetry_pyproject_toml: PathLike,
         poetry_lockfile: Optional[PathLike] = None,
@@ -219,7 +223,7 @@ class LaterSteps:
     ) -> Image: ...
 
     @_later_step("Image.dockerfile_commands() would run lines of a Dockerfile; use run_commands(), env() and workdir()")
-    def dockerfile_commands(
+    def dockerfile_commands(  # noqa: PLR0913  the public form
         self,
         *dockerfile_commands: Union[str, List[str]],
         context_files: Dict[str, str] = {},  # noqa: B006  never changed
@@ -233,14 +237,14 @@ class LaterSteps:
     ) -> Image: ...
 
     @_later_step("Image.run_function() would run a function while the image is built; use run_commands()")
-    def run_function(
+    def run_function(  # noqa: PLR0913  the public form
         self,
         raw_f: Callable[..., Any],
         *,
         env: Env = None,
         secrets: Secrets = None,
-        volumes: Mapping[Any, Any] = {},  # noqa: B006  never changed
-        network_file_systems: Mapping[Any, Any] = {},  # noqa: B006  never changed
+        volumes: Mapping[Any, Any] = {},
+        network_file_systems: Mapping[Any, Any] = {},
         gpu: Any = None,
         cpu: Optional[float] = None,
         memory: Optional[int] = None,

@@ -1,8 +1,8 @@
 """This machine's own server and node: found, started in the background, stopped.
 
-With nothing configured, `alight run` and plain scripts come here: one lock makes starting idempotent, so two that start at
-once get the same server. What is started lives in sessions of its own and outlives its starter. Nothing here imports
-server or node: they are started as `python -m`, as anybody could.
+With nothing configured, `alight run` and plain scripts come here: one lock makes starting idempotent, so two that
+start at once get the same server. What is started lives in sessions of its own and outlives its starter. Nothing here
+imports server or node: they are started as `python -m`, as anybody could.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Options:
 def ensure(*, again: bool = False) -> str:
     """The path of the server's socket, after starting what does not run. ``again``: this program had a server before.
 
-    Raises ConnectionError with the last lines of the log when a start fails, and when somebody stopped the server on purpose.
+    Raises ConnectionError with the last lines of the log when a start fails, and when somebody stopped the server on
+    purpose.
     """
     home = config.home()
     path = socket_path(home)
@@ -155,9 +156,9 @@ def _start_missing(home: Path, options: Options, settings: config.Config) -> Non
     if options.node and not _node_runs(home):
         arguments = ["alight.node", "--home", str(home), "--server", f"unix:{socket_path(home)}"]
         for flag, value in (("engine", options.engine), ("fake_gpus", options.fake_gpus)):
-            value = value or settings[flag]
-            if value:
-                arguments += [f"--{flag.replace('_', '-')}", value]
+            chosen = value or settings[flag]
+            if chosen:
+                arguments += [f"--{flag.replace('_', '-')}", chosen]
         # The node dials until the server listens, so both can import at the same time.
         node = _Starting(home, "node", arguments)
     try:
@@ -242,7 +243,7 @@ def _check_may_start(home: Path, engine: str) -> None:
             "no server is configured, and this system cannot be one: Alight's server and containers need Linux",
             hint="`alight setup https://your-server:9009` connects this machine to one",
         )
-    if sys.version_info < (3, 11):  # noqa: UP036  clients run on 3.9
+    if sys.version_info < (3, 11):
         raise errors.ConnectionError(
             "no server is configured, and this Python cannot run one: Alight's server needs Python 3.11 or newer",
             hint="`alight setup https://your-server:9009`, or install Alight for a newer Python",

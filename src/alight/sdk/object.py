@@ -1,7 +1,7 @@
 """What every handle has in common: it is declared without a word to the server, and looked up at its first use.
 
-A handle pickles as its declaration and, once known, its id; the client is never part of it, so a handle that arrives in a
-container uses the container's own way to the server.
+A handle pickles as its declaration and, once known, its id; the client is never part of it, so a handle that arrives
+in a container uses the container's own way to the server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
 
 T = TypeVar("T")
-Self = TypeVar("Self", bound="Object")
 
 
 class Object:
@@ -44,7 +43,7 @@ class Object:
         return self._object_id is not None
 
     @dual
-    async def hydrate(self: Self, client: Optional[Client] = None) -> Self:
+    async def hydrate(self, client: Optional[Client] = None) -> Any:
         """Look it up now. Raises NotFoundError when there is none."""
         await self._resolve(client)
         return self
@@ -91,5 +90,3 @@ def environment_or_default(environment_name: Optional[str]) -> str:
     if environment_name:
         return environment_name
     return "" if config.in_container() else config.load().environment
-
-

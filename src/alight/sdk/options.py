@@ -1,7 +1,7 @@
 """What ``@app.function`` and ``@app.cls`` were given, checked, in one place for both.
 
-Old keywords still work, with a warning that names the new one. Keywords that only a shared cloud can honour are accepted,
-kept to be shown, and warned about once.
+Old keywords still work, with a warning that names the new one. Keywords that only a shared cloud can honour are
+accepted, kept to be shown, and warned about once.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ def _take_old(values: Dict[str, Any], old: Mapping[str, Any], where: str) -> int
             if values.get(new) is None and value is not None:
                 values[new] = [value] if name == "secret" else value
         elif name == "allow_concurrent_inputs":
-            _warn_old(f"allow_concurrent_inputs= of {where} is now a decorator: @alight.concurrent(max_inputs={value!r})")
+            _warn_old(
+                f"allow_concurrent_inputs= of {where} is now a decorator: @alight.concurrent(max_inputs={value!r})"
+            )
             concurrent = int(value or 0)
         elif name in _REMOVED:
             raise DeprecationError(f"{name}= of {where} is gone: use {_REMOVED[name]}")
@@ -124,7 +126,9 @@ def _take_old(values: Dict[str, Any], old: Mapping[str, Any], where: str) -> int
             raise TypeError(f"{where} got an unexpected keyword argument {name!r}")
     if values.get("max_inputs") is not None:
         if values["max_inputs"] != 1:
-            raise InvalidError(f"max_inputs={values['max_inputs']!r} of {where}: only 1 is possible", hint="leave it out")
+            raise InvalidError(
+                f"max_inputs={values['max_inputs']!r} of {where}: only 1 is possible", hint="leave it out"
+            )
         _warn_old(f"max_inputs=1 of {where} is now single_use_containers=True")
         values["single_use_containers"] = True
     return concurrent

@@ -172,9 +172,7 @@ class Resolver:
             at = self._tree(step.files())
             op.update(tree=at.tree, to=at.path)
         if step.requirements:
-            op["requirements"] = [
-                _requirements(file, op.get("pyproject_groups")) for file in step.requirements
-            ]
+            op["requirements"] = [_requirements(file, op.get("pyproject_groups")) for file in step.requirements]
             op.pop("pyproject_groups", None)
         if step.secrets:
             op["secrets"] = [await self._secret(secret) for secret in step.secrets]
@@ -220,7 +218,6 @@ class Resolver:
 
 def _override(gpu: str) -> Tuple[str, ...]:
 
-
     return () if gpu.strip().lower() == "none" else gpus(gpu)
 
 
@@ -233,7 +230,7 @@ def _requirements(file: Path, groups: Optional[Sequence[str]]) -> Dict[str, str]
 
 
 def _of_pyproject(file: Path, text: str, groups: Sequence[str]) -> List[str]:
-    if sys.version_info < (3, 11):  # noqa: UP036  clients run on 3.9
+    if sys.version_info < (3, 11):
         raise errors.InvalidError(
             "pip_install_from_pyproject() needs Python 3.11 or newer on this side", hint="use pip_install()"
         )
@@ -254,5 +251,3 @@ def _of_pyproject(file: Path, text: str, groups: Sequence[str]) -> List[str]:
             )
         wanted += optional[group]
     return [str(one) for one in wanted]
-
-

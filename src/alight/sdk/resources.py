@@ -47,7 +47,7 @@ def _gpu(gpu: Any) -> str:
     return kind if number == 1 else f"{kind}:{number}"
 
 
-def resources(cpu: Cpu, memory: Memory, gpu: Gpu, ephemeral_disk: Optional[int]) -> Resources:
+def resources(cpu: Cpu, memory: Memory, gpu: Gpu, ephemeral_disk: Any) -> Resources:
     """cpu, memory, gpu and ephemeral_disk as declared. Raises InvalidError for what cannot be."""
     cpu_request, cpu_limit = _pair(cpu, "cpu", float, "cores")
     memory_request, memory_limit = _pair(memory, "memory", int, "MiB")
@@ -70,7 +70,8 @@ def _pair(value: Any, name: str, kind: type, unit: str) -> Tuple[Optional[float]
     allowed = (int, float) if kind is float else (int,)
     if len(pair) not in {1, 2} or any(isinstance(one, bool) or not isinstance(one, allowed) for one in pair):
         raise InvalidError(
-            f"{name}={value!r} is not a number of {unit}", hint=f"{name}=2 reserves 2 {unit}, {name}=(2, 4) also limits to 4"
+            f"{name}={value!r} is not a number of {unit}",
+            hint=f"{name}=2 reserves 2 {unit}, {name}=(2, 4) also limits to 4",
         )
     if any(one <= 0 for one in pair):
         raise InvalidError(f"{name}={value!r}: {name} is more than 0 {unit}")
@@ -82,8 +83,11 @@ def _pair(value: Any, name: str, kind: type, unit: str) -> Tuple[Optional[float]
 def timeouts(timeout: Optional[float], startup_timeout: Optional[float]) -> Tuple[float, Optional[float]]:
     """Seconds of one attempt, and of importing and entering (None: as long as ``timeout``)."""
     if timeout is None:
-        raise InvalidError("timeout=None: every function has a time limit", hint="timeout=86400 is a day; the default is 300")
-    for name, value in (("timeout", timeout), ("startup_timeout", startup_timeout)):
+        raise InvalidError(
+            "timeout=None: every function has a time limit", hint="timeout=86400 is a day; the default is 300"
+        )
+    given: Dict[str, Any] = {"timeout": timeout, "startup_timeout": startup_timeout}  # users write what they like
+    for name, value in given.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1):
             raise InvalidError(f"{name}={value!r} is not a number of seconds, at least 1")
     return float(timeout), None if startup_timeout is None else float(startup_timeout)
@@ -180,7 +184,7 @@ def mount_path(given: str, where: str) -> str:
     return path
 
 
-def environment(value: Optional[Mapping[str, Optional[str]]], where: str) -> Dict[str, str]:
+def environment(value: Optional[Mapping[Any, Any]], where: str) -> Dict[str, str]:
     """``env=``: text to text; None leaves a name out."""
     if value is None:
         return {}

@@ -1,8 +1,8 @@
 """What ``app.run()`` does, in order, and what it undoes.
 
-create → resolve and upload → publish → (a needed function that no machine can run ends it here, before any build) → watch →
-build the needed images → the user's block → stop → last output. Every way out, Ctrl-C at any step included, stops the app on
-the server, unless it is detached.
+create → resolve and upload → publish → (a needed function that no machine can run ends it here, before any build) →
+watch → build the needed images → the user's block → stop → last output. Every way out, Ctrl-C at any step included,
+stops the app on the server, unless it is detached.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """An app while it runs: its ids on the server, and the watch that holds it there and brings its output and news.
 
-The watch is a stream that stays open; the server stops an app whose holder is gone. What comes on it goes to the renderer
-in force. After a lost connection it is taken up again where it was, without a line twice.
+The watch is a stream that stays open; the server stops an app whose holder is gone. What comes on it goes to the
+renderer in force. After a lost connection it is taken up again where it was, without a line twice.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from alight.sdk import progress
 from alight.sdk.carrier import LostError, Stream

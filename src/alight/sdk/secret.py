@@ -34,7 +34,9 @@ class SecretManager:
         environment_name: Optional[str] = None,
         client: Optional[Client] = None,
     ) -> None:
-        """Make a named secret. AlreadyExistsError when there is one, unless ``allow_existing`` (it is left as it is)."""
+        """Make a named secret. AlreadyExistsError when there is one, unless ``allow_existing`` (it is left as it
+        is).
+        """
         message = messages.SecretCreate(
             values=_checked(env_dict, "Secret.objects.create"),
             name=check_name(name, "secret"),
@@ -98,7 +100,7 @@ class Secret(Object):
         return SecretManager()
 
     @staticmethod
-    def from_dict(env_dict: Mapping[str, Optional[str]] = {}) -> Secret:  # noqa: B006  never changed
+    def from_dict(env_dict: Mapping[str, Optional[str]] = {}) -> Secret:
         """A secret of these values, for the app that uses it alone. A value of None is left out."""
         if not isinstance(env_dict, Mapping):
             raise InvalidError(f"Secret.from_dict() takes a dict, not {type(env_dict).__name__}")
@@ -150,7 +152,9 @@ class Secret(Object):
         required_keys: Sequence[str] = (),
         client: Optional[Client] = None,
     ) -> Secret:
-        """The secret of this name. Found out at its first use: NotFoundError, or InvalidError naming keys that it lacks."""
+        """The secret of this name. Found out at its first use: NotFoundError, or InvalidError naming keys that it
+        lacks.
+        """
         secret = Secret()
         secret._name = check_name(name, "secret")
         secret._environment = environment_name
@@ -246,7 +250,9 @@ def is_before(created_at: float, limit: Optional[Union[datetime, str]]) -> bool:
 
 
 def parse_dotenv(text: str) -> Dict[str, str]:
-    """KEY=value lines: comments, `export`, single and double quotes (the latter with escapes, and over several lines)."""
+    """KEY=value lines: comments, `export`, single and double quotes (the latter with escapes, and over several
+    lines).
+    """
     values: Dict[str, str] = {}
     for match in _DOTENV.finditer(text):
         raw = match["double"] if match["double"] is not None else match["single"]
@@ -270,13 +276,14 @@ def _unescape(text: str) -> str:
     return re.sub(r"\\(.)", lambda found: known.get(found[1], found[1]), text, flags=re.DOTALL)
 
 
-def _checked(values: Mapping[str, Any], where: str) -> Dict[str, str]:
+def _checked(values: Mapping[Any, Any], where: str) -> Dict[str, str]:
     for key, value in values.items():
         if not isinstance(key, str) or not isinstance(value, str):
-            odd = key if not isinstance(key, str) else value
-            raise InvalidError(f"{where}() takes text keys and values; {key!r} has {type(odd).__name__}")
+            raise InvalidError(f"{where}() takes text keys and values; {key!r} has {type(value).__name__}")
         if not key or "=" in key or "\0" in key or "\0" in value:
             raise InvalidError(f"{key!r} cannot be an environment variable")
         if len(key) > _KEY_MOST or len(value) > _VALUE_MOST:
-            raise InvalidError(f"the secret value {key[:64]!r} is too long: keys have {_KEY_MOST} characters, values {_VALUE_MOST}")
+            raise InvalidError(
+                f"the secret value {key[:64]!r} is too long: keys have {_KEY_MOST} characters, values {_VALUE_MOST}"
+            )
     return dict(values)

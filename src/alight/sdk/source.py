@@ -1,8 +1,8 @@
 """Which local files go along to a container, and under which path they lie there.
 
-Declaring only remembers; files are looked at when an app runs. Hashes of large files are remembered between runs by path,
-size and time of change, so that a run with nothing changed reads nothing. Never follows a directory link in circles and
-never takes sockets, pipes or devices along.
+Declaring only remembers; files are looked at when an app runs. Hashes of large files are remembered between runs by
+path, size and time of change, so that a run with nothing changed reads nothing. Never follows a directory link in
+circles and never takes sockets, pipes or devices along.
 """
 
 from __future__ import annotations
@@ -223,7 +223,9 @@ def _walk(root: Path, files: LocalFiles) -> Iterator[Tuple[str, Path, str]]:
         try:
             names = sorted(os.listdir(directory))
         except OSError as error:
-            raise InvalidError(f"{directory} cannot be read: {error.strerror}", hint="leave it out with ignore=[…]") from error
+            raise InvalidError(
+                f"{directory} cannot be read: {error.strerror}", hint="leave it out with ignore=[…]"
+            ) from error
         for name in names:
             path = directory / name
             below = relative / name

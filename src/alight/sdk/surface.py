@@ -20,7 +20,9 @@ _ASYNC_GENERATOR = 0x200
 
 
 def unimplemented(sentence: str) -> Callable[[F], F]:
-    """Make a function raise UnimplementedError(sentence) when it is called, and register its name. Its signature stays."""
+    """Make a function raise UnimplementedError(sentence) when it is called, and register its name. Its signature
+    stays.
+    """
 
     def decorate(function: F) -> F:
         UNIMPLEMENTED[function.__qualname__] = sentence
@@ -35,8 +37,9 @@ def unimplemented(sentence: str) -> Callable[[F], F]:
         if flags & _ASYNC_GENERATOR:
 
             async def refuse_items(*_args: Any, **_kwargs: Any) -> Any:
-                raise UnimplementedError(sentence)
-                yield  # makes this a generator, as the function that it replaces
+                if sentence:  # always: the yield below is what makes this a generator
+                    raise UnimplementedError(sentence)
+                yield
 
             return cast("F", functools.wraps(function)(refuse_items))
 

@@ -1,11 +1,11 @@
 """Every verb is written once, as ``async def``, and works both ways.
 
-``f.verb(…)`` blocks: a trampoline sends into the coroutine and blocks on the future that it awaits. There is no event loop
-and asyncio is not imported. ``f.verb.aio(…)`` is a coroutine for the caller's own loop. Inside this package verbs await
-each other through ``.raw``, which is the coroutine function itself.
+``f.verb(…)`` blocks: a trampoline sends into the coroutine and blocks on the future that it awaits. There is no event
+loop and asyncio is not imported. ``f.verb.aio(…)`` is a coroutine for the caller's own loop. Inside this package
+verbs await each other through ``.raw``, which is the coroutine function itself.
 
-A verb may await only what this file defines (Future, within, sleep) and other verbs; with ``.aio`` foreign awaitables pass
-through, blocking they are an error.
+A verb may await only what this file defines (Future, within, sleep) and other verbs; with ``.aio`` foreign awaitables
+pass through, blocking they are an error.
 """
 
 from __future__ import annotations
@@ -124,9 +124,7 @@ def run(coroutine: Any, name: str = "") -> Any:
         step = send(None)
         while True:
             try:
-                if type(step) not in _OURS and not isinstance(step, (Future, Within)):
-                    raise RuntimeError("this awaits something of an event loop: call it with `.aio` there")
-                step.wait()
+                _ours(step).wait()
             except BaseException as error:  # noqa: BLE001  the coroutine itself decides what an interrupt means
                 step = coroutine.throw(error)
             else:
@@ -135,7 +133,10 @@ def run(coroutine: Any, name: str = "") -> Any:
         return stop.value
 
 
-_OURS = {Future, Within}
+def _ours(step: Any) -> Union[Future, Within]:
+    if not isinstance(step, (Future, Within)):
+        raise RuntimeError("this awaits something of an event loop: call it with `.aio` there")  # noqa: TRY004  misuse
+    return step
 
 
 @types.coroutine
@@ -282,7 +283,7 @@ _WARNED: Set[str] = set()
 # The decorators. Type checkers read the first half, Python the second: ParamSpec is not in Python 3.9.
 
 if TYPE_CHECKING:
-    from typing import AsyncContextManager, AsyncGenerator, AsyncIterator, ContextManager, Iterator, overload
+    from typing import AsyncContextManager, AsyncGenerator, AsyncIterator, ContextManager, Iterator
 
     from typing_extensions import Concatenate, ParamSpec
 
@@ -297,9 +298,6 @@ if TYPE_CHECKING:
 
     class dual(Generic[S, P, R]):  # noqa: N801  a decorator
         def __init__(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> None: ...
-        @overload
-        def __get__(self, instance: None, owner: Any) -> dual[S, P, R]: ...
-        @overload
         def __get__(self, instance: Any, owner: Any) -> Verb[P, R]: ...
 
     def dual_function(function: Callable[P, Coroutine[Any, Any, R]]) -> Verb[P, R]: ...
@@ -311,9 +309,6 @@ if TYPE_CHECKING:
 
     class dual_gen(Generic[S, P, R]):  # noqa: N801  a decorator
         def __init__(self, function: Callable[Concatenate[S, P], AsyncIterator[R]]) -> None: ...
-        @overload
-        def __get__(self, instance: None, owner: Any) -> dual_gen[S, P, R]: ...
-        @overload
         def __get__(self, instance: Any, owner: Any) -> GenVerb[P, R]: ...
 
     class BothContext(ContextManager[R], AsyncContextManager[R]): ...
@@ -325,9 +320,6 @@ if TYPE_CHECKING:
 
     class dual_context(Generic[S, P, R]):  # noqa: N801  a decorator
         def __init__(self, function: Callable[Concatenate[S, P], AsyncIterator[R]]) -> None: ...
-        @overload
-        def __get__(self, instance: None, owner: Any) -> dual_context[S, P, R]: ...
-        @overload
         def __get__(self, instance: Any, owner: Any) -> ContextVerb[P, R]: ...
 
     def dual_context_function(function: Callable[P, AsyncIterator[R]]) -> ContextVerb[P, R]: ...
@@ -337,63 +329,59 @@ else:
     class Verb:
         """A callable with ``.aio`` and ``.raw``. ``__wrapped__`` shows its signature to inspect and help()."""
 
-        def __init__(self, raw, kind):
+        def __init__(self, raw: Any, kind: Any) -> None:
             self.raw = raw
             self.kind = kind
             self.__wrapped__ = raw
             self.__doc__ = raw.__doc__
 
-        def __call__(self, *args, **kwargs):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
             raw = self.raw
             try:
                 return self.kind[0](raw(*args, **kwargs), _short(raw))
             except BaseException as error:  # noqa: BLE001  it is raised on, without our lines
                 raise _plainly(error)  # noqa: B904  it is the same one
 
-        def aio(self, *args, **kwargs):
+        def aio(self, *args: Any, **kwargs: Any) -> Any:
             raw = self.raw
             return self.kind[1](raw(*args, **kwargs), _short(raw))
 
-        def __getattr__(self, name):
+        def __getattr__(self, name: str) -> Any:
             if name in {"__name__", "__qualname__", "__module__"}:
                 return getattr(self.raw, name)
             raise AttributeError(name)
 
-        def __repr__(self):
+        def __repr__(self) -> str:
             return f"<verb {getattr(self.raw, '__qualname__', '?')}>"
 
     class _Dual:
         """The descriptor half: makes a Verb of a method when it is looked up on an object."""
 
-        kind = ()
+        kind: Any = ()
 
-        def __init__(self, function):
-            self.function = function
+        def __init__(self, function: Any) -> None:
+            self.raw = function
             self.__wrapped__ = function
             self.__doc__ = function.__doc__
             self.__name__ = function.__name__
             self.__qualname__ = function.__qualname__
             self.__module__ = function.__module__
 
-        def __get__(self, instance, owner=None):
+        def __get__(self, instance: Any, owner: Any = None) -> Any:
             if instance is None:
                 return self
-            return Verb(types.MethodType(self.function, instance), self.kind)
+            return Verb(types.MethodType(self.raw, instance), self.kind)
 
-        def __call__(self, *args, **kwargs):
-            return self.kind[0](self.function(*args, **kwargs), _short(self.function))
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return Verb(self.raw, self.kind)(*args, **kwargs)
 
-        def aio(self, *args, **kwargs):
-            return self.kind[1](self.function(*args, **kwargs), _short(self.function))
+        def aio(self, *args: Any, **kwargs: Any) -> Any:
+            return Verb(self.raw, self.kind).aio(*args, **kwargs)
 
-        @property
-        def raw(self):
-            return self.function
-
-    def _short(raw):
+    def _short(raw: Any) -> str:
         return ".".join(raw.__qualname__.split(".")[-2:])
 
-    async def _await(coroutine, _name):
+    async def _await(coroutine: Any, _name: str) -> Any:
         return await in_loop(coroutine)
 
     _CALL = (run, _await)
@@ -415,11 +403,11 @@ else:
 
         kind = _CONTEXT
 
-    def dual_function(function):
+    def dual_function(function: Any) -> Any:
         """``dual`` for functions without a self: module level and static methods."""
         return functools.wraps(function)(Verb(function, _CALL))
 
-    def dual_context_function(function):
+    def dual_context_function(function: Any) -> Any:
         """``dual_context`` for functions without a self."""
         return functools.wraps(function)(Verb(function, _CONTEXT))
 
@@ -441,7 +429,9 @@ def _full_tracebacks() -> bool:
 
 
 def show_plainly(error: BaseException) -> None:
-    """Remember that an exception is the user's own (from a container), so that our lines don't stand in its traceback."""
+    """Remember that an exception is the user's own (from a container), so that our lines don't stand in its
+    traceback.
+    """
     _PLAIN.add(id(error))
 
 

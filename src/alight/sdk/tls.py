@@ -1,6 +1,7 @@
 """TLS for a carrier, over memory buffers, so that one thread may read while another writes.
 
-Only TCP clients import this. A pinned fingerprint replaces the authorities: the certificate must be that one and no other.
+Only TCP clients import this. A pinned fingerprint replaces the authorities: the certificate must be that one and no
+other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Volumes: named directories that outlive containers and that many of them share.
 
-In a container a volume is an ordinary directory; here are the ways to it from outside (listing, reading, uploading), and
-``commit`` and ``reload`` from inside. Paths are absolute within the volume; a leading slash may be left out.
+In a container a volume is an ordinary directory; here are the ways to it from outside (listing, reading, uploading),
+and ``commit`` and ``reload`` from inside. Paths are absolute within the volume; a leading slash may be left out.
 """
 
 from __future__ import annotations
@@ -289,7 +289,9 @@ class Volume(Object):
             return await client.call("volume.ensure", message, messages.VolumeInfo)
         except errors.NotFoundError as error:
             if error.hint is None:
-                error.hint = f"alight volume create {self._name}, or Volume.from_name({self._name!r}, create_if_missing=True)"
+                error.hint = (
+                    f"alight volume create {self._name}, or Volume.from_name({self._name!r}, create_if_missing=True)"
+                )
             raise
 
     async def _in_container(self, method: str) -> None:
@@ -364,7 +366,7 @@ class VolumeUpload:
         if hasattr(local_file, "read"):
             self.collected.append((local_file, remote, mode))  # type: ignore[arg-type]  # it reads
             return
-        local = Path(os.fspath(local_file))  # type: ignore[arg-type]  # what is no file is a path
+        local = Path(os.fspath(local_file))
         if not local.is_file():
             raise FileNotFoundError(f"there is no file {local} to upload")
         self.collected.append((local, remote, mode if mode is not None else local.stat().st_mode & 0o777))
