@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from alight.node.container import Container, Surroundings
-from alight.wire.commands import Command
+from alight.wire.commands import Command, Report
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Commands:
         if container is not None:
             container.give(give, body)
         else:
-            log.info("an input came for the container %s, which is not here", give.container)
+            self._not_here(give.container)
 
     def _ack(self, command: Command) -> None:
         container = self.containers.get(command.container) if command.container else None
@@ -80,3 +80,10 @@ class Commands:
         container = self.containers.get(command.container)
         if container is not None:
             act(container)
+        elif command.container:
+            self._not_here(command.container)
+
+    def _not_here(self, container_id: str) -> None:
+        """The server believes in a container that we don't have: it must hear so, or it waits for ever."""
+        log.info("the server speaks of the container %s, which is not here", container_id)
+        self._around.session.report_soon(Report("ended", container_id, text="the node does not have this container"))

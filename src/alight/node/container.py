@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import time
@@ -103,7 +104,7 @@ class Container:
 
     def begin(self) -> None:
         """Start it. What goes wrong is reported as its end."""
-        self._life = asyncio.get_running_loop().create_task(self._live(), name=f"container {self.id}")
+        self._life = asyncio.get_running_loop().create_task(self._guarded(self._live()))
 
     def adopt(self, state: ContainerState) -> None:
         """Take up a container that an earlier agent started."""
@@ -113,7 +114,7 @@ class Container:
         exchange.take_up()
         self._tail.acked = self._tail.sent = exchange.ledger.log_acked
         self.ready = exchange.ledger.ready and state.status == "running"
-        self._life = asyncio.get_running_loop().create_task(self._live_on(state), name=f"container {self.id}")
+        self._life = asyncio.get_running_loop().create_task(self._guarded(self._live_on(state)))
 
     def give(self, give: GiveInput, body: bytes) -> None:
         """Hand an input to the runtime."""
@@ -204,6 +205,20 @@ class Container:
         self._tail.close()
 
     # its life
+
+    async def _guarded(self, life: Coroutine[Any, Any, None]) -> None:
+        """One of the four loops: a fault of ours in one container ends that container alone, and is told."""
+        try:
+            await life
+        except Exception:
+            fault = os.urandom(4).hex()
+            log.exception("fault %s in the container %s", fault, self.id)
+            await self._never_started(
+                errors.InternalError(
+                    f"Alight failed at a container of {self._start.function.name} (fault {fault})",
+                    hint="the node's log (log/node.log of the state directory) shows what happened",
+                )
+            )
 
     async def _live(self) -> None:
         try:

@@ -21,6 +21,9 @@ from alight.wire.commands import Report
 _CHUNK = 256 << 10
 _WINDOW = 2 << 20
 _LARGEST_RECORD = 64 << 20
+#: Acknowledged bytes that are given back to the disk at once: a chatty container must not fill it.
+_FREED = 8 << 20
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 
 _IN_MODIFY = 0x2
 _EVENT = struct.Struct("iIII")
@@ -87,6 +90,7 @@ class OutputTail:
         self._task: asyncio.Task[None] | None = None
         self.sent = acked
         self.acked = acked
+        self._freed = 0
 
     def notice(self, delay: float) -> None:
         """There is more, or there may be: send it within ``delay`` seconds."""
@@ -98,6 +102,8 @@ class OutputTail:
         blocked = self.sent - self.acked >= _WINDOW
         self.acked = max(self.acked, offset)
         self.sent = max(self.sent, self.acked)
+        if self.acked - self._freed >= _FREED:
+            self._free()
         if blocked:
             self.notice(0)
 
@@ -139,6 +145,14 @@ class OutputTail:
             os.close(self._fd)
             self._fd = -1
 
+    def _free(self) -> None:
+        """Give back the blocks of what the server keeps. Offsets stay; a file system that cannot do it keeps them."""
+        if self._fd >= 0:
+            libc = ctypes.CDLL(None)
+            fallocate = getattr(libc, "fallocate64", None) or libc.fallocate  # musl has one name, glibc two
+            fallocate(self._fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(self.acked))
+        self._freed = self.acked
+
     def _begin(self) -> None:
         self._planned = None
         if self._task is None or self._task.done():
@@ -150,7 +164,7 @@ class OutputTail:
         """Whole records from ``offset`` on."""
         if self._fd < 0:
             try:
-                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             except OSError as error:
                 if error.errno == errno.ENOENT:
                     return b""

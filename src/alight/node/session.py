@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import ssl
 from collections.abc import Callable
@@ -195,7 +196,10 @@ class Session:
                 except msgspec.MsgspecError:
                     log.exception("a command of the server could not be read")
                     continue
-                self._agent.on_command(command, body)
+                try:
+                    self._agent.on_command(command, body)
+                except Exception:  # one of the four loops: a fault in one command must not end the session
+                    log.exception("fault %s in the command %s", os.urandom(4).hex(), command.kind)
         finally:
             heartbeat.cancel()
         raise errors.ConnectionError("the server ended the session")

@@ -102,6 +102,23 @@ def test_one_huge_record_is_sent_whole(tmp_path):
     run(main())
 
 
+def test_what_the_server_keeps_is_given_back_to_the_disk(tmp_path):
+    async def main():
+        server = Server()
+        path = tmp_path / "output.log"
+        whole = _write(path, *[b"z" * 60000] * 200)
+        before = path.stat().st_blocks
+        tail = OutputTail("ta-1", path, server.send)
+        await tail.ship(len(whole))
+        tail.on_ack(len(whole) - 100_000)
+        assert path.stat().st_size == len(whole)
+        assert path.stat().st_blocks < before / 10
+        assert path.read_bytes()[-90_000:] == whole[-90_000:]
+        tail.close()
+
+    run(main())
+
+
 def test_inotify_tells_of_a_write(tmp_path):
     async def main():
         path = tmp_path / "output.log"
