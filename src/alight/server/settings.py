@@ -10,6 +10,7 @@ from alight.wire import errors
 
 DEFAULT_PORT = 9009
 LOOPBACK = "127.0.0.1"
+GROUP = "alight"  # of the users of a server that root runs, where the system has it
 
 
 @dataclass(frozen=True)

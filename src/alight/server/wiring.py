@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import logging
 import os
 import socket
@@ -43,7 +44,7 @@ from alight.server.services.setup import Setup
 from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
 from alight.server.services.volumes import Volumes
-from alight.server.settings import DEFAULT_PORT, LOOPBACK, Settings
+from alight.server.settings import DEFAULT_PORT, GROUP, LOOPBACK, Settings
 from alight.store import SqliteStore, open_store
 from alight.wire import errors, ids
 from alight.wire.commands import Command
@@ -118,7 +119,14 @@ class Server:
         path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.bind(str(path))
-        path.chmod(0o600)
+        group = _group() if os.getuid() == 0 else None
+        if group is None:
+            path.chmod(0o600)
+        else:  # the system's server: members of the group are its users
+            os.chown(self.settings.run, 0, group)
+            self.settings.run.chmod(0o710)
+            os.chown(path, 0, group)
+            path.chmod(0o660)
         self._listeners.append(await serve(sock, self._answers()))
 
     async def listen_tcp(self) -> None:
@@ -243,6 +251,13 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         logs=logs,
         loop=loop,
     )
+
+
+def _group() -> int | None:
+    try:
+        return grp.getgrnam(GROUP).gr_gid
+    except KeyError:
+        return None
 
 
 def _bind(wanted: tuple[str, int], *, may_move: bool) -> socket.socket:

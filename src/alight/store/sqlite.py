@@ -27,6 +27,7 @@ from alight.wire import errors
 MEMORY = ":memory:"
 _FOLDER = Path(__file__).parent
 _BUSY_SECONDS = 10.0
+_LINGER = 0.005  # seconds that writes which nobody waits for may wait for company
 _BATCH = 4096  # transactions per commit: bounds how long one commit can take
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class _Job:
     done: asyncio.Future[list[int]] | None
     counts: list[int] | None = None
     error: errors.Error | None = None
+    urgent: bool = True
 
 
 class SqliteStore:
@@ -65,6 +67,7 @@ class SqliteStore:
         self._asides: list[Callable[[sqlite3.Connection], None]] = []  # work between two commits
         self._wake = threading.Condition()
         self._closing = False
+        self._urgent = False
         self._reads: queue.SimpleQueue[Callable[[sqlite3.Connection], None] | None] = queue.SimpleQueue()
         self.lost_writes = 0
         self.commits = 0
@@ -101,15 +104,15 @@ class SqliteStore:
         rows = await self.read(name, **params)
         return rows[0] if rows else None
 
-    async def write(self, statements: Sequence[Statement]) -> list[int]:
+    async def write(self, statements: Sequence[Statement], *, urgent: bool = True) -> list[int]:
         """One transaction; returns after its commit."""
         done: asyncio.Future[list[int]] = self._loop.create_future()
-        self._queue(_Job(statements, done))
+        self._queue(_Job(statements, done, urgent=urgent))
         return await done
 
     def write_soon(self, statements: Sequence[Statement]) -> None:
         """One transaction that nobody waits for."""
-        self._queue(_Job(statements, None))
+        self._queue(_Job(statements, None, urgent=False))
 
     async def flush(self) -> None:
         """Return when everything queued before is committed."""
@@ -148,6 +151,9 @@ class SqliteStore:
                 with self._wake:
                     while not (self._jobs or self._asides or self._closing):
                         self._wake.wait()
+                    if not (self._urgent or self._asides or self._closing):
+                        self._wake.wait(_LINGER)
+                    self._urgent = False
                     jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), _BATCH))]
                     reads, self._asides = self._asides, []
                     if not jobs and not reads:
@@ -246,7 +252,10 @@ class SqliteStore:
             if self._closing:
                 raise errors.ServiceError("the server is stopping")
             self._jobs.append(job)
-            self._wake.notify()
+            self._urgent = self._urgent or job.urgent
+            # A writer that lingers is woken by what is urgent; the others keep it company.
+            if job.urgent or len(self._jobs) == 1:
+                self._wake.notify()
 
     def _call_back(self, function: Callable[..., None], *args: Any) -> None:
         # A loop that is closed already has nobody left who waits.

@@ -268,7 +268,7 @@ def test_a_lost_container_costs_no_retry_and_memory_is_said(world):
         node.kill_container(next(iter(node.containers)), oom=True)
         update, _ = await client.result(call)
         assert update.status == "terminated"
-        assert update.error["message"] == "its container ended: killed for memory: limit 128 MiB, peak 128 MiB"
+        assert update.error["message"] == "killed for memory: limit 128 MiB, peak 128 MiB"
         assert "memory=" in update.error["hint"]
 
     world(work)

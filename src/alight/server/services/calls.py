@@ -314,7 +314,7 @@ class Calls:
         if result.update.payload.blob:
             statements.append(_blob_ref(result.update.payload.blob, live.input_id))
         try:
-            await self._store.write(statements)
+            await self._store.write(statements, urgent=False)
         except errors.Error as error:
             log.error("the result of %s could not be written down: %s", live.input_id, error)
             return  # its node keeps it and brings it again when it reconnects

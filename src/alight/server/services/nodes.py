@@ -90,6 +90,7 @@ class Nodes:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.sessions: dict[str, Session] = {}
         self._nobody = asyncio.Event()
+        self._acks: dict[str, list[str]] = {}
         self.on_leave: Callable[[str], None] = lambda node_id: None
         around.calls.acknowledge = self.acknowledge
         around.hub.on_watched = self._tell_watched
@@ -169,14 +170,10 @@ class Nodes:
         return True
 
     def acknowledge(self, container_id: str, input_id: str) -> None:
-        """The output of an input is kept: the node may forget it."""
-        record = self._around.containers.alive.get(container_id)
-        command = Command("ack", container=container_id, input_ids=(input_id,))
-        if record is not None:
-            self.send(record.node_id, command)
-        else:
-            for session in self.sessions.values():  # its container is gone already; only its node knows the id
-                session.send(command)
+        """The output of an input is kept: the node may forget it. One command for all of one commit."""
+        if not self._acks:
+            asyncio.get_running_loop().call_soon(self._send_acks)
+        self._acks.setdefault(container_id, []).append(input_id)
 
     def any_session(self) -> Session:
         """A connected machine, for work that any can do. Raises ServiceError."""
@@ -227,6 +224,17 @@ class Nodes:
         elif report.kind == "ended":
             self._on_ended(session, report, body, record)
 
+    def _send_acks(self) -> None:
+        acks, self._acks = self._acks, {}
+        for container_id, input_ids in acks.items():
+            record = self._around.containers.alive.get(container_id)
+            command = Command("ack", container=container_id, input_ids=tuple(input_ids))
+            if record is not None:
+                self.send(record.node_id, command)
+                continue
+            for session in self.sessions.values():  # its container is gone already; only its node knows the id
+                session.send(command)
+
     def _on_output(self, report: Report, body: bytes, record: Record | None) -> None:
         output = report.output
         if output is None:
@@ -256,7 +264,7 @@ class Nodes:
         was_ready = record is not None and record.state == ContainerState.READY
         why = _why_ended(report)
         if record is not None and not was_ready and not record.stop_asked:
-            error = report.error or {"code": "remote", "message": f"a container ended before it was ready: {why}"}
+            error = report.error or {"code": "remote", "message": f"the function could not be loaded: {why}"}
             status, final = ResultStatus.TERMINATED, report.error is not None and error.get("code") not in _NOT_FINAL
             if report.failure is not None:
                 self._around.calls.init_failures[record.function_id] = (report.failure, body)
@@ -267,7 +275,7 @@ class Nodes:
                 final = True
             self._around.inbox.put(events.StartFailed(container_id, status, error, final=final))
         else:
-            error = report.error or {"code": "remote", "message": f"its container ended: {why}"}
+            error = report.error or {"code": "remote", "message": why}
             if report.oom_killed and "hint" not in error:
                 error = {**error, "hint": "give it more: @app.function(memory=…), in MiB"}
             self._around.inbox.put(
@@ -328,10 +336,12 @@ class Nodes:
 
 
 def _why_ended(report: Report) -> str:
-    if report.oom_killed:
-        return report.text or "killed for memory"
     if report.text:
         return report.text
+    if report.oom_killed:
+        return "the container was killed for memory"
     if report.signal:
-        return f"signal {report.signal}"
-    return f"exit status {report.exit_code}" if report.exit_code is not None else "no status is known"
+        return f"the container was ended by signal {report.signal}"
+    if report.exit_code is None:
+        return "the container ended, and nobody knows how"
+    return f"the container ended with exit code {report.exit_code}"
