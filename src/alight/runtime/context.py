@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import types
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -22,6 +23,8 @@ def enter(start: Dict[str, Any], places: Tuple[str, str], on_waiting: Callable[[
     ``places`` are its home directory ("" without isolation) and the directory that holds Alight.
     """
     os.environ.update(start.get("env", {}))
+    if "TZ" in os.environ:
+        time.tzset()  # C looked at it before it was set
     function = start["function"]
     _paths(*places)
     _argv(function)

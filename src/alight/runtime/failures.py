@@ -43,13 +43,28 @@ def _pickled(error: BaseException) -> List[Any]:
     from alight.wire import payload  # noqa: PLC0415  paid by failures only
     from alight.wire.errors import DeserializationError, SerializationError  # noqa: PLC0415
 
-    try:
-        parts = payload.dumps(error, "the exception")
-        # An exception whose __init__ wants other arguments than its args pickles well and never unpickles.
-        payload.loads(b"".join(bytes(part) for part in parts), "the exception")
-    except (SerializationError, DeserializationError, RecursionError):
-        return []
-    return parts
+    # An exception whose __init__ wants other arguments than its args pickles well and never unpickles.
+    for form in (error, _Rebuilt(error)):
+        try:
+            parts = payload.dumps(form, "the exception")
+            back = payload.loads(b"".join(bytes(part) for part in parts), "the exception")
+        except (SerializationError, DeserializationError, RecursionError):
+            continue
+        if type(back) is type(error) or not isinstance(form, _Rebuilt):
+            return parts
+    return []
+
+
+class _Rebuilt:
+    """Pickles as the exception that it holds, made anew without calling its constructor."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        from alight.wire.failure import rebuild  # noqa: PLC0415  exceptions that need it are rare
+
+        return rebuild, (type(self._error), self._error.args, dict(self._error.__dict__))
 
 
 def _plain(error: BaseException, seen: Any, depth: int) -> Dict[str, Any]:

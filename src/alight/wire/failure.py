@@ -7,7 +7,7 @@ opened only by the caller. Chained causes travel too.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple, Type
 
 
 @dataclass(frozen=True)
@@ -32,3 +32,14 @@ class Failure:
     context_suppressed: bool = False  # False and no `raise … from`: "during handling of the above …"
     pickled: bool = False
     notes: Tuple[str, ...] = field(default=())
+
+
+def rebuild(kind: Type[BaseException], args: Tuple[Any, ...], state: Dict[str, Any]) -> BaseException:
+    """An exception without calling its ``__init__``, which may want other arguments than ``args``.
+
+    Pickled exceptions refer to this function by name: it may not move.
+    """
+    error: BaseException = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -55,6 +55,22 @@ def test_alight_comes_last_and_its_files_shadow_nothing(node):
     assert name == "usercode"
 
 
+def test_a_module_of_a_package_is_imported_by_its_name(node):
+    package = node.directory / "pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "sibling.py").write_text("VALUE = 5")
+    (package / "work.py").write_text("from .sibling import VALUE\ndef f():\n    return VALUE, __name__")
+    ready, _ = node.start("", definition="module", module="pkg.work", source_path="")
+    assert ready.failure is None
+    assert node.call() == (5, "pkg.work")
+
+
+def test_the_time_zone_holds_from_the_first_line(node):
+    node.start("import time\nHERE = time.tzname[0]\ndef f():\n    return HERE\n", environ={"TZ": "XYZ-3"})
+    assert node.call() == "XYZ"
+
+
 def test_modal_means_alight_inside(node):
     ready, _ = node.start(
         """
