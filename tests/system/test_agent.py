@@ -237,3 +237,133 @@ def test_a_second_node_of_one_directory_is_refused(home):
         assert f"process {node.process.pid}" in second.stderr
 
     scenario(home, play, *BARE)
+
+
+def test_code_that_never_finishes_importing_runs_into_the_startup_timeout(home):
+    async def play(server, _node):
+        start = start_of(server, "f", code="import time\ntime.sleep(60)\n", startup_timeout=0.6)
+        await server.start(start)
+        ended, _ = await server.wait_report("ended", start.container_id)
+        assert ended.error["code"] == "function_timeout"
+        assert "0.6 s" in ended.error["message"]
+
+    scenario(home, play, *BARE)
+
+
+def test_a_stop_lets_the_input_finish_within_its_grace(home):
+    async def play(server, _node):
+        start = await started(server, start_of(server, "slow"))
+        give, body = give_of(start, 0.5)
+        await server.give(give, body)
+        await asyncio.sleep(0.1)
+        await server.say(Command("stop", start.container_id, grace=8, reason="scaled down"))
+        _, result = await server.wait_output(give.input_id)
+        assert payload.loads(result) == "slept"
+        ended, _ = await server.wait_report("ended", start.container_id)
+        assert ended.text == "scaled down"
+        assert ended.exit_code == 0
+
+    scenario(home, play, *BARE)
+
+
+def test_a_stop_is_no_request_when_the_grace_is_over(home):
+    async def play(server, _node):
+        code = "import signal, time\ndef f():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    time.sleep(60)\n"
+        start = await started(server, start_of(server, "f", code=code))
+        give, body = give_of(start)
+        await server.give(give, body)
+        await asyncio.sleep(0.1)
+        await server.say(Command("stop", start.container_id, grace=1))
+        ended, _ = await server.wait_report("ended", start.container_id, 5)
+        assert ended.signal == 9
+
+    scenario(home, play, *BARE)
+
+
+def test_a_cancelled_input_says_so_and_the_container_serves_on(home):
+    async def play(server, _node):
+        start = await started(server, start_of(server, "slow"))
+        give, body = give_of(start, 60)
+        await server.give(give, body)
+        await asyncio.sleep(0.2)
+        await server.say(Command("cancel", start.container_id, input_id=give.input_id))
+        answer, _ = await server.wait_output(give.input_id)
+        assert answer.status == "cancelled"
+        give, body = give_of(start, 0)
+        await server.give(give, body)
+        _, result = await server.wait_output(give.input_id)
+        assert payload.loads(result) == "slept"
+
+    scenario(home, play, *BARE)
+
+
+FORGER = """
+import gc
+from alight.runtime.link import Link
+
+def forge(other):
+    link = next(one for one in gc.get_objects() if isinstance(one, Link))
+    for attempt in (1, 2):
+        link.output({"input_id": other, "attempt": attempt, "status": "success"}, [b"forged"])
+    return "tried"
+"""
+
+
+def test_nobody_answers_for_an_input_that_the_container_does_not_hold(home):
+    async def play(server, _node):
+        honest = await started(server, start_of(server, "slow"))
+        give, body = give_of(honest, 1)
+        await server.give(give, body)
+        forger = await started(server, start_of(server, "forge", code=FORGER))
+        forged, forged_body = give_of(forger, give.input_id)
+        await server.give(forged, forged_body)
+        _, result = await server.wait_output(forged.input_id)
+        assert payload.loads(result) == "tried"
+        answer, result = await server.wait_output(give.input_id)
+        assert answer.container == honest.container_id
+        assert payload.loads(result) == "slept"
+
+    scenario(home, play, *BARE)
+
+
+def test_fake_gpus_are_handed_out_and_held(home):
+    async def play(server, _node):
+        gpus = server.hellos[0].gpus
+        assert [(gpu.type, gpu.fake) for gpu in gpus] == [("A100-80GB", True), ("A100-80GB", True)]
+        start = replace(start_of(server, "env"), gpus=(gpus[1].uuid,))
+        await started(server, start)
+        give, body = give_of(start, "NVIDIA_VISIBLE_DEVICES")
+        await server.give(give, body)
+        _, result = await server.wait_output(give.input_id)
+        assert payload.loads(result) == gpus[1].uuid
+        second = replace(start_of(server, "env"), gpus=(gpus[1].uuid,))
+        await server.start(second)
+        ended, _ = await server.wait_report("ended", second.container_id)
+        assert ended.error["code"] == "conflict"
+        await server.say(Command("stop", start.container_id, grace=0))
+        await server.wait_report("ended", start.container_id)
+        await started(server, replace(start_of(server, "env"), gpus=(gpus[1].uuid,)))
+
+    scenario(home, play, *BARE, "--fake-gpus", "A100-80GB:2")
+
+
+def test_a_container_that_is_not_here_is_reported_as_ended(home):
+    async def play(server, _node):
+        start = start_of(server, "add")
+        give, body = give_of(start, 1, 2)
+        await server.give(give, body)
+        ended, _ = await server.wait_report("ended", start.container_id)
+        assert "does not have" in ended.text
+
+    scenario(home, play, *BARE)
+
+
+def test_use_is_told_while_somebody_watches(home):
+    async def play(server, _node):
+        start = await started(server, start_of(server, "add"))
+        await server.say(Command("watch", app_id=start.app_id, on=True))
+        report, _ = await server.wait_report("usage", start.container_id, 15)
+        assert report.usage["memory_bytes"] > 0
+        assert report.usage["pids"] >= 1
+
+    scenario(home, play, *BARE)
