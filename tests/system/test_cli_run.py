@@ -224,6 +224,28 @@ def test_an_interrupt_leaves_nothing_behind(machine, script):
     wait_for_no_containers(machine)
 
 
+def test_a_polite_kill_leaves_nothing_behind(machine, script):
+    process = machine.start("run", f"{script}::sleep")
+    wait_for(process, "sleeping")
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+    wait_for_no_containers(machine)
+
+
+def test_an_impatient_interrupt_leaves_nothing_behind(machine, script):
+    process = machine.start("run", f"{script}::sleep")
+    wait_for(process, "sleeping")
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    wait_for_no_containers(machine)
+
+
 def test_an_interrupt_of_a_detached_run_only_leaves(machine, script):
     process = machine.start("run", "--detach", "-n", "cli-detached", f"{script}::sleep")
     wait_for(process, "sleeping")

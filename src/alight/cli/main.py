@@ -70,7 +70,11 @@ class _Root(click.Group):
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """The console script."""
         del args, kwargs
-        sys.exit(run())
+        code = run()
+        from alight.cli import interrupts  # noqa: PLC0415  start-up weight
+
+        interrupts.ignored()
+        sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Set, Tuple
@@ -96,13 +97,15 @@ def run(reference: str, words: Tuple[str, ...], module: bool, interactive: bool,
 def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> Any:
     import contextlib  # noqa: PLC0415  start-up weight
 
-    from alight.cli import render  # noqa: PLC0415  start-up weight
+    from alight.cli import interrupts, render  # noqa: PLC0415  start-up weight
     from alight.sdk import progress  # noqa: PLC0415  loads the SDK
 
+    started = time.monotonic()
     needed: Optional[Set[str]] = None if runnable.kind == "entrypoint" else {runnable.name}
     value: Any = None
     interrupted = False
     with contextlib.ExitStack() as stack:
+        presses = stack.enter_context(interrupts.handled())
         drawing = None if options.quiet else render.make_renderer(timestamps=options.timestamps)
         if drawing is not None:
             stack.enter_context(progress.showing(drawing))
@@ -123,8 +126,10 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> 
                     raise
         except KeyboardInterrupt:
             interrupted = True
-    if interrupted:
-        raise KeyboardInterrupt(_farewell(runnable, options))
+        if drawing is not None and not interrupted:
+            drawing.done(f"Finished in {time.monotonic() - started:.1f} s")
+        if interrupted:
+            raise KeyboardInterrupt(_farewell(runnable, options, presses.count))
     return value
 
 
@@ -197,10 +202,12 @@ def _write(path: Path, value: Any, name: str) -> None:
         )
 
 
-def _farewell(runnable: Any, options: _Options) -> str:
+def _farewell(runnable: Any, options: _Options, presses: int) -> str:
     app_id = runnable.app.app_id or ""
     if options.detach:
         return (
             f"Interrupted: the app goes on; `alight app logs -f {app_id}` follows, `alight app stop {app_id}` ends it"
         )
+    if presses > 1:
+        return "Interrupted twice: left at once; the server stops the app within two minutes"
     return "Interrupted: the app was stopped, its containers are gone"

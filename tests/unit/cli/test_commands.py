@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 import time
 
 import pytest
 
-from alight.cli import app, main, session, tables, terminal
+from alight.cli import app, interrupts, main, session, tables, terminal
 from alight.cli.server import follow_lines
 from alight.cli.service import units
 from alight.wire.codec import dumps_head
@@ -388,3 +389,27 @@ def test_durations(seconds, text):
 @pytest.mark.parametrize(("count", "text"), [(5, "5 B"), (2048, "2.0 KiB"), (3 << 30, "3.0 GiB")])
 def test_sizes(count, text):
     assert tables.size(count) == text
+
+
+# interrupts
+
+
+def test_presses_that_follow_each_other_are_one(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(interrupts.time, "monotonic", lambda: clock[0])
+    with interrupts.handled() as presses:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        clock[0] = interrupts.TOGETHER / 2
+        signal.raise_signal(signal.SIGINT)
+        clock[0] = interrupts.TOGETHER
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert presses.count == 2
+
+
+def test_a_polite_kill_leaves_with_its_status():
+    with interrupts.handled(), pytest.raises(SystemExit) as caught:
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
