@@ -16,7 +16,7 @@ def describe() -> list[str]:
     return [
         f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d}, Alight {version()}, Python {platform.python_version()}",
         f"{processor()}, {os.cpu_count()} cores, {memory_gib():.0f} GiB of memory, {platform.machine()}",
-        f"{system()}, kernel {platform.release()}, cgroups {cgroups()}, {runtime()}",
+        f"{system()}, kernel {platform.release().partition('-')[0]}, cgroups {cgroups()}, {runtime()}",
         f"state directory on {filesystem('/var/tmp')}; load before the run {os.getloadavg()[0]:.1f}",
     ]
 
@@ -70,8 +70,10 @@ def runtime() -> str:
 
 
 def filesystem(path: str) -> str:
-    """The kind of file system that holds a path."""
-    return output("stat", "-fc", "%T", path)
+    """The kind of file system that holds a path, by the mount table: the longest mount point wins."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [(point, kind) for point, kind in mounts if f"{path}/".startswith(f"{point.rstrip('/')}/")]
+    return max(above, key=lambda one: len(one[0]))[1] if above else "an unknown file system"
 
 
 def output(*command: str) -> str:

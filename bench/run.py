@@ -93,7 +93,8 @@ def row(one: Reading) -> str:
     verdict = ""
     if one.budget is not None:
         kept = middle >= one.budget if one.more_is_better else middle <= one.budget
-        verdict = "within" if kept else f"**{middle / one.budget:.1f} times the budget**"
+        missed = f"{100 * middle / one.budget:.0f} % of" if one.more_is_better else f"{middle / one.budget:.1f} times"
+        verdict = "within" if kept else f"**{missed} the budget**"
     note = ". ".join(part for part in (verdict, one.note) if part)
     return (
         f"| {one.what} | {figure(middle)} {one.unit} | {figure(worse)} | {len(one.samples)} | {budget(one)} | {note} |"
