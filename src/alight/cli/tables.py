@@ -63,9 +63,10 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table  # noqa: PLC0415  only when it draws
     from rich.text import Text  # noqa: PLC0415  only when it draws
 
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # ids are there to be copied
+        table.add_column(column, overflow="fold", no_wrap=column.endswith("ID"))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
