@@ -206,6 +206,7 @@ def test_user_code_cannot_take_the_runtimes_link(fresh_home):
     async def play(server, _node):
         start = await begun(server, "steal", FORGER)
         assert await call(server, start) == "got b''\n"
+        assert await call(server, start) == "got b''\n", "the runtime's own link is whole"
 
     scenario(fresh_home, play)
 

@@ -199,7 +199,7 @@ class Exchange:
             finally:
                 os.close(root)
             try:
-                await self._at.blobs.fetch(payload.blob, fd)
+                await self._at.blobs.fetch(payload.blob, fd, check=False)
             finally:
                 os.close(fd)
         except (errors.Error, OSError) as error:
