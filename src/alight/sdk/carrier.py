@@ -236,11 +236,6 @@ class Carrier:
         """Why this connection is of no more use, or None."""
         return self._lost
 
-    @property
-    def greeted(self) -> bool:
-        """Whether the server has said hello."""
-        return self._hello is not None
-
     def greet(self, hello: Hello) -> Hello:
         """Say hello and wait for the server's. Raises what it refuses with, or VersionError."""
         with self._state:

@@ -290,13 +290,11 @@ class Client:
         carrier = Carrier(sock, cipher)
         try:
             return carrier, carrier.greet(hello)
-        except errors.AuthError as error:
-            if error.hint is None and not target.token_id:
+        except BaseException as error:
+            carrier.close()
+            if isinstance(error, errors.AuthError) and error.hint is None and not target.token_id:
                 error.hint = "run `alight setup` to get a token for this server"
             raise
-        finally:
-            if carrier.lost is None and not carrier.greeted:
-                carrier.close()
 
 
 class _Refused(errors.ConnectionError):
