@@ -34,7 +34,7 @@ async def call(server, start, *args, **changes):
 
 
 async def begun(server, name, code=CODE, **changes):
-    start = start_of(server, name, code, image=IMAGE, **changes)
+    start = start_of(server, name, code, **{"image": IMAGE, **changes})
     await server.start(start)
     await server.wait_report("ready", start.container_id, 60)
     return start
@@ -327,6 +327,14 @@ def test_images_are_built_once_and_their_failures_are_told(fresh_home):
         start = start_of(server, "f", "def f():\n    return open('/made').read()\n", image=image)
         await started(server, start)
         assert await call(server, start) == "made\n"
+        dated = ImageSpec((*IMAGE.steps, {"op": "run", "command": "date +%N > /made"}))
+        await build(server, dated)
+        start = await begun(server, "f", "def f():\n    return open('/made').read()\n", image=dated)
+        first = await call(server, start)
+        forced = ImageSpec((*IMAGE.steps, {"op": "run", "command": "date +%N > /made", "force": True}))
+        await build(server, forced)
+        start = await begun(server, "f", "def f():\n    return open('/made').read()\n", image=dated)
+        assert await call(server, start) != first, "what was built anew is used from then on"
         broken = ImageSpec((*image.steps, {"op": "run", "command": "echo no such luck; exit 5"}))
         with pytest.raises(errors.ImageBuildError) as caught:
             await build(server, broken)

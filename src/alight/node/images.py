@@ -71,6 +71,8 @@ class Images:
         image = await self._builder_now(fresh=True).build(spec, secrets, on_event, owner)
         # Now, so that the first container need not compile the runtime for this Python.
         await self._runtime.ready(image)
+        if spec != _unforced(spec):
+            self._found.clear()  # other recipes may stand on the steps that were renewed
         self._found[spec.digest] = image
         return image
 
