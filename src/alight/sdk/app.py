@@ -16,12 +16,11 @@ from alight.sdk.client import Client, default_client
 from alight.sdk.cls import Cls
 from alight.sdk.function import Function
 from alight.sdk.image import Image
-from alight.sdk.object import environment_or_default
+from alight.sdk.object import checked_name, environment_or_default
 from alight.sdk.options import Options
 from alight.sdk.running import RunningApp
 from alight.sdk.sync import dual, dual_context
 from alight.wire import ambient, errors, messages
-from alight.wire.ids import check_name
 
 
 class LocalEntrypoint:
@@ -58,7 +57,7 @@ class App(app_more.LaterApp):
     ) -> None:
         super().__init__()
         if name is not None:
-            check_name(name, "app")
+            checked_name(name, "app")
         if image is not None and not isinstance(image, Image):
             raise errors.InvalidError(f"App(image=…) is {type(image).__name__}, not an Image")
         self._name = name
@@ -143,7 +142,7 @@ class App(app_more.LaterApp):
         def decorate(thing: Any) -> Function:
             shape, raw = shaping.of(thing), shaping.raw_of(thing)
             _check_function(raw, serialized=serialized)
-            tag = check_name(name, "function") if name is not None else raw.__qualname__
+            tag = checked_name(name, "function") if name is not None else raw.__qualname__
             where = f"the function {tag}"
             checked = options.check(given, old, where, max_concurrent_inputs=shape.max_concurrent_inputs)
             function = Function(self, tag, raw, self._with_defaults(checked, where), shape)

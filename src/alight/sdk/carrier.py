@@ -225,6 +225,7 @@ class Carrier:
         self._hello: Optional[Hello] = None
         self._greeted = Arrival(self)
         self._lost: Optional[errors.Error] = None
+        self.given_up = False  # by us, because of an interrupt: the server is well
         self._consuming = False
         self._led = 0
         self._leading = False
@@ -294,6 +295,10 @@ class Carrier:
     def close(self, why: str = "the connection was closed") -> None:
         """Let go of the socket; whatever waits gets LostError."""
         self._on_lost(why)
+
+    def _give_up(self, while_it_was: str) -> None:
+        self.given_up = True
+        self.close(f"the connection was given up while it was {while_it_was}")
 
     def forget_in_child(self) -> None:
         """After a fork: the socket is the parent's; drop the child's copy without a word on it."""
@@ -402,7 +407,7 @@ class Carrier:
         try:
             self._consume(data)
         except BaseException:
-            self.close("the connection was given up while something was read from it")
+            self._give_up("read from")
             raise
         finally:
             self._consuming = False
@@ -457,7 +462,7 @@ class Carrier:
         except OSError as error:
             self._on_lost(f"the connection to the server was lost: {error.strerror or error}")
         except BaseException:
-            self.close("the connection was given up while something was written to it")
+            self._give_up("written to")
             raise
 
     def _write(self, pieces: List[Buffer]) -> None:

@@ -233,7 +233,6 @@ class Client:
             raise errors.ClientClosed("this client was closed while a request was under way") from lost
         with self._connecting:
             if self._carrier is lost.carrier:
-                self._carrier = None
                 self._lost_at = time.monotonic()
         pause = 0.02
         while True:
@@ -256,6 +255,7 @@ class Client:
             if self._carrier is not None and self._carrier.lost is None:
                 return self._carrier
             again = self._server is not None
+            given_up = self._carrier is not None and self._carrier.given_up
             carrier, hello = self._dial(again=again)
             if self._server is not None and hello.server_id != self._server.server_id:
                 carrier.close()
@@ -264,7 +264,7 @@ class Client:
                     hint="start the program again",
                 )
             self._carrier, self._server = carrier, hello
-        if again:
+        if again and not given_up:
             count = len(self.held_calls)
             what = f"; picked up {count} call{'' if count == 1 else 's'}" if count else ""
             word = "the server was restarted" if not self._target.host else "the connection to the server is back"

@@ -1,7 +1,7 @@
 """Which files a pattern means: the rules of .dockerignore, relative to the directory that is added.
 
-``*`` and ``?`` stay within one name, ``**`` spans directories, ``!`` takes back, the last pattern that fits decides, and a
-directory that fits takes everything below it along.
+``*`` and ``?`` stay within one name, ``**`` spans directories, ``!`` takes back, the last pattern that fits decides,
+and a directory that fits takes everything below it along.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Ignore = Union[Sequence[str], Callable[[Path], bool]]
 class FilePatternMatcher:
     """Says of a path whether the patterns mean it. ``~matcher`` says the opposite.
 
-    A path is relative to the directory that the patterns are for. Raises InvalidError for a pattern that cannot be read.
+    A path is relative to the directory that the patterns are for. Raises InvalidError for a pattern that cannot be
+    read.
     """
 
     def __init__(self, *pattern: str) -> None:

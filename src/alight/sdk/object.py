@@ -12,6 +12,8 @@ from alight.sdk import config
 from alight.sdk.client import Client, default_client
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
+from alight.wire.errors import InvalidError
+from alight.wire.ids import check_name
 
 T = TypeVar("T")
 
@@ -90,3 +92,10 @@ def environment_or_default(environment_name: Optional[str]) -> str:
     if environment_name:
         return environment_name
     return "" if config.in_container() else config.load().environment
+
+
+def checked_name(name: Any, what: str) -> str:
+    """A name as users gave it. Raises InvalidError for one that cannot be."""
+    if not isinstance(name, str):
+        raise InvalidError(f"the name of a {what} is text, not {type(name).__name__}")
+    return check_name(name, what)

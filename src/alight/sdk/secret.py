@@ -10,12 +10,11 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from alight.sdk import config
 from alight.sdk.client import Client, default_client
-from alight.sdk.object import Object, classproperty, environment_or_default
+from alight.sdk.object import Object, checked_name, classproperty, environment_or_default
 from alight.sdk.sync import dual
 from alight.sdk.types import SecretInfo
 from alight.wire import messages
 from alight.wire.errors import AlreadyExistsError, InvalidError, NotFoundError
-from alight.wire.ids import check_name
 
 _KEY_MOST = 16_384
 _VALUE_MOST = 32_768
@@ -39,7 +38,7 @@ class SecretManager:
         """
         message = messages.SecretCreate(
             values=_checked(env_dict, "Secret.objects.create"),
-            name=check_name(name, "secret"),
+            name=checked_name(name, "secret"),
             environment=environment_or_default(environment_name),
         )
         try:
@@ -76,7 +75,7 @@ class SecretManager:
     ) -> None:
         """Delete a named secret. Containers that hold it keep it until they end."""
         message = messages.SecretLookup(
-            name=check_name(name, "secret"),
+            name=checked_name(name, "secret"),
             environment=environment_or_default(environment_name),
             allow_missing=allow_missing,
         )
@@ -156,7 +155,7 @@ class Secret(Object):
         lacks.
         """
         secret = Secret()
-        secret._name = check_name(name, "secret")
+        secret._name = checked_name(name, "secret")
         secret._environment = environment_name
         secret._required = tuple(required_keys)
         secret._client = client

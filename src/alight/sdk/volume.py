@@ -15,14 +15,14 @@ from typing import Any, AsyncIterator, BinaryIO, Callable, List, Optional, Seque
 
 from alight.sdk import config
 from alight.sdk.client import Client, default_client
-from alight.sdk.object import Object, classproperty, environment_or_default
+from alight.sdk.object import Object, checked_name, classproperty, environment_or_default
 from alight.sdk.secret import is_before, moment
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_context, dual_context_function, dual_function, dual_gen
 from alight.sdk.types import FileEntry, FileEntryType, VolumeInfo
 from alight.wire import errors, messages
 from alight.wire.codec import PIECE, loads_head
-from alight.wire.ids import VOLUME, check_name, is_id
+from alight.wire.ids import VOLUME, is_id
 
 _KINDS = {"file": FileEntryType.FILE, "directory": FileEntryType.DIRECTORY, "symlink": FileEntryType.SYMLINK}
 
@@ -44,7 +44,7 @@ class VolumeManager:
         """Make a named volume. AlreadyExistsError when there is one, unless ``allow_existing``."""
         del experimental_options  # of the hosted service
         message = messages.VolumeEnsure(
-            name=check_name(name, "volume"),
+            name=checked_name(name, "volume"),
             environment=environment_or_default(environment_name),
             create=True,
             exclusive=not allow_existing,
@@ -80,7 +80,7 @@ class VolumeManager:
     ) -> None:
         """Delete a named volume and every file in it."""
         message = messages.VolumeDelete(
-            name=check_name(name, "volume"),
+            name=checked_name(name, "volume"),
             environment=environment_or_default(environment_name),
             allow_missing=allow_missing,
         )
@@ -117,7 +117,7 @@ class Volume(Object):
         """The volume of this name, found (or made) at its first use. Its old versions 1 and 2 are one here."""
         del create_options  # of the hosted service
         volume = Volume()
-        volume._name = check_name(name, "volume")
+        volume._name = checked_name(name, "volume")
         volume._environment = environment_name
         volume._create = create_if_missing
         volume._version = _checked_version(version)
@@ -157,9 +157,9 @@ class Volume(Object):
     ) -> None:
         """Give a volume another name. Running containers keep it."""
         message = messages.VolumeDelete(
-            name=check_name(old_name, "volume"),
+            name=checked_name(old_name, "volume"),
             environment=environment_or_default(environment_name),
-            new_name=check_name(new_name, "volume"),
+            new_name=checked_name(new_name, "volume"),
         )
         await (client or default_client()).do("volume.rename", message)
 

@@ -1,4 +1,4 @@
-"""A server's end of a connection, for the SDK to talk to: real protocol, scripted answers, a socketpair instead of a network."""
+"""A server's end of a connection, for the SDK to talk to: real protocol, scripted answers, a socketpair."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class End:
 
 
 class FakeFarSide:
-    """Answers by method: ``answers[method](asked)``; ``at_end`` once the client has said all. Says of itself that it is fake."""
+    """Answers by method: ``answers[method](asked)``; ``at_end`` once the client has said all. A fake."""
 
     def __init__(self) -> None:
         self.answers: Dict[str, Callable[[Asked], Any]] = {}

@@ -156,12 +156,12 @@ def test_what_is_no_plain_function_is_refused():
 
     def local(): ...
 
-    with pytest.raises(TypeError, match="use @app.cls"):
+    with pytest.raises(TypeError, match=r"use @app\.cls"):
         app.function()(Model)
     with pytest.raises(InvalidError, match="within another function"):
         app.function()(local)
     app.function(serialized=True)(local)
-    with pytest.raises(InvalidError, match="takes self|within another function"):
+    with pytest.raises(InvalidError, match=r"takes self|within another function"):
         app.function()(Model.method)
     with pytest.raises(InvalidError, match="decorated twice"):
         app.function()(app.function()(plain))

@@ -127,9 +127,7 @@ def test_a_package_goes_along_whole(importable):
 
 
 def test_installed_modules_are_the_images_business():
-    import pytest as installed
-
-    found = definition_of(installed.fixture, include_source=True, what="f")
+    found = definition_of(pytest.fixture, include_source=True, what="f")
     assert found.files == ()
     assert found.definition == "module"
 
