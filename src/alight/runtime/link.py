@@ -1,14 +1,20 @@
-"""The runtime's side of the link: bare frames over the node's unix socket, read by one thread.
+"""The runtime's side of the link: bare frames over the node's unix socket.
 
 Keeps every output until the node acknowledged it. When the node is restarted the link dials again, says which inputs it
 holds, and sends again what was not acknowledged: user code notices nothing. Knows nothing of functions; must not run
 user code, nor hold its lock while it waits.
+
+Who reads: the main thread itself while it has nothing to do, because handing each input from one thread to another
+would cost more than all else here. When an input (or an import) has run for some milliseconds, a helper thread takes
+over, so that cancellations are heard; it hands back with the next input. It sleeps where nothing runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import socket
 import sys
 import threading
@@ -23,6 +29,8 @@ from alight.wire.version import WIRE_VERSION, __version__
 GIVE_UP_AFTER = 600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0
 _CHUNK = 1 << 18
+#: The helper looks this often whether something runs for long; after so many looks at nothing it sleeps.
+_LOOK, _LOOKS = 0.005, 100
 
 # json.dumps with separators makes a new encoder at each call, and json.loads guesses the encoding of bytes.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -34,10 +42,21 @@ Arrival = Tuple[int, Dict[str, Any], bytes]
 
 
 class Link:
-    """``deliver`` is called by the reading thread for every arrival but cancellations (``on_cancel``) and acks."""
+    """``deliver`` gets every arrival but cancellations (``on_cancel``) and acks; ``next`` returns what it got, unless
+    somebody puts another function in its place."""
 
-    def __init__(self, path: str, deliver: Callable[[Arrival], Any], on_cancel: Callable[[str], Any]) -> None:
-        self.deliver = deliver
+    def __init__(self, path: str, on_cancel: Callable[[str], Any]) -> None:
+        self._inbox: queue.SimpleQueue[Optional[Arrival]] = queue.SimpleQueue()
+        self.deliver: Callable[[Arrival], Any] = self._inbox.put
+        self._reading = threading.Lock()  # held by whoever reads; what is read is delivered under it
+        self._reader = FrameReader()
+        self._job = 0  # counts what the main thread began
+        self._busy = False
+        self._always = False
+        self._leaving = False
+        self._helper: Optional[threading.Thread] = None
+        self._asleep = False
+        self._alarm: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._on_cancel = on_cancel
         self._path = path
         self._lock = threading.Lock()
@@ -50,9 +69,58 @@ class Link:
         self._closed = False
 
     def open(self) -> None:
-        """Dial, say hello, and read from now on. Raises NodeGone when nobody answers."""
+        """Dial and say hello. Raises NodeGone when nobody answers."""
         self._dial(time.monotonic() + 10.0)
-        threading.Thread(target=self._read, name="alight-link", daemon=True).start()
+
+    def next(self) -> Arrival:
+        """The next arrival, for the main thread, which has nothing to do until then."""
+        inbox, reading = self._inbox, self._reading
+        self._busy = False
+        while True:
+            if inbox.empty() and reading.acquire(False):
+                try:
+                    if inbox.empty():  # the helper may have delivered until it let go
+                        self._read()
+                finally:
+                    reading.release()
+                continue
+            arrival = inbox.get()
+            if arrival is not None:
+                return arrival
+
+    def begin(self) -> None:
+        """The main thread is about to do something that may take long."""
+        self._job += 1
+        self._busy = True
+        if self._asleep:
+            self._asleep = False
+            self._alarm.put(None)
+        elif self._helper is None:
+            self._helper = threading.Thread(target=self._help, name="alight-link", daemon=True)
+            self._helper.start()
+
+    def redirect(self, deliver: Callable[[Arrival], Any]) -> List[Arrival]:
+        """From now on the helper reads and calls ``deliver``, because the main thread has an event loop to run.
+
+        Returns what arrived before.
+        """
+        self.deliver = deliver
+        self._always = True
+        self.begin()
+        early = []
+        while not self._inbox.empty():
+            arrival = self._inbox.get()
+            if arrival is not None:
+                early.append(arrival)
+        return early
+
+    def interrupt(self) -> None:
+        """For signal handlers: nothing more is read, and who waits in ``next`` looks at what was delivered."""
+        self._leaving = True
+        link = self._socket
+        if link is not None:
+            with contextlib.suppress(OSError):  # it was not connected any more
+                link.shutdown(socket.SHUT_RD)
 
     def ready(self, head: Dict[str, Any], parts: Sequence[Buffer] = ()) -> None:
         """The user's code is imported, or ``head`` says how that failed."""
@@ -81,6 +149,7 @@ class Link:
 
     def wait_acknowledged(self, seconds: float) -> bool:
         """Whether every output is on the node's disk (or further), within ``seconds``."""
+        self.begin()
         return self._all_acknowledged.wait(seconds)
 
     def close(self) -> None:
@@ -102,7 +171,7 @@ class Link:
             self._drop(link)
 
     def _drop(self, link: socket.socket) -> None:
-        """Wake the reading thread, which dials again."""
+        """Wake whoever reads, who dials again."""
         if self._socket is link:
             self._socket = None
         try:
@@ -110,34 +179,68 @@ class Link:
         except OSError:
             return  # it was not connected any more, which is what we want
 
-    def _read(self) -> None:
-        """The thread: frames in, for ever."""
-        while True:
-            link = self._socket
-            if link is not None:
-                self._read_frames(link)
-                with self._lock:
-                    self._drop(link)
-                link.close()
-            if self._closed:
-                return
-            try:
-                self._dial(time.monotonic() + GIVE_UP_AFTER)
-            except NodeGone:
-                self.deliver((Kind.END, {}, b""))
-                return
+    def _help(self) -> None:
+        """The helper thread, for ever."""
+        looks = 0
+        while not self._closed:
+            job = self._job
+            if not self._always:
+                time.sleep(_LOOK)
+            if self._always or (self._busy and self._job == job):
+                self._relieve(job)
+                looks = 0
+            elif self._busy or self._job != job:
+                looks = 0
+            else:
+                looks += 1
+                if looks >= _LOOKS:
+                    looks = 0
+                    self._sleep()
 
-    def _read_frames(self, link: socket.socket) -> None:
-        reader = FrameReader()
-        while True:
+    def _sleep(self) -> None:
+        """Until something begins. The main thread says that it begins before it looks whether we are asleep."""
+        self._asleep = True
+        if self._busy:
+            self._asleep = False
+            return
+        self._alarm.get()
+
+    def _relieve(self, job: int) -> None:
+        """Read while the main thread is at one thing, and until it has begun the next."""
+        if not self._reading.acquire(False):
+            return  # it was done just now, and reads
+        try:
+            while (self._always or self._job == job) and not (self._leaving or self._closed):
+                self._read()
+        finally:
+            self._reading.release()
+            self._inbox.put(None)  # it may wait for what we would have read
+        if self._leaving:
+            self._alarm.get()
+
+    def _read(self) -> None:
+        """Under ``_reading``: wait for bytes, deliver the frames that are whole; dial again when the node is gone."""
+        link = self._socket
+        if link is not None:
             try:
                 data = link.recv(_CHUNK)
             except OSError:
+                data = b""
+            if data:
+                for kind, _stream, head, body in self._reader.feed(data):
+                    self._arrived(kind, _decode(head.decode()) if head else {}, body)
                 return
-            if not data:
+            if self._leaving:
                 return
-            for kind, _stream, head, body in reader.feed(data):
-                self._arrived(kind, _decode(head.decode()) if head else {}, body)
+            with self._lock:
+                self._drop(link)
+            link.close()
+        self._reader = FrameReader()
+        try:
+            self._dial(time.monotonic() + GIVE_UP_AFTER)
+        except NodeGone:
+            self._closed = True
+            self.deliver((Kind.END, {}, b""))
 
     def _arrived(self, kind: int, head: Dict[str, Any], body: bytes) -> None:
         if kind == Kind.LINK_INPUT:
@@ -165,7 +268,7 @@ class Link:
 
     def _dial(self, deadline: float) -> None:
         pause = _FIRST_PAUSE
-        while not self._closed:
+        while not (self._closed or self._leaving):
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 link.connect(self._path)

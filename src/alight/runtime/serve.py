@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import queue
 import signal
 import sys
 import threading
@@ -49,8 +48,7 @@ class Service:
     def __init__(self, path: str, library: str, home: str) -> None:
         self._library = library
         self._home = home
-        self._inbox: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
-        self._link = Link(path, self._inbox.put, self._cancel)
+        self._link = Link(path, self._cancel)
         self._runner: Any = None
         self._loop: Any = None
         self._main_thread = threading.get_ident()
@@ -64,9 +62,9 @@ class Service:
         except NodeGone as error:
             print(f"alight: {error}", file=sys.stderr)
             return 69
-        kind, start, body = self._inbox.get()
+        kind, start, body = self._link.next()
         while kind not in {Kind.LINK_START, Kind.LINK_STOP, Kind.ERROR, Kind.END}:
-            kind, start, body = self._inbox.get()
+            kind, start, body = self._link.next()
         if kind != Kind.LINK_START:
             if kind == Kind.ERROR:
                 print(f"alight: {from_wire(start)}", file=sys.stderr)
@@ -83,10 +81,13 @@ class Service:
     def _start(self, start: Dict[str, Any], serialized: bytes) -> bool:
         """Import the user's code; say ready, or what it raised."""
         name = start["function"]["name"]
+        self._link.begin()
         try:
             context.enter(start, (self._home, self._library), self._link.waiting)
             function = load.load(start["function"], serialized)
         except BaseException as error:  # noqa: BLE001  a module may raise anything while it is imported
+            if self._told_to_leave:
+                return False
             self._link.ready(*_init_failure(error, name))
             stdio.flush()
             return False
@@ -96,11 +97,12 @@ class Service:
         return True
 
     def _serve(self) -> None:
-        get, run, output = self._inbox.get, self._runner.run, self._link.output
+        link, run = self._link, self._runner.run
         while not self._told_to_leave:
-            kind, head, body = get()
+            kind, head, body = link.next()
             if kind == Kind.LINK_INPUT:
-                output(*run(head, body))
+                link.begin()
+                link.output(*run(head, body))
                 del head, body
             elif self._ends(kind, head):
                 return
@@ -114,9 +116,9 @@ class Service:
         arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
 
         async def serve() -> None:
-            self._link.deliver = lambda arrival: loop.call_soon_threadsafe(arrivals.put_nowait, arrival)
-            while not self._inbox.empty():
-                arrivals.put_nowait(self._inbox.get())
+            early = self._link.redirect(lambda arrival: loop.call_soon_threadsafe(arrivals.put_nowait, arrival))
+            for arrival in early:
+                arrivals.put_nowait(arrival)
             while not self._told_to_leave:
                 kind, head, body = await arrivals.get()
                 if kind == Kind.LINK_INPUT:
@@ -128,7 +130,7 @@ class Service:
         try:
             loop.run_until_complete(serve())
         finally:
-            self._link.deliver = self._inbox.put
+            self._link.deliver = lambda _arrival: None
             _close_loop(loop)
             self._loop = None
 
@@ -149,7 +151,8 @@ class Service:
 
         threading.Thread(target=cut_short, name="alight-grace", daemon=True).start()
         stdio.flush()
-        self._link.wait_acknowledged(min(grace, 2.0))
+        if not self._told_to_leave:
+            self._link.wait_acknowledged(min(grace, 2.0))
         return code
 
     def _cancel(self, input_id: str) -> None:
@@ -201,6 +204,7 @@ class Service:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._cancel_task, runner.armed)
         self._link.deliver(stop)
+        self._link.interrupt()
         if self._loop is None and runner.armed is not None:
             runner.armed = None
             if number == signal.SIGINT:

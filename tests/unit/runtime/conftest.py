@@ -16,6 +16,8 @@ from alight.wire.codec import Frame, FrameReader, Kind, dumps_head, encode_frame
 from alight.wire.commands import LinkHello, LinkInput, LinkOutput, LinkReady, LinkStart, LinkStop
 from alight.wire.spec import FunctionSpec
 
+#: Any Python that a container may have; the one of the tests unless told otherwise.
+PYTHON = os.environ.get("ALIGHT_TEST_PYTHON", sys.executable)
 MAIN = Path(__file__).parents[3] / "src" / "alight" / "runtime" / "__main__.py"
 
 
@@ -34,7 +36,7 @@ class Node:
     def run(self, **env: str) -> LinkHello:
         """Start the runtime and hear its hello."""
         self.process = subprocess.Popen(
-            [os.environ.get("ALIGHT_TEST_PYTHON", sys.executable), str(MAIN)],
+            [PYTHON, str(MAIN)],
             env={**os.environ, "ALIGHT_LINK": str(self.path), **env},
             cwd=self.directory,
             stdout=subprocess.PIPE,
@@ -49,7 +51,13 @@ class Node:
         self.frames: list[Frame] = []
         frame = self.receive()
         assert frame.kind == Kind.HELLO
-        return loads_head(LinkHello, frame.head)
+        self.hello = loads_head(LinkHello, frame.head)
+        return self.hello
+
+    @property
+    def python(self) -> str:
+        """The runtime's Python, "3.11"."""
+        return ".".join(self.hello.python.split(".")[:2])
 
     def hang_up(self) -> None:
         self.link.close()
@@ -117,7 +125,7 @@ class Node:
         if self.link is not None:
             self.link.close()
         self.listener.close()
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and not self.process.stdout.closed:
             self.process.kill()
             self.process.communicate()
 

@@ -84,10 +84,43 @@ def test_sigterm_ends_a_running_input_as_terminated(node):
     node.give("in-1")
     assert node.process.stdout.readline() == "begun\n"
     node.process.send_signal(signal.SIGTERM)
-    head, _ = node.output()
+    head, _ = node.output(acknowledge=False)  # it does not wait for that: it was told to leave
     assert head.status == "terminated"
     assert "SIGTERM" in head.error["message"]
     assert node.end()[0] == 128 + signal.SIGTERM
+
+
+def test_sigterm_ends_a_container_whose_node_is_away(node):
+    node.start("def f(): ...\n")
+    node.listener.close()
+    node.path.unlink()
+    node.hang_up()
+    node.process.send_signal(signal.SIGTERM)
+    assert node.end()[0] == 128 + signal.SIGTERM
+
+
+def test_a_cancel_is_heard_however_often_short_and_long_inputs_take_turns(node):
+    """Short inputs are read by the main thread, long ones leave that to the helper: every change of hands must work."""
+    node.start("import time\ndef f(seconds):\n    time.sleep(seconds)\n    return seconds\n")
+    for turn in range(4):
+        for short in range(3):
+            node.give(f"in-{turn}-{short}", 0)
+            assert node.output()[0].status == "success"
+        node.give(f"in-{turn}-middle", 0.03)
+        assert node.output()[0].status == "success"
+        node.give(f"in-{turn}-long", 60)
+        node.send(Kind.LINK_CANCEL, LinkStop(input_id=f"in-{turn}-long"))
+        assert node.output()[0].status == "cancelled"
+
+
+def test_an_idle_container_hears_again_after_its_helper_fell_asleep(node):
+    node.start("def f():\n    return 1\n")
+    assert node.call() == 1
+    waited = signal.sigtimedwait([], 0.8)  # longer than the helper looks around
+    assert waited is None
+    node.give("in-2")
+    assert payload.loads(node.output()[1]) == 1
+    assert node.stop()[0] == 0
 
 
 def test_sigterm_ends_an_idle_container(node):

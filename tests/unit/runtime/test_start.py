@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from alight.wire import payload
 from alight.wire.errors import DeserializationError, ExecutionError, InvalidError, RemoteError, from_wire
 from alight.wire.version import WIRE_VERSION
@@ -16,7 +18,7 @@ def test_hello_says_who_it_is(bare_node):
     hello = bare_node.run()
     assert hello.wire == WIRE_VERSION
     assert hello.pid == bare_node.process.pid
-    assert hello.python.startswith(f"{sys.version_info[0]}.{sys.version_info[1]}.")
+    assert [part.isdigit() for part in hello.python.split(".")] == [True] * 3
     assert not hello.ready
     assert hello.running == ()
 
@@ -153,12 +155,12 @@ def test_a_missing_package_is_named(node):
 
 
 def test_serialized_function(node):
-    import cloudpickle
-
+    ours = "{}.{}".format(*sys.version_info[:2])
+    if node.python != ours:
+        pytest.skip("code is serialized for one minor version of Python")
     factor = 3
     code = payload.dumps_bytes(lambda x: x * factor, by_value=True)
-    assert cloudpickle
-    ready, _ = node.start("", definition="serialized", python_version="{}.{}".format(*sys.version_info[:2]), body=code)
+    ready, _ = node.start("", definition="serialized", python_version=ours, body=code)
     assert ready.failure is None
     assert node.call(14) == 42
 
@@ -167,7 +169,6 @@ def test_serialized_by_another_python_names_both(node):
     ready, body = node.start("", definition="serialized", python_version="3.8", body=b"x")
     error = payload.loads(body)
     assert isinstance(error, DeserializationError)
-    ours = "{}.{}".format(*sys.version_info[:2])
     assert "Python 3.8" in str(error)
-    assert f"Python {ours}" in str(error)
+    assert f"Python {node.python}" in str(error)
     assert ready.failure.pickled
