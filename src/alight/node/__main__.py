@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import json
 import logging
 import logging.handlers
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import IO
 
 from alight.link.run import run
-from alight.node.agent import Agent, NodeSettings
 from alight.node.engine.base import Engine
 from alight.node.engine.oci import OciEngine
 from alight.node.engine.process import ProcessEngine
@@ -69,8 +69,12 @@ async def _serve(asked: argparse.Namespace, home: Path) -> None:
     )
     if not engine.isolates:
         log.warning("containers of this node are bare processes: nothing is isolated")
-    agent = Agent(NodeSettings(home, server), engine, provider(asked.fake_gpus))
     loop = asyncio.get_running_loop()
+    # The spawner's interpreter starts on another core while ours imports the rest.
+    opening = loop.create_task(engine.open())
+    agents = await asyncio.to_thread(importlib.import_module, "alight.node.agent")
+    await opening
+    agent = agents.Agent(agents.NodeSettings(home, server), engine, provider(asked.fake_gpus))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.leave)
     loop.add_signal_handler(signal.SIGUSR1, agent.shut_down)

@@ -92,6 +92,8 @@ class Agent:
         await self._adopt()
         loop = asyncio.get_running_loop()
         containers = self._commands.containers
+        # Safe beside new builds, and slow: it reads the machine's package settings, too.
+        sweeping = loop.create_task(asyncio.to_thread(self._around.shop.images.sweep))
         background = [
             loop.create_task(self._session.run(on_ready)),
             loop.create_task(self._around.shop.volumes.sync_forever()),
@@ -105,7 +107,7 @@ class Agent:
         finally:
             for task in (*background, *ends):
                 task.cancel()
-            await asyncio.gather(*background, *ends, return_exceptions=True)
+            await asyncio.gather(sweeping, *background, *ends, return_exceptions=True)
             for container in self._commands.containers.values():
                 container.let_go()
             if self._shutdown.is_set():
@@ -166,9 +168,6 @@ class Agent:
         """What killed agents left half done."""
         self._around.shop.trees.sweep()
         self._around.shop.volumes.sweep()
-        swept = self._around.shop.images.sweep()
-        if swept:
-            log.info("removed what %d interrupted builds had left", swept)
 
     async def _adopt(self) -> None:
         """Take up the containers that run, and report those that ended meanwhile."""

@@ -15,6 +15,9 @@ from alight.wire.commands import GpuInfo
 
 log = logging.getLogger(__name__)
 
+#: What a machine with the driver has; the last is the one of Windows' Linux.
+_SIGNS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
+
 
 class NvmlGpus:
     """Asked once: GPUs are not expected to come or go while a node runs."""
@@ -72,6 +75,9 @@ def _describe(nvml: Any, index: int) -> GpuInfo:
 @contextlib.contextmanager
 def _nvml() -> Iterator[Any]:
     """The bindings, initialised; None where the package or the driver's library is missing."""
+    if not any(Path(sign).exists() for sign in _SIGNS):
+        yield None  # without a driver the import alone would cost every start of a node
+        return
     try:
         import pynvml  # noqa: PLC0415  not there on every platform
     except ImportError:
