@@ -6,6 +6,7 @@ The ids of a call are made here, so that it can be sent again after a lost conne
 from __future__ import annotations
 
 import inspect
+import json
 import time
 from dataclasses import dataclass, replace
 from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Tuple
@@ -146,9 +147,10 @@ async def _prepare(
         where = messages.Payload(blob=await put_blob(callee.client, parts), size=size)
     else:
         body = parts[0] if len(parts) == 1 else b"".join(parts)
+    call_id = new_id(CALL)
     message = messages.CallStart(
-        call_id=new_id(CALL),
-        input_id=new_id(INPUT),
+        call_id=call_id,
+        input_id=INPUT + call_id[len(CALL) :],  # one input, so one number serves both
         function_id=callee.function_id,
         payload=where,
         wait=wait,
@@ -186,7 +188,7 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
                 continue
             if answer is None:
                 raise errors.InternalError(f"the server ended {method} without a result")  # noqa: TRY301  not caught here
-            update = loads_head(messages.CallUpdate, answer[0])
+            update = _update(answer[0])
             if update.state == "done":
                 stream = None
                 break
@@ -211,6 +213,17 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
     if callee.running is not None and update.log_offset:
         await callee.running.output_until(update.container, update.log_offset)
     return await _outcome(callee, update, answer[1])
+
+
+def _update(head: bytes) -> messages.CallUpdate:
+    """``loads_head``, quicker for what nearly every answer is: plain words alone. Its share of a warm call counts."""
+    plain = json.loads(head)
+    if plain.keys() <= _PLAIN_WORDS:
+        return messages.CallUpdate(**plain)
+    return loads_head(messages.CallUpdate, head)
+
+
+_PLAIN_WORDS = frozenset({"call_id", "state", "input_id", "status", "attempt", "container", "log_offset", "why"})
 
 
 class _Waiting:

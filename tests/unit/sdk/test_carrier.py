@@ -192,3 +192,23 @@ def test_a_closed_client_says_so(client):
     assert client.is_closed()
     with pytest.raises(errors.ClientClosed):
         run(client.call("server.info", {}, ServerInfo))
+
+
+def test_the_quick_head_of_a_call_is_the_codecs():
+    """Calls are encoded by hand for speed; this holds the two to one form."""
+    from alight.sdk.client import encode_open
+    from alight.wire.messages import CallStart, Open, Payload
+
+    for start in (
+        CallStart("fc-1", "in-1", "fu-1"),
+        CallStart("fc-1", "in-1", "fu-1", wait=False, method="m", parent_input="in-0", resend=True),
+        CallStart("fc-1", "in-1", "fu-1", Payload("digest", 9)),
+    ):
+        assert loads_head(CallStart, _args(encode_open("call.start", start))) == start
+        assert loads_head(Open, encode_open("call.start", start)).method == "call.start"
+
+
+def _args(head):
+    import json
+
+    return json.dumps(json.loads(head)["args"]).encode()
