@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"alight: another node serves {home}: {holder}", file=sys.stderr)  # noqa: T201
         return ALREADY_RUNS
     with lock:
-        _say_where(home, asked.engine)
+        _say_where(home, argv if argv is not None else sys.argv[1:])
         try:
             run(_serve(asked, home))
         except errors.Error as error:
@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
             log.error("%s%s", error, hint)
             print(f"alight: {error}{hint}", file=sys.stderr)  # noqa: T201
             return 1
+        finally:
+            (home / "run" / "node.json").unlink(missing_ok=True)
     return 0
 
 
@@ -86,11 +88,14 @@ def instance_of(home: Path) -> str:
     return hashlib.sha256(os.fsencode(home)).hexdigest()[:6]
 
 
-def _say_where(home: Path, engine: str) -> None:
-    """Leave run/node.json, by which the next command finds this node instead of starting another."""
+def _say_where(home: Path, argv: list[str]) -> None:
+    """Leave run/node.json: the next command finds this node by it, and the server starts it again when it was
+    killed.
+    """
     path = home / "run" / "node.json"
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({"pid": os.getpid(), "engine": engine, "version": __version__}) + "\n")
+    said = {"pid": os.getpid(), "version": __version__, "argv": [sys.executable, "-m", "alight.node", *argv]}
+    temporary.write_text(json.dumps(said) + "\n")
     temporary.replace(path)
 
 

@@ -21,6 +21,7 @@ from alight.server.janitor import Janitor
 from alight.server.logs import Logs
 from alight.server.loop import Hands, Loop
 from alight.server.request import Routes
+from alight.server.revive import Reviver
 from alight.server.routes import apps as apps_routes
 from alight.server.routes import blobs as blobs_routes
 from alight.server.routes import calls as calls_routes
@@ -89,6 +90,7 @@ class Server:
         self.parts: Parts
         self.front: Front
         self._janitor: Janitor
+        self._reviver: Reviver
         self._listeners: list[asyncio.AbstractServer] = []
 
     def info(self) -> ServerInfo:
@@ -150,6 +152,7 @@ class Server:
             listener.close()
         parts = self.parts
         self._janitor.close()
+        self._reviver.close()
         parts.loop.close()
         parts.apps.leases.close()
         parts.nodes.close()
@@ -185,11 +188,14 @@ class Server:
         await parts.apps.load()
         await parts.containers.load()
         machines = {record.node_id for record in parts.containers.alive.values()}
-        # With one machine nothing runs before it has said what it holds; with several, each gets a moment to say so.
-        wait = 10.0 if len(machines) > 1 else 0.0
-        taken_up = await parts.calls.load(not_before=time.time() + wait)
+        taken_up = await parts.calls.load()
         for node_id in machines:
             parts.nodes.expect(node_id)
+        if not machines:
+            parts.calls.release()
+        self._reviver = Reviver(self.settings.home)
+        parts.nodes.on_leave = self._reviver.look
+        self._reviver.look()
         if taken_up or parts.apps.alive:
             log.info("took up %d apps and %d unfinished inputs", len(parts.apps.alive), taken_up)
         self._janitor = Janitor(store, parts.logs, self.settings)

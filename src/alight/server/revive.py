@@ -1,0 +1,75 @@
+"""Starts this machine's own node again when it was killed: its containers run on, and somebody has to carry their
+results.
+
+A node leaves ``run/node.json`` (how it was started) and takes it away when it is told to end, so what is found there
+without a process that holds ``run/node.lock`` was killed or crashed. Nodes of other machines are their own keepers'
+business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import subprocess
+from pathlib import Path
+
+from alight.wire.version import __version__
+
+log = logging.getLogger(__name__)
+
+_FIRST_SECONDS = 0.5
+_LAST_SECONDS = 30.0
+_TRIES = 10
+
+
+class Reviver:
+    """Watches over one state directory's node. ``look`` is told whenever a node has left."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._run = home / "run"
+        self._task: asyncio.Task[None] | None = None
+
+    def look(self, node_id: str = "") -> None:
+        """Bring the node back if it was killed. At most one attempt is under way; soon after one comes the next."""
+        del node_id  # there is one node to a state directory
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._bring_back())
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _bring_back(self) -> None:
+        wait = _FIRST_SECONDS
+        for _ in range(_TRIES):
+            await asyncio.sleep(wait)
+            argv = self._killed()
+            if argv is None:
+                return
+            log.warning("the node of this machine was killed: starting it again")
+            self._start(argv)
+            wait = min(2 * wait + 1.0, _LAST_SECONDS)
+        log.error("the node of this machine ended %d times in a row: `alight doctor` says what it lacks", _TRIES)
+
+    def _killed(self) -> list[str] | None:
+        """How to start the node again; None when it runs, was told to end, or never ran here."""
+        if (self._run / "stopped").exists():
+            return None
+        try:
+            said = json.loads((self._run / "node.json").read_text())
+            with (self._run / "node.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, ValueError, BlockingIOError):
+            return None
+        argv = said.get("argv") if said.get("version") == __version__ else None
+        return argv if isinstance(argv, list) and all(isinstance(word, str) for word in argv) else None
+
+    def _start(self, argv: list[str]) -> None:
+        # Of its own session, as whoever started it first did: it outlives this server.
+        with (self._home / "log" / "node.log").open("ab") as out:
+            subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=out, start_new_session=True
+            )
