@@ -31,6 +31,7 @@ class Reviver:
         self._home = home
         self._run = home / "run"
         self._task: asyncio.Task[None] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
 
     def look(self, node_id: str = "") -> None:
         """Bring the node back if it was killed. At most one attempt is under way; soon after one comes the next."""
@@ -56,6 +57,8 @@ class Reviver:
 
     def _killed(self) -> list[str] | None:
         """How to start the node again; None when it runs, was told to end, or never ran here."""
+        if self._child is not None and self._child.poll() is None:
+            return None  # it starts
         if (self._run / "stopped").exists():
             return None
         try:
@@ -70,6 +73,6 @@ class Reviver:
     def _start(self, argv: list[str]) -> None:
         # Of its own session, as whoever started it first did: it outlives this server.
         with (self._home / "log" / "node.log").open("ab") as out:
-            subprocess.Popen(
+            self._child = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=out, start_new_session=True
             )

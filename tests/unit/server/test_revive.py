@@ -32,6 +32,8 @@ def bring_back(home):
         reviver.look("no-1")
         assert reviver._task is not None
         await reviver._task
+        if reviver._child is not None:
+            reviver._child.wait()
 
     asyncio.run(main())
     return (home / "started").exists()
