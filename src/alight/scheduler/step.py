@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from alight.scheduler import dispatch, events, retry, scale
-from alight.scheduler.decisions import Adopted, Again, Cancel, Decision, Fail, Finish, Stop
+from alight.scheduler.decisions import Adopted, Again, Cancel, Decision, Fail, Finish, Give, Stop
 from alight.scheduler.state import Container, Function, Input, Node, State
 from alight.wire.errors import InternalFailure, RemoteError, to_wire
 from alight.wire.states import ResultStatus
@@ -68,6 +68,7 @@ def _adopt(state: State, node: Node, held: events.Held, now: float, decisions: l
     """Take up a container that a node holds, as it is; one that nobody needs any more is stopped."""
     container = state.containers.get(held.container_id)
     function = state.functions.get(held.function_id)
+    known = container is not None
     if container is None:
         if function is None:
             decisions.append(Stop(held.container_id, node.node_id, "its app has ended", 10.0))
@@ -84,12 +85,13 @@ def _adopt(state: State, node: Node, held: events.Held, now: float, decisions: l
         container = scale.add_container(state, function, fresh)
     if held.ready and not container.ready:
         _mark_ready(state, container, now)
+    _say_again(state, container, held, decisions)
     for input_id in held.inputs:
         entry = state.inputs.get(input_id)
         if entry is not None and entry.container not in {"", held.container_id}:
             decisions.append(Cancel(input_id, held.container_id, node.node_id))  # it runs elsewhere by now
             container.inputs[input_id] = 0
-        elif function is not None:
+        elif function is not None and not (known and entry is None):  # known and gone: it was cancelled
             if entry is None:
                 entry = Input(input_id, function.function_id, state.next_order(), arrived=now)
                 state.inputs[input_id] = entry
@@ -99,6 +101,23 @@ def _adopt(state: State, node: Node, held: events.Held, now: float, decisions: l
             container.inputs[input_id] = entry.attempt
             decisions.append(Adopted(input_id, held.container_id))
     dispatch.refresh_free(state, container, now)
+
+
+def _say_again(state: State, container: Container, held: events.Held, decisions: list[Decision]) -> None:
+    """What was said to a container while its machine was away may be lost: say it again, the machine knows both."""
+    if container.stopping:
+        decisions.append(Stop(container.container_id, container.node_id, "it was to stop", 10.0))
+        return
+    for input_id, attempt in list(container.inputs.items()):
+        entry = state.inputs.get(input_id)
+        wanted = entry is not None and entry.container == container.container_id and entry.attempt == attempt
+        if wanted and input_id not in held.inputs:
+            # Lost on the way there, or its answer is on the way here: a node takes an attempt once only.
+            decisions.append(Give(input_id, attempt, held.container_id))
+        elif not wanted and input_id in held.inputs:
+            decisions.append(Cancel(input_id, held.container_id, container.node_id))
+        elif not wanted:
+            del container.inputs[input_id]
 
 
 def _on_node_away(state: State, event: events.NodeAway, now: float, decisions: list[Decision]) -> None:

@@ -29,7 +29,8 @@ class Store(Protocol):
     async def write(self, statements: Sequence[Statement], *, urgent: bool = True) -> list[int]:
         """Run the statements as one transaction; returns, after the commit is on disk, the rows each changed.
 
-        Without ``urgent`` the commit may linger a few milliseconds for company. All or nothing. Transactions commit in the order in which they were given, many in one commit.
+        Without ``urgent`` the commit may linger a few milliseconds for company. All or nothing. Transactions commit
+        in the order in which they were given, many in one commit.
 
         Raises AlreadyExistsError where a unique index refuses, ConflictError where another constraint does,
         ResourceExhaustedError when the disk is full; the store goes on afterwards.

@@ -86,7 +86,7 @@ class FakeNode:
                 one.start.function_id,
                 one.start.app_id,
                 True,
-                tuple(one.running) + tuple(one.unacknowledged),
+                tuple(one.running),
             )
             for name, one in self.containers.items()
         )
@@ -159,7 +159,8 @@ class FakeNode:
                 self.ready(command.container)
         elif command.kind == "give" and command.give is not None:
             one = self.containers.get(command.container)
-            if one is not None:
+            known = one is None or command.give.input_id in one.running or command.give.input_id in one.unacknowledged
+            if one is not None and not known:
                 work = self._run(command, one, body)
                 self.given.append(command.give.input_id)
                 one.running[command.give.input_id] = asyncio.get_running_loop().create_task(work)

@@ -90,13 +90,20 @@ class Histories(RuleBasedStateMachine):
     def pass_time(self, seconds):
         self.world.happen(later=seconds)
 
-    @rule()
-    def lose_connection(self):
-        """Away and back with everything that it held."""
+    @rule(arrived=st.booleans())
+    def lose_connection(self, arrived):
+        """Away and back with everything that it held; whether the last inputs had arrived there is open."""
         world = self.world
         world.happen(events.NodeAway("n"))
         held = [
-            events.Held(name, one.function_id, name not in world.starting, memory=one.memory, gpus=one.gpus)
+            events.Held(
+                name,
+                one.function_id,
+                name not in world.starting,
+                tuple(entry for entry, (_, where) in world.running.items() if where == name) if arrived else (),
+                memory=one.memory,
+                gpus=one.gpus,
+            )
             for name, one in {**world.starting, **world.ready, **world.stopping}.items()
         ]
         world.node("n", 2, 1000, GPUS, held)

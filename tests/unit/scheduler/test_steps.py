@@ -284,6 +284,16 @@ def test_a_machine_that_comes_back_keeps_what_it_runs(world):
     assert world.running["b"]
 
 
+def test_an_input_that_was_lost_on_the_way_to_its_container_is_given_again(world):
+    publish(world)
+    arrive(world, "a")
+    world.get_ready("c0")
+    world.happen(events.NodeAway("n"))
+    made = world.node(held=(events.Held("c0", "f", True, (), memory=128),))
+    assert made == [Give("a", 1, "c0")]
+    assert Finish("a", 1) in world.answer("a")
+
+
 def test_a_machine_that_stays_away_loses_its_inputs_to_others(world):
     publish(world)
     arrive(world, "a")

@@ -41,11 +41,13 @@ class Pretend:
             self.starting[decision.container_id] = decision
         elif isinstance(decision, decided.Give):
             assert decision.container_id in self.ready, "an input for a container that takes none"
-            assert decision.input_id not in self.running, "an input given twice at once"
+            again = self.running.get(decision.input_id)
+            assert again in {None, (decision.attempt, decision.container_id)}, "an input given twice at once"
             assert decision.input_id not in self.ended, "an input given after its end"
             self.running[decision.input_id] = (decision.attempt, decision.container_id)
-            self.attempts[decision.input_id] = self.attempts.get(decision.input_id, 0) + 1
-            self.given.append(decision.input_id)
+            if again is None:
+                self.attempts[decision.input_id] = self.attempts.get(decision.input_id, 0) + 1
+                self.given.append(decision.input_id)
         elif isinstance(decision, decided.Stop):
             found = self.starting.pop(decision.container_id, None) or self.ready.pop(decision.container_id, None)
             if found is not None:

@@ -129,7 +129,7 @@ def test_an_app_ends_when_its_holder_stays_away(world):
     async def work(world):
         await world.serve(holder_grace=0.1)
         holder, other = await world.client(), await world.client()
-        node, app_id, _, watch, _ = await running(world, holder)
+        node, app_id, *_ = await running(world, holder)
         listening = await other.peer.open("app.watch", AppWatch(app_id, hold=False))
         await asyncio.sleep(0.15)
         assert app_id in world.server.parts.apps.alive

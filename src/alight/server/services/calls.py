@@ -64,12 +64,13 @@ class Calls:
         self._finished: OrderedDict[str, None] = OrderedDict()
         self.live: dict[str, Live] = {}
         self._by_call: dict[str, str] = {}
+        self._recovered: dict[str, InputArrived] = {}
         self.init_failures: dict[str, tuple[Failure | None, bytes]] = {}  # by function: what importing it raised
         self.acknowledge: Callable[[str, str], None] = lambda container, input_id: None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def load(self, *, not_before: float) -> int:
-        """Take up the inputs of an earlier server process; returns how many."""
+    async def load(self) -> int:
+        """Take up the inputs of an earlier server process; returns how many. They are queued by ``release``."""
         count = 0
         for row in await self._store.read("inputs_unfinished"):
             if row["function_id"] not in self._functions.by_id:
@@ -87,19 +88,18 @@ class Calls:
                 attempt=row["attempt"],
             )
             self._enter(live)
-            self._inbox.put(
-                InputArrived(
-                    live.input_id,
-                    live.function_id,
-                    live.attempt,
-                    row["retries"],
-                    row["failures"],
-                    live.parent,
-                    not_before,
-                )
+            self._recovered[live.input_id] = InputArrived(
+                live.input_id, live.function_id, live.attempt, row["retries"], row["failures"], live.parent
             )
             count += 1
         return count
+
+    def release(self, input_id: str | None = None) -> None:
+        """Queue what was taken up: all, once the machines have said what they hold, or the one that a machine names."""
+        for name in list(self._recovered) if input_id is None else [input_id]:
+            arrived = self._recovered.pop(name, None)
+            if arrived is not None and name in self.live:
+                self._inbox.put(arrived)
 
     async def start(self, asked: CallStart, body: bytes, function: Published) -> Live | Result:
         """Accept a call, or attach to it when it is known. Returns the live input, or its result.
@@ -172,6 +172,7 @@ class Calls:
 
     def on_output(self, output: Output, body: bytes, app_id: str, function_id: str) -> None:
         """A node brings the end of an attempt. Late and foreign ones change nothing, and are acknowledged."""
+        self.release(output.input_id)
         live = self.live.get(output.input_id)
         if live is None:
             self._inbox.put(AttemptEnded(output.input_id, output.attempt, output.container, output.status))

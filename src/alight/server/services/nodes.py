@@ -33,6 +33,7 @@ from alight.wire.messages import NodeSummary
 from alight.wire.states import ContainerState, ResultStatus
 
 log = logging.getLogger(__name__)
+_REPLAY = 0.5  # seconds in which a machine that came back says its kept outputs again
 _NOT_FINAL = {"internal_failure", "internal", "service", "connection"}
 
 
@@ -91,6 +92,7 @@ class Nodes:
         self.sessions: dict[str, Session] = {}
         self._nobody = asyncio.Event()
         self._acks: dict[str, list[str]] = {}
+        self._expected: set[str] = set()
         self.on_leave: Callable[[str], None] = lambda node_id: None
         around.calls.acknowledge = self.acknowledge
         around.hub.on_watched = self._tell_watched
@@ -126,6 +128,8 @@ class Nodes:
                         record.container_id, "it was gone when its machine came back", time.time()
                     )
                 )
+        # What it holds is known; outputs that it kept come within a moment.
+        self._no_more_expected(hello.node_id, _REPLAY if hello.containers else 0.0)
         for app_id in self._around.hub.watched:
             session.send(Command("watch", app_id=app_id, on=True))
         row = {
@@ -154,6 +158,7 @@ class Nodes:
 
     def expect(self, node_id: str) -> None:
         """A machine that an earlier server process knew: it has its grace to come back with its containers."""
+        self._expected.add(node_id)
         self._timers[node_id] = asyncio.get_running_loop().call_later(self._grace, self._gone, node_id)
 
     async def wait_nobody(self, seconds: float) -> None:
@@ -308,6 +313,7 @@ class Nodes:
             self._around.containers.ready(one.container_id)
         if function is not None:
             for input_id in one.inputs:
+                self._around.calls.release(input_id)
                 self._around.calls.adopt_unknown(input_id, function, one.container_id)
         memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
         return events.Held(one.container_id, one.function_id, one.ready, tuple(one.inputs), memory, gpus)
@@ -316,8 +322,15 @@ class Nodes:
         for session in self.sessions.values():
             session.send(Command("watch", app_id=app_id, on=on))
 
+    def _no_more_expected(self, node_id: str, seconds: float) -> None:
+        if node_id in self._expected:
+            self._expected.discard(node_id)
+            if not self._expected:
+                asyncio.get_running_loop().call_later(seconds, self._around.calls.release)
+
     def _gone(self, node_id: str) -> None:
         self._timers.pop(node_id, None)
+        self._no_more_expected(node_id, 0.0)
         log.warning("node %s has been away for %g s: its containers count as lost", node_id, self._grace)
         self._around.inbox.put(events.NodeGone(node_id))
         for record in list(self._around.containers.alive.values()):
