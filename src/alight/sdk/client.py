@@ -290,6 +290,11 @@ class Client:
         carrier = Carrier(sock, cipher)
         try:
             return carrier, carrier.greet(hello)
+        except LostError as error:
+            raise errors.ConnectionError(
+                f"what answers at {target} closed the connection before it said hello",
+                hint="is it an Alight server, and does the address begin with https:// where it speaks TLS?",
+            ) from error
         except BaseException as error:
             carrier.close()
             if isinstance(error, errors.AuthError) and error.hint is None and not target.token_id:

@@ -18,7 +18,7 @@ from alight.sdk.image import Image, Step
 from alight.sdk.options import Options
 from alight.sdk.resources import gpus
 from alight.sdk.secret import Secret
-from alight.sdk.source import Definition, Hashes, LocalFiles, collect, definition_of
+from alight.sdk.source import Definition, Hashes, LocalFiles, collect, definition_of, name_main
 from alight.wire import errors, messages, payload
 from alight.wire.codec import PIECE
 from alight.wire.spec import FilesAt, FunctionSpec, ImageSpec, VolumeMount, digest_of, encode_tree
@@ -53,6 +53,8 @@ class Resolver:
             definition = Definition("serialized", module=raw.__module__ or "", qualname=raw.__qualname__)
         else:
             definition = definition_of(raw, include_source=options.include_source is not False, what=what)
+            if raw.__module__ == "__main__" and definition.definition == "file":
+                name_main(definition.module)
         image, added = await self._image(options.image or Image.debian_slim())
         files = added + tuple(self._tree(one) for one in definition.files)
         return FunctionSpec(

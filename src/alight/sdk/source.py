@@ -92,6 +92,17 @@ def definition_of(raw: Any, *, include_source: bool, what: str) -> Definition:
     return Definition("file", module=path.stem, qualname=qualname, source_path=remote, files=files)
 
 
+def name_main(module: str) -> None:
+    """Let ``import module`` mean the running script, which is that module in containers.
+
+    Without it an exception or result whose class the script defines would arrive as a class of a second import of the
+    same file, which no ``except`` of the script catches, and the script's top level would run again.
+    """
+    main = sys.modules.get("__main__")
+    if main is not None:
+        sys.modules.setdefault(module, main)
+
+
 def python_source(module: str, ignore: Matcher) -> LocalFiles:
     """The source of an importable module or package, for its place beside the user's code.
 

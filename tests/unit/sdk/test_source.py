@@ -147,3 +147,13 @@ def test_python_source_is_found_by_import_and_missing_modules_are_named(importab
         python_source("surely_not_here", NON_PYTHON_FILES)
     assert importable
     assert source.HOME == "/root"
+
+
+def test_the_running_script_is_the_module_that_containers_know(monkeypatch):
+    """What a container pickles as `script.Mine` must be the script's own class here, or no `except` catches it."""
+    monkeypatch.delitem(sys.modules, "surely_a_script", raising=False)
+    source.name_main("surely_a_script")
+    assert sys.modules["surely_a_script"] is sys.modules["__main__"]
+    del sys.modules["surely_a_script"]
+    source.name_main("json")
+    assert sys.modules["json"] is not sys.modules["__main__"]
