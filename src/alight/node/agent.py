@@ -92,11 +92,13 @@ class Agent:
         await self._adopt()
         loop = asyncio.get_running_loop()
         containers = self._commands.containers
-        # Safe beside new builds, and slow: it reads the machine's package settings, too.
+        # Slow, and nothing waits for them: the sweep reads the machine's package settings, too, and the runtime's files
+        # are looked through before the first container asks for them.
         sweeping = loop.create_task(asyncio.to_thread(self._around.shop.images.sweep))
         background = [
             loop.create_task(self._session.run(on_ready)),
             loop.create_task(self._around.shop.volumes.sync_forever()),
+            loop.create_task(self._prepare_runtime()),
             loop.create_task(usage.report_forever(self._engine, self._session, containers, self._around)),
         ]
         ends = [loop.create_task(self._leave.wait()), loop.create_task(self._shutdown.wait())]
@@ -163,6 +165,12 @@ class Agent:
             raise errors.UnimplementedError(f"this node does not know {stream.method}")
 
     # start
+
+    async def _prepare_runtime(self) -> None:
+        try:
+            await self._around.shop.runtime.own()
+        except (errors.Error, OSError) as error:
+            log.warning("the runtime's files are not ready: %s", error)  # a container's start says it again
 
     def _sweep(self) -> None:
         """What killed agents left half done."""

@@ -46,7 +46,7 @@ class RuntimeFiles:
         """The tree for containers of this image; made when it is missing."""
         minor = ".".join(image.python_version.split(".")[:2])
         own = f"{sys.version_info.major}.{sys.version_info.minor}"
-        name = minor if minor == own or not minor or self._runner is None else f"{minor}-{image.digest[:32]}"
+        name = minor if minor == own or self._runner is None else f"{minor}-{image.digest[:32]}"
         path = self._ready.get(name)
         if path is not None:
             return path
@@ -57,12 +57,13 @@ class RuntimeFiles:
 
     async def own(self) -> Path:
         """The tree for this process's Python: for containers without an image."""
-        return await self.ready(BuiltImage("", (), {}, "/root", sys.executable, ""))
+        own = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return await self.ready(BuiltImage("", (), {}, "/root", sys.executable, own))
 
     async def _make(self, name: str, image: BuiltImage | None) -> Path:
         if not self._digest:
             self._digest = await asyncio.to_thread(_digest)
-        path = self._home / self._digest[:32] / (name or "own")
+        path = self._home / self._digest[:32] / name
         if path.is_dir():
             return path
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
