@@ -71,6 +71,7 @@ class Stream:
         self._error: Optional[errors.Error] = None
         self._reader: Optional[asyncio.Future[None]] = None
         self._credit: Optional[asyncio.Future[None]] = None
+        self._broke: Optional[asyncio.Future[None]] = None
 
     def arguments(self, kind: Type[T]) -> T:
         """The OPEN frame's args as a dataclass."""
@@ -148,6 +149,13 @@ class Stream:
         """Whether the other side failed the stream or the connection is gone."""
         return self._error is not None
 
+    async def wait_broken(self) -> None:
+        """Return when the other side failed the stream or is gone: nobody waits for an answer on it any more."""
+        if self._error is None:
+            if self._broke is None:
+                self._broke = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._broke)
+
     async def wait_ended(self) -> None:
         """Return when the peer ended its half, failed, or is gone. Drops what it still says."""
         try:
@@ -174,6 +182,8 @@ class Stream:
     def on_error(self, error: errors.Error) -> None:
         if self._error is None:
             self._error = error
+        if self._broke is not None and not self._broke.done():
+            self._broke.set_result(None)
         self._wake()
         self.on_credit()
 

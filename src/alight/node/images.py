@@ -91,7 +91,7 @@ class Images:
         begun = time.monotonic()
         said = _Saying(stream, asked.image_id)
         build = asyncio.ensure_future(self.build(spec, asked.secrets, said.on_event))
-        gone = asyncio.ensure_future(_wait_broken(stream))
+        gone = asyncio.ensure_future(stream.wait_broken())
         try:
             await asyncio.wait({build, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not build.done():
@@ -166,9 +166,3 @@ def with_python(spec: ImageSpec, python_version: str) -> ImageSpec:
 def _unforced(spec: ImageSpec) -> ImageSpec:
     steps = ({key: value for key, value in step.items() if key != "force"} for step in spec.steps)
     return replace(spec, steps=tuple(steps))
-
-
-async def _wait_broken(stream: Stream) -> None:
-    """Return when the other side let go of a stream whose half it had ended already."""
-    while not stream.broken and not stream.peer.closed:  # noqa: ASYNC110  a stream has no event for it
-        await asyncio.sleep(0.25)

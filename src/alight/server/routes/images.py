@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from alight.server.request import Request, Routes
 from alight.server.services.apps import Apps
 from alight.server.services.images import Images
@@ -17,6 +19,16 @@ def routes(images: Images, apps: Apps) -> Routes:
             await request.stream.send(event)
 
         whose = (app.app_id, app.environment)
-        await request.stream.send(await images.ensure_anywhere(asked.image, asked.python_version, whose, tell))
+        build = asyncio.ensure_future(images.ensure_anywhere(asked.image, asked.python_version, whose, tell))
+        gone = asyncio.ensure_future(request.stream.wait_broken())
+        try:
+            await asyncio.wait({build, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not build.done():
+                return  # who asked has left, and a build that nobody waits for must not go on unseen
+            await request.stream.send(await build)
+        finally:
+            gone.cancel()
+            build.cancel()
+            await asyncio.gather(build, gone, return_exceptions=True)
 
     return {"image.ensure": ensure}

@@ -68,11 +68,15 @@ class Images:
         begun = time.monotonic()
         stream = await session.peer.open("node.build", BuildImage(image_id, spec, python_version, values), end=True)
         built = None
-        async for head, _body in stream:
-            if b'"kind"' in head[:200]:
-                await tell(stream.decode(AppEvent, head))
-            else:
-                built = stream.decode(ImageBuilt, head)
+        try:
+            async for head, _body in stream:
+                if b'"kind"' in head[:200]:
+                    await tell(stream.decode(AppEvent, head))
+                else:
+                    built = stream.decode(ImageBuilt, head)
+        finally:
+            if built is None:  # who asked has left: the machine ends the build
+                await stream.fail(errors.ServiceError("nobody waits for this image any more"))
         if built is None:
             raise errors.InternalFailure("the machine ended a build without saying how it went")
         self._built.add((session.hello.node_id, image_id))
