@@ -2,7 +2,8 @@
 
 A name is the very module of Alight where one exists, so that `modal.exception.NotFoundError` and
 `alight.exception.NotFoundError` are one class. Old module names that scripts import from (`modal.functions`) are
-facades over the public names. Everything else is a ModuleNotFoundError: Alight's own packages must not be reachable twice.
+facades over the public names. Everything else is a ModuleNotFoundError: Alight's own packages must not be reachable
+twice.
 """
 
 from __future__ import annotations
