@@ -31,6 +31,10 @@ SUITES = {"bullseye": ("3.9", 31), "bookworm": ("3.11", 36), "trixie": ("3.13", 
 #: What an image of another Python stands on, the first that its interpreter can run on.
 FOR_OTHER_PYTHONS = ("bookworm", "trixie")
 
+#: The public keys of Debian's archive, as its package debian-archive-keyring has them: another distribution's copy of
+#: that package may be older than the suite (Ubuntu 22.04's has no key of bookworm's).
+_DEBIAN_KEYS = Path(__file__).with_name("debian-archive-keyring.gpg")
+
 _MIRROR = "http://deb.debian.org/debian"
 _SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 
@@ -237,6 +241,8 @@ def _tidy(root: Path, sources: tuple[Source, ...], keyrings: list[str]) -> None:
 
 
 def _keyring(source: Source, place: Path) -> str:
+    if not source.signed_by and not source.trusted and not _debian_codename(Path("/")):
+        return str(_DEBIAN_KEYS)  # what another distribution's apt trusts by itself are its own keys
     if "BEGIN PGP" not in source.signed_by:
         return source.signed_by if Path(source.signed_by).is_file() else ""
     path = place.with_suffix(".asc")
