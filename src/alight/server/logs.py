@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alight.server.services.blobs import full_disk
+from alight.server.disk import full_disk
 from alight.wire import errors, ids
 
 HEAD = struct.Struct("!dBI")

@@ -1,4 +1,4 @@
-"""Values go in and never come out by the API; tokens are kept as hashes; every error names the object and the way out."""
+"""Values go in and never come out by the API; tokens are hashes; every error names the object and the way out."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ belong to.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import re
 from pathlib import Path
 from typing import Any, AsyncIterator, Iterable, Tuple
 
+from alight.server.disk import full_disk
 from alight.wire import errors
 from alight.wire.codec import PIECE
 
@@ -87,15 +87,6 @@ class Blobs:
                 if not piece:
                     return
                 yield piece
-
-
-def full_disk(error: OSError, folder: Path) -> errors.Error:
-    """An OSError while writing, in words."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return errors.ResourceExhaustedError(
-            f"the disk of {folder} is full", hint="free some space there; `alight volume list` and `alight doctor` help"
-        )
-    return errors.ServiceError(f"{folder} cannot be written: {error.strerror or error}")
 
 
 def _check(asked: str, found: str, size: int) -> None:
