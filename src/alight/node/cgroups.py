@@ -71,6 +71,26 @@ def kill_all(group: str, seconds: float = 10.0) -> bool:
     return True
 
 
+def weigh(group: str, cpus: int) -> bool:
+    """Make a group weigh as much as ``cpus`` busy programs of the host. False where this machine cannot say so.
+
+    A container's soft share is small beside other containers; it must not be small beside the host's own programs, or a
+    function that asked for nothing would starve whenever its owner compiles something.
+    """
+    try:
+        if is_unified():
+            Path(_ROOT, "cgroup.subtree_control").write_text("+cpu", encoding="ascii")
+        directory = Path(_directory("cpu", group))
+        directory.mkdir(exist_ok=True)
+        if is_unified():
+            (directory / "cpu.weight").write_text(str(min(10_000, 100 * cpus)), encoding="ascii")
+        else:
+            (directory / "cpu.shares").write_text(str(1024 * cpus), encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
 def remove(group: str) -> bool:
     """Remove the group from every hierarchy. False when some part is still in use; gone is fine."""
     gone = True

@@ -71,6 +71,8 @@ class OciEngine:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             client, hello = await self._join_or_spawn()
             self._client = client
+            if not cgroups.weigh(self._names.group, os.cpu_count() or 1):
+                log.info("containers together weigh as one program beside the host's: its cpu groups cannot be set")
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
             self._adopt(await client.ask("list"))
             self._background(self._keep_firewall(client, hello["subnet"]))
