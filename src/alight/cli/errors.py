@@ -103,7 +103,13 @@ def _report_user_code(carrier: UserCodeError, style: Style) -> int:
 def _report_ours(error: wire.Error, style: Style, *, place: str = "") -> int:
     if tracebacks.show_all():
         _print(tracebacks.render(error, style).rstrip("\n"))
-    if error.__cause__ is not None and tracebacks.has_user_frames(error.__cause__) and not tracebacks.show_all():
+    told = isinstance(error, wire.SerializationError)  # its sentence holds what the pickler said
+    if (
+        error.__cause__ is not None
+        and not told
+        and tracebacks.has_user_frames(error.__cause__)
+        and not tracebacks.show_all()
+    ):
         _print(tracebacks.render(error.__cause__, style).rstrip("\n"))
     _say(style, str(error) + (style.faint(f" (at {place})") if place else ""), error.hint)
     return FAILED

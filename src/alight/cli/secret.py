@@ -87,7 +87,7 @@ def create(
         raise
     keys = ", ".join(values)
     print(f"Created the secret {name} ({keys}). Use it:\n", file=sys.stderr)
-    print(f'    @app.function(secrets=[modal.Secret.from_name("{name}")])', file=sys.stderr)
+    print(f'    @app.function(secrets=[alight.Secret.from_name("{name}")])', file=sys.stderr)
 
 
 @secret.command()

@@ -59,7 +59,7 @@ def create(name: str, version: str, environment: Optional[str]) -> None:
     )
     session.ask("volume.ensure", request, VolumeInfo)
     print(f"Created the volume {name}. Use it:\n", file=sys.stderr)
-    print(f'    @app.function(volumes={{"/data": modal.Volume.from_name("{name}")}})', file=sys.stderr)
+    print(f'    @app.function(volumes={{"/data": alight.Volume.from_name("{name}")}})', file=sys.stderr)
 
 
 @volume.command()
