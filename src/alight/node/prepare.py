@@ -94,12 +94,12 @@ async def _isolated(
         binds.append(Bind(source, _target(mount), mount.read_only))
         if mount.sub_path:
             checked.append((_target(mount), source))
-    reserved = _reserved(start)
+    reserved = _reserved(start, Path(SOCKETS))
     plan = ContainerPlan(
         id=start.container_id,
         layers=(*code, *image.layers),
         argv=(image.python_path, f"{runtime_files.TARGET}/{_MAIN}"),
-        env={**_environment(image, function, injected), **reserved, "ALIGHT_LINK": f"{SOCKETS}/{channel.LINK}"},
+        env={**_environment(image, function, injected), **reserved},
         cwd=image.workdir or "/root",
         hostname="alight",
         binds=tuple(binds),
@@ -124,17 +124,14 @@ async def _bare(
     folder = shop.engine.directory(start.container_id)
     _make_folders(folder)
     image = _settings(function)
-    reserved = _reserved(start)
+    reserved = _reserved(start, folder / "sock")
     home = next((layer for layer in code if Path(layer, "root").is_dir()), "")
     env = {
         **_environment(image, function, injected),
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.environ.get("HOME", "/root"),
         **reserved,
-        "ALIGHT_LINK": str(folder / "sock" / channel.LINK),
     }
-    if not function.restrict_access:
-        env["ALIGHT_SDK"] = str(folder / "sock" / channel.SDK)
     if code:
         env["PYTHONPATH"] = os.pathsep.join([str(Path(layer, "root")) for layer in code])
     plan = ContainerPlan(
@@ -168,8 +165,11 @@ def _environment(image: BuiltImage, function: FunctionSpec, injected: Injection)
     return env
 
 
-def _reserved(start: StartContainer) -> dict[str, str]:
-    """Who the container is, under the names that scripts know and under ours. Nothing of a user overrides these."""
+def _reserved(start: StartContainer, sockets: Path) -> dict[str, str]:
+    """Who the container is, under the names that scripts know and under ours, and where it finds the node.
+
+    Nothing of a user overrides these.
+    """
     facts = {
         "TASK_ID": start.container_id,
         "IMAGE_ID": start.image_id,
@@ -178,7 +178,11 @@ def _reserved(start: StartContainer) -> dict[str, str]:
         "REGION": "local",
         "CLOUD_PROVIDER": "self-hosted",
     }
-    return {f"{prefix}_{name}": value for prefix in ("ALIGHT", "MODAL") for name, value in facts.items()}
+    reserved = {f"{prefix}_{name}": value for prefix in ("ALIGHT", "MODAL") for name, value in facts.items()}
+    reserved["ALIGHT_LINK"] = str(sockets / channel.LINK)
+    if not start.function.restrict_access:
+        reserved["ALIGHT_SDK"] = str(sockets / channel.SDK)
+    return reserved
 
 
 def _limits(resources: Resources) -> Limits:

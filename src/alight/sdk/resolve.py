@@ -68,8 +68,7 @@ class Resolver:
             image=image,
             files=files,
             resources=self._resources(options),
-            secrets=tuple([await self._secret(secret) for secret in options.secrets]),
-            env=options.env,
+            secrets=tuple([await self._secret(secret) for secret in self._given(options)]),
             volumes=await self._volumes(options.volumes),
             timeout=options.timeout,
             startup_timeout=options.startup_timeout,
@@ -193,6 +192,11 @@ class Resolver:
             self._contents.update(tree.contents)
             known = self._trees[key] = (files, FilesAt(tree=digest, path=tree.remote))
         return known[1]
+
+    @staticmethod
+    def _given(options: Options) -> Sequence[Secret]:
+        """``env`` is kept as secrets are, sealed and out of specs: keys stand in it as often. It wins."""
+        return [*options.secrets, Secret.from_dict(options.env)] if options.env else options.secrets
 
     async def _secret(self, secret: Secret) -> str:
         known = self._secrets.get(id(secret))

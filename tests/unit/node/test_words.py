@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,7 @@ def _start(function: FunctionSpec) -> StartContainer:
 
 
 def test_who_the_container_is_under_both_names():
-    names = prepare._reserved(_start(FunctionSpec("f")))
+    names = prepare._reserved(_start(FunctionSpec("f")), Path("/run/alight"))
     assert names["MODAL_TASK_ID"] == names["ALIGHT_TASK_ID"] == "ta-1"
     assert names["MODAL_IS_REMOTE"] == "1"
     assert names["MODAL_CLOUD_PROVIDER"] == "self-hosted"
