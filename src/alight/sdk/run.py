@@ -124,11 +124,11 @@ class Run:
             if one.impossible is not None:
                 self._impossible.add(one.name)
                 error = errors.from_wire(one.impossible)
-                if self._is_wanted(one.name) and self._plan.needed is not None:
+                if self._plan.needed is not None and self._is_needed(one.name):
                     raise error
                 if self._plan.needed is None:  # any of them may be called; else only those that are, and they say it
                     progress.current().warn(f"{one.name} cannot run here: {error}")
-            elif one.warning and self._is_wanted(one.name):
+            elif one.warning and self._is_needed(one.name):
                 progress.current().note(f"{one.name}: {one.warning}")
 
     async def _build(self, running: RunningApp, specs: Mapping[str, FunctionSpec]) -> None:
