@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Callable, Optional
 
-from alight.link.peer import OnClose, OnHello, OnStream, Peer
+from alight.link.peer import AtOnce, OnClose, OnHello, OnStream, Peer
 from alight.wire import errors
 from alight.wire.messages import Hello
 
@@ -21,6 +21,7 @@ class Answers:
     """What an end does with its peer: greet it (accepting ends), serve its streams, notice that it left."""
 
     on_stream: Optional[OnStream] = None
+    at_once: Optional[AtOnce] = None
     on_hello: Optional[OnHello] = None
     on_close: Optional[OnClose] = None
     http: Optional[Callable[[], asyncio.Protocol]] = None
@@ -36,6 +37,7 @@ async def serve(
         return Peer(
             ours=None,
             on_stream=answers.on_stream,
+            at_once=answers.at_once,
             on_hello=answers.on_hello,
             on_close=answers.on_close,
             http=answers.http,

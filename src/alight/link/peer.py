@@ -8,15 +8,16 @@ its neighbours.
 from __future__ import annotations
 
 import asyncio
-import collections
 import logging
 import os
 import socket
 import struct
-from typing import Any, AsyncIterator, Awaitable, Callable, Deque, Dict, List, Optional, Tuple, Type, TypeVar
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Type, TypeVar
 
 import msgspec
 
+from alight.link.stream import Message, Stream, decode
+from alight.link.turn import turn_of
 from alight.wire import codec, errors
 from alight.wire.codec import Buffer, Kind
 from alight.wire.connection import Connection, Event
@@ -24,182 +25,28 @@ from alight.wire.messages import Hello, Open
 from alight.wire.version import check_peer
 
 T = TypeVar("T")
-Message = Tuple[bytes, bytes]
 OnStream = Callable[["Peer", "Stream"], Awaitable[None]]
 OnHello = Callable[["Peer"], Awaitable[Hello]]
 OnClose = Callable[["Peer"], None]
+#: Serves a stream without waiting, or returns False: then OnStream does, in a task of its own.
+AtOnce = Callable[["Peer", "Stream"], bool]
 
 log = logging.getLogger(__name__)
 
 _HELLO_SECONDS = 10.0
 _encode = msgspec.json.encode
-_open_decoder = msgspec.json.Decoder(Open)
+
+
+class _Open(msgspec.Struct):
+    """``Open`` with its args unread: who serves the stream knows what they are."""
+
+    method: str
+    args: msgspec.Raw = msgspec.Raw(b"{}")
+    container: str = ""
+
+
+_open_decoder = msgspec.json.Decoder(_Open)
 _hello_decoder = msgspec.json.Decoder(Hello)
-
-
-def decode(kind: Type[T], head: bytes) -> T:
-    """A JSON head as a dataclass of ``wire``. Raises InternalError when it does not fit."""
-    try:
-        return msgspec.json.decode(head or b"{}", type=kind)
-    except msgspec.MsgspecError as error:
-        raise errors.InternalError(f"a message {kind.__name__} could not be read: {error}") from error
-
-
-def convert(kind: Type[T], args: Dict[str, Any]) -> T:
-    """The args of a stream as a dataclass of ``wire``."""
-    try:
-        return msgspec.convert(args, kind)
-    except msgspec.MsgspecError as error:
-        raise errors.InvalidError(f"the arguments of {kind.__name__} do not fit: {error}") from error
-
-
-class Stream:
-    """A conversation. Messages are (head, body) pairs; heads are JSON, bodies opaque.
-
-    Promised: order. Not promised: that what was sent arrived; the conversation itself says so where it matters.
-    """
-
-    def __init__(self, peer: Peer, number: int) -> None:
-        self.peer = peer
-        self.id = number
-        self.method = ""
-        self.args: Dict[str, Any] = {}
-        self.opened_body = b""
-        self.container = ""
-        self._received: Deque[Message] = collections.deque()
-        self._ended = False
-        self._error: Optional[errors.Error] = None
-        self._reader: Optional[asyncio.Future[None]] = None
-        self._credit: Optional[asyncio.Future[None]] = None
-        self._broke: Optional[asyncio.Future[None]] = None
-
-    def arguments(self, kind: Type[T]) -> T:
-        """The OPEN frame's args as a dataclass."""
-        return convert(kind, self.args)
-
-    @staticmethod
-    def decode(kind: Type[T], head: bytes) -> T:
-        return decode(kind, head)
-
-    async def send(self, message: Any = None, body: Buffer = b"") -> None:
-        """Send one message; waits while the peer has not taken enough of the earlier ones.
-
-        Raises the peer's error when it failed the stream, ConnectionError when the connection is gone.
-        """
-        await self.send_raw(b"" if message is None else _encode(message), body)
-
-    async def send_raw(self, head: bytes, body: Buffer = b"") -> None:
-        """``send`` for a head that is encoded already (relays)."""
-        while True:
-            self._raise_if_broken()
-            if self.peer.connection.may_send(self.id):
-                break
-            self._credit = asyncio.get_running_loop().create_future()
-            await self._credit
-        self.peer.connection.send(self.id, head, body)
-        self.peer.flush_soon()
-        if self.peer.congested is not None:
-            await self.peer.congested
-
-    def send_nowait(self, message: Any = None, body: Buffer = b"") -> None:
-        """Send without waiting for credit: for small control messages only."""
-        self.peer.connection.send(self.id, b"" if message is None else _encode(message), body)
-        self.peer.flush_soon()
-
-    @property
-    def may_send(self) -> bool:
-        """Whether ``send`` would not have to wait for the peer to read."""
-        return self.peer.connection.may_send(self.id) and self.peer.congested is None
-
-    async def recv(self) -> Optional[Message]:
-        """The next message, or None when the peer ended its half. Raises the error that failed the stream."""
-        while not self._received:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return None
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        message = self._received.popleft()
-        if message[1]:
-            self.peer.connection.took(self.id, len(message[1]))
-            self.peer.flush_soon()
-        return message
-
-    async def expect(self, kind: Type[T]) -> T:
-        """The next message's head as a dataclass; ConnectionError when the peer ended instead."""
-        message = await self.recv()
-        if message is None:
-            raise errors.ConnectionError(f"the other side ended {self.method or 'a request'} without an answer")
-        return decode(kind, message[0])
-
-    async def end(self) -> None:
-        """Say that nothing more comes from here."""
-        self.peer.connection.end(self.id)
-        self.peer.flush_soon()
-
-    async def fail(self, error: BaseException) -> None:
-        """End the conversation with an error."""
-        self.peer.connection.fail(self.id, _encode(errors.to_wire(error)))
-        self.peer.flush_soon()
-        self.peer.forget(self)
-
-    @property
-    def broken(self) -> bool:
-        """Whether the other side failed the stream or the connection is gone."""
-        return self._error is not None
-
-    async def wait_broken(self) -> None:
-        """Return when the other side failed the stream or is gone: nobody waits for an answer on it any more."""
-        if self._error is None:
-            if self._broke is None:
-                self._broke = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._broke)
-
-    async def wait_ended(self) -> None:
-        """Return when the peer ended its half, failed, or is gone. Drops what it still says."""
-        try:
-            while await self.recv() is not None:
-                pass
-        except errors.Error:
-            return
-
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        while True:
-            message = await self.recv()
-            if message is None:
-                return
-            yield message
-
-    def on_message(self, head: bytes, body: bytes) -> None:
-        self._received.append((head, body))
-        self._wake()
-
-    def on_end(self) -> None:
-        self._ended = True
-        self._wake()
-
-    def on_error(self, error: errors.Error) -> None:
-        if self._error is None:
-            self._error = error
-        if self._broke is not None and not self._broke.done():
-            self._broke.set_result(None)
-        self._wake()
-        self.on_credit()
-
-    def on_credit(self) -> None:
-        if self._credit is not None and not self._credit.done():
-            self._credit.set_result(None)
-        self._credit = None
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-        self._reader = None
-
-    def _raise_if_broken(self) -> None:
-        if self._error is not None:
-            raise self._error
 
 
 class Peer(asyncio.Protocol):
@@ -211,6 +58,7 @@ class Peer(asyncio.Protocol):
         ours: Optional[Hello],
         dialled: bool = False,
         on_stream: Optional[OnStream] = None,
+        at_once: Optional[AtOnce] = None,
         on_hello: Optional[OnHello] = None,
         on_close: Optional[OnClose] = None,
         http: Optional[Callable[[], asyncio.Protocol]] = None,
@@ -218,6 +66,8 @@ class Peer(asyncio.Protocol):
         self._dialled = dialled
         self._ours = ours
         self._on_stream = on_stream
+        self._at_once = at_once
+        self._beginning = False
         self._on_hello = on_hello
         self._on_close = on_close
         self._http = http
@@ -233,6 +83,7 @@ class Peer(asyncio.Protocol):
         self._flush_planned = False
         self._preface = b"" if not self._dialled else None
         self._loop = asyncio.get_running_loop()
+        self._turn = turn_of(self._loop)
         self._greeted: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._pong: Optional[asyncio.Future[None]] = None
@@ -269,7 +120,7 @@ class Peer(asyncio.Protocol):
         assert self._transport is not None
         self._transport.write(codec.PREFACE)
         self.connection.hello(_encode(hello))
-        self._flush()
+        self.flush()
 
     async def wait_greeted(self) -> None:
         """Return when both sides have said hello. Raises what the other side refused with."""
@@ -298,7 +149,7 @@ class Peer(asyncio.Protocol):
 
     def close(self) -> None:
         """Write what is queued, then close."""
-        self._flush()
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -324,9 +175,16 @@ class Peer(asyncio.Protocol):
         except errors.InternalError as error:
             self._refuse(error)
             return
-        for event in events:
-            self._on_event(event)
-        self.flush_soon()
+        turn = self._turn
+        begun = turn.begin()
+        self._beginning = False
+        try:
+            for event in events:
+                self._on_event(event)
+            self.flush_soon()
+        finally:
+            if begun:
+                turn.end()
 
     def eof_received(self) -> bool:
         return False
@@ -361,7 +219,11 @@ class Peer(asyncio.Protocol):
 
     def _on_event(self, event: Event) -> None:
         kind = event.kind
-        if kind == Kind.HELLO:
+        if kind == Kind.DATA and self.hello is not None and not self._greeting:
+            stream = self._streams.get(event.stream)
+            if stream is not None:
+                stream.on_message(event.head, event.body)
+        elif kind == Kind.HELLO:
             self._on_peer_hello(event)
         elif kind == Kind.ERROR and event.stream == 0:
             error = errors.from_wire(msgspec.json.decode(event.head))
@@ -380,13 +242,11 @@ class Peer(asyncio.Protocol):
             stream = self._streams.get(event.stream)
             if stream is None:
                 return
-            if kind == Kind.DATA:
-                stream.on_message(event.head, event.body)
-            elif kind == Kind.CREDIT:
+            if kind == Kind.CREDIT:
                 stream.on_credit()
             elif kind == Kind.END:
                 stream.on_end()
-                self._forget_if_over(stream)
+                self.forget_if_over(stream)
             elif kind == Kind.ERROR:
                 self._streams.pop(stream.id, None)
                 stream.on_error(errors.from_wire(msgspec.json.decode(event.head or b"{}")))
@@ -437,15 +297,20 @@ class Peer(asyncio.Protocol):
             self.connection.fail(event.stream, _encode(errors.to_wire(errors.InternalError(f"unreadable: {error}"))))
             self._streams.pop(event.stream, None)
             return
-        stream.method, stream.args, stream.container = head.method, head.args, head.container
-        stream.opened_body = event.body
-        self.connection.took(event.stream, len(event.body))
+        stream.method, stream.raw_args, stream.container = head.method, head.args, head.container
+        if event.body:
+            stream.opened_body = event.body
+            self.connection.took(event.stream, len(event.body))
+        # Requests begin in the order in which they came: not before one whose task has yet to take its first step.
+        if self._at_once is not None and not self._beginning and self._at_once(self, stream):
+            return
         if self._on_stream is None:
             self.connection.fail(
                 event.stream, _encode(errors.to_wire(errors.UnimplementedError("this side answers no requests")))
             )
             self._streams.pop(event.stream, None)
             return
+        self._beginning = True
         self._start(self._serve_stream(stream, self._on_stream))
 
     async def _serve_stream(self, stream: Stream, on_stream: OnStream) -> None:
@@ -466,17 +331,21 @@ class Peer(asyncio.Protocol):
                 )
             )
         finally:
-            self._forget_if_over(stream)
+            self.forget_if_over(stream)
 
     # writing
 
     def flush_soon(self) -> None:
-        """Write what is queued at the end of this turn of the loop."""
+        """Write what is queued at the end of this turn."""
         if not self._flush_planned:
             self._flush_planned = True
-            self._loop.call_soon(self._flush)
+            if self._turn.under_way:
+                self._turn.write(self)
+            else:
+                self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is queued."""
         self._flush_planned = False
         pieces = self.connection.take_output()
         if not pieces or self._transport is None or self._transport.is_closing():
@@ -492,7 +361,7 @@ class Peer(asyncio.Protocol):
         """Drop a stream that is over for us."""
         self._streams.pop(stream.id, None)
 
-    def _forget_if_over(self, stream: Stream) -> None:
+    def forget_if_over(self, stream: Stream) -> None:
         if not self.connection.is_open(stream.id):
             self._streams.pop(stream.id, None)
 

@@ -22,6 +22,7 @@ import msgspec
 
 from alight.link.dial import Answers, serve
 from alight.link.peer import Peer, Stream
+from alight.link.turn import turn_of
 from alight.node.session import Session
 from alight.wire import errors
 from alight.wire.codec import Buffer, Frame, FrameReader, Kind, encode_frame
@@ -95,6 +96,7 @@ class RuntimeLink(asyncio.Protocol):
         self._reader = FrameReader()
         self._held: list[Frame] = []
         self._later: list[Buffer] = []
+        self._turn = turn_of(asyncio.get_running_loop())
         self._admitted = False
         self._greeted = False
         self._task: asyncio.Task[None] | None = None
@@ -149,8 +151,13 @@ class RuntimeLink(asyncio.Protocol):
             if len(self._held) > 64:
                 self._refuse("it speaks before it was admitted")
             return
-        for frame in frames:
-            self._on_frame(frame)
+        begun = self._turn.begin()
+        try:
+            for frame in frames:
+                self._on_frame(frame)
+        finally:
+            if begun:
+                self._turn.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

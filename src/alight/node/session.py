@@ -190,19 +190,22 @@ class Session:
         assert stream is not None
         heartbeat = asyncio.get_running_loop().create_task(self._heartbeat(peer))
         try:
-            async for head, body in stream:
-                try:
-                    command = _decode_command(head)
-                except msgspec.MsgspecError:
-                    log.exception("a command of the server could not be read")
-                    continue
-                try:
-                    self._agent.on_command(command, body)
-                except Exception:  # one of the four loops: a fault in one command must not end the session
-                    log.exception("fault %s in the command %s", os.urandom(4).hex(), command.kind)
+            stream.listen(self._on_command)
+            await stream.recv()
         finally:
             heartbeat.cancel()
         raise errors.ConnectionError("the server ended the session")
+
+    def _on_command(self, head: bytes, body: bytes) -> None:
+        try:
+            command = _decode_command(head)
+        except msgspec.MsgspecError:
+            log.exception("a command of the server could not be read")
+            return
+        try:
+            self._agent.on_command(command, body)
+        except Exception:  # one of the four loops: a fault in one command must not end the session
+            log.exception("fault %s in the command %s", os.urandom(4).hex(), command.kind)
 
     async def _heartbeat(self, peer: Peer) -> None:
         while True:

@@ -7,7 +7,7 @@ import time
 from alight.link.peer import Peer, Stream
 from alight.server import auth, permissions
 from alight.server.auth import Principal
-from alight.server.request import Request, Routes
+from alight.server.request import QuickRoutes, Request, Routes
 from alight.server.services.containers import Containers
 from alight.server.services.tokens import Tokens
 from alight.wire import errors
@@ -18,8 +18,11 @@ from alight.wire.version import WIRE_VERSION, __version__
 class Front:
     """What the listeners call: greet a peer, serve a stream."""
 
-    def __init__(self, server_id: str, routes: Routes, containers: Containers, tokens: Tokens) -> None:
+    def __init__(
+        self, server_id: str, routes: Routes, quick: QuickRoutes, containers: Containers, tokens: Tokens
+    ) -> None:
         self._server_id = server_id
+        self._quick = quick
         self._routes = routes
         self._containers = containers
         self._tokens = tokens
@@ -33,15 +36,21 @@ class Front:
 
     async def on_stream(self, peer: Peer, stream: Stream) -> None:
         """Serve one request."""
-        who: Principal = peer.info["who"]
-        if stream.container:
-            node_id = str(peer.info.get("node_id", ""))
-            who = auth.for_container(who, self._containers.principal(node_id, stream.container))
-        permissions.check(who, stream.method)
+        who = self._principal(peer, stream)
         route = self._routes.get(stream.method)
         if route is None:
             raise errors.UnimplementedError(f"this server does not do {stream.method} yet")
         await route(Request(who, stream, peer))
+
+    def at_once(self, peer: Peer, stream: Stream) -> bool:
+        """Serve a request that needs no waiting; False leaves it, with all that is wrong with it, to ``on_stream``."""
+        serve = self._quick.get(stream.method)
+        if serve is None:
+            return False
+        try:
+            return serve(Request(self._principal(peer, stream), stream, peer))
+        except errors.Error:
+            return False
 
     def on_close(self, peer: Peer) -> None:
         """A connection is over."""
@@ -52,6 +61,15 @@ class Front:
         for peer in list(self._peers):
             peer.close()
             await peer.wait_closed()
+
+    def _principal(self, peer: Peer, stream: Stream) -> Principal:
+        """Who asks. Raises what they may not."""
+        who: Principal = peer.info["who"]
+        if stream.container:
+            node_id = str(peer.info.get("node_id", ""))
+            who = auth.for_container(who, self._containers.principal(node_id, stream.container))
+        permissions.check(who, stream.method)
+        return who
 
     async def _who(self, peer: Peer) -> Principal:
         if peer.uid is not None:

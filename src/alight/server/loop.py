@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from alight.link.turn import turn_of
 from alight.scheduler import decisions as decided
 from alight.scheduler import events
 from alight.scheduler.decisions import Decision
@@ -59,8 +60,10 @@ class Loop:
         self._inbox = inbox
         self._do = hands
         self._event_loop = asyncio.get_running_loop()
+        self._turn = turn_of(self._event_loop)
         self._planned = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None  # unix time
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         inbox.on_mail = self._plan
@@ -80,7 +83,14 @@ class Loop:
     def _plan(self) -> None:
         if not self._planned:
             self._planned = True
-            self._event_loop.call_soon(self._run)
+            if self._turn.under_way:
+                self._turn.then(self._run)
+            else:
+                self._event_loop.call_soon(self._run)
+
+    def _wake(self) -> None:
+        self._timer = self._timer_at = None
+        self._plan()
 
     def _run(self) -> None:
         self._planned = False
@@ -95,13 +105,16 @@ class Loop:
                 self._carry_out(decision)
             except Exception:  # the server's loop: see the module's docstring
                 log.exception("fault %s at %s", os.urandom(4).hex(), type(decision).__name__)
+        when = next_wake(self.state)
+        if when == self._timer_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        when = next_wake(self.state)
+        self._timer_at = when
         if when is not None:
             # The wall clock may jump; looking once a minute is enough for it.
-            self._timer = self._event_loop.call_later(min(60.0, max(0.001, when - time.time())), self._plan)
+            self._timer = self._event_loop.call_later(min(60.0, max(0.001, when - time.time())), self._wake)
 
     def _carry_out(self, decision: Decision) -> None:
         do = self._do
@@ -124,20 +137,19 @@ class Loop:
             do.nodes.send(decision.node_id, command)
 
     def _give(self, decision: decided.Give) -> None:
-        # Without arguments to fetch from the store the coroutine ends at once: no task, no turn of the event loop.
-        work = self._give_now(decision)
-        try:
-            work.send(None)
-        except StopIteration:
-            return
-        work.close()
-        self._background(self._give_now(decision))
+        if self._do.calls.body_waits(decision.input_id):
+            self._background(self._give_later(decision))
+        else:
+            self._give_now(decision, None)
 
-    async def _give_now(self, decision: decided.Give) -> None:
+    async def _give_later(self, decision: decided.Give) -> None:
+        self._give_now(decision, await self._do.calls.body(decision.input_id))
+
+    def _give_now(self, decision: decided.Give, body: bytes | None) -> None:
         record = self._do.containers.alive.get(decision.container_id)
         if record is None:
             return
-        found = await self._do.calls.give(decision.input_id, decision.attempt, decision.container_id)
+        found = self._do.calls.give(decision.input_id, decision.attempt, decision.container_id, body)
         if found is not None:
             self._do.nodes.send(record.node_id, *found)
 

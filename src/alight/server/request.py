@@ -44,3 +44,6 @@ class Request:
 
 Route = Callable[[Request], Awaitable[None]]
 Routes = dict[str, Route]
+#: Serves a request without waiting, or returns False (or raises) before it has done anything.
+QuickRoute = Callable[[Request], bool]
+QuickRoutes = dict[str, QuickRoute]

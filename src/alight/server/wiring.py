@@ -20,7 +20,7 @@ from alight.server.events import Inbox
 from alight.server.janitor import Janitor
 from alight.server.logs import Logs
 from alight.server.loop import Hands, Loop
-from alight.server.request import Routes
+from alight.server.request import QuickRoutes, Routes
 from alight.server.revive import Reviver
 from alight.server.routes import apps as apps_routes
 from alight.server.routes import blobs as blobs_routes
@@ -179,10 +179,15 @@ class Server:
             **tokens_routes.routes(parts.tokens),
         }
 
+    def quick_routes(self) -> QuickRoutes:
+        """The methods that are asked so often that a task for each would be most of their cost."""
+        parts = self.parts
+        return calls_routes.quick_routes(parts.calls, parts.functions, parts.loop.why)
+
     async def assemble(self, store: SqliteStore) -> None:
         """Make every part and take up what an earlier process left."""
         self.parts = parts = _make_parts(self.settings, store)
-        self.front = Front(self.server_id, self.routes(), parts.containers, parts.tokens)
+        self.front = Front(self.server_id, self.routes(), self.quick_routes(), parts.containers, parts.tokens)
         parts.blobs.open()
         parts.apps.on_stop += [parts.calls.forget_app]
         await parts.apps.load()
@@ -204,6 +209,7 @@ class Server:
     def _answers(self) -> Answers:
         return Answers(
             on_stream=self.front.on_stream,
+            at_once=self.front.at_once,
             on_hello=self.front.on_hello,
             on_close=self.front.on_close,
             http=http.Greeter,

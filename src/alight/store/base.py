@@ -6,7 +6,7 @@ Times are unix seconds, JSON is text, user bytes are blobs. Queries are named; t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Row = Mapping[str, Any]
@@ -42,6 +42,10 @@ class Store(Protocol):
 
         Only for what can be said again (a connected caller's input) or what nobody relies on (last_used_at).
         """
+        ...
+
+    def write_then(self, statements: Sequence[Statement], then: Callable[[Exception | None], None]) -> None:
+        """``write_soon`` for what somebody has to be told of: ``then`` is called after the commit, with its error."""
         ...
 
     async def flush(self) -> None:

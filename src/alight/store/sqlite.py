@@ -48,7 +48,7 @@ class _Job:
     """One transaction on its way. ``done`` is None when nobody waits."""
 
     statements: Sequence[Statement]
-    done: asyncio.Future[list[int]] | None
+    done: asyncio.Future[list[int]] | Callable[[Exception | None], None] | None
     counts: list[int] | None = None
     error: errors.Error | None = None
     urgent: bool = True
@@ -113,6 +113,10 @@ class SqliteStore:
     def write_soon(self, statements: Sequence[Statement]) -> None:
         """One transaction that nobody waits for."""
         self._queue(_Job(statements, None, urgent=False))
+
+    def write_then(self, statements: Sequence[Statement], then: Callable[[Exception | None], None]) -> None:
+        """One transaction, and what to call after its commit."""
+        self._queue(_Job(statements, then, urgent=False))
 
     async def flush(self) -> None:
         """Return when everything queued before is committed."""
@@ -270,7 +274,9 @@ class _Row(dict[str, Any]):
 def _settle(jobs: list[_Job]) -> None:
     for job in jobs:
         assert job.done is not None
-        if job.error is not None:
+        if callable(job.done):
+            job.done(job.error)
+        elif job.error is not None:
             _fail(job.done, job.error)
         else:
             _succeed(job.done, job.counts or [])

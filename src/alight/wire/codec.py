@@ -1,30 +1,37 @@
-"""Frames, and plain dataclasses to JSON and back. Knows no socket.
+"""Frames, and records to JSON and back. Knows no socket.
 
 A frame is ``length | stream | head length | kind | head | body``: three big-endian 32-bit numbers, one byte, then the
 bytes. ``length`` counts head and body. The head is JSON (or, for hot kinds, a fixed struct); the body is opaque:
 nothing between a caller and a container ever decodes it.
 
-The standard library decodes JSON heads here; servers hand ``msgspec`` the same dataclasses. The two are tested against
+The standard library decodes JSON heads here; servers hand ``msgspec`` the same records. The two are tested against
 each other, so they must agree: unknown fields are ignored, missing ones take their default.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import struct
-import typing
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Type, TypeVar, Union
 
 from alight.wire.errors import InternalError
+from alight.wire.record import shape_of
 
-T = TypeVar("T")
-Buffer = Union[bytes, bytearray, memoryview]
+# A container needs frames at once and messages perhaps never: what only messages need is imported by them.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, NamedTuple, Optional, Type, TypeVar, Union
+
+    T = TypeVar("T")
+    Buffer = Union[bytes, bytearray, memoryview]
+    _Convert = Callable[[Any], Any]
+else:
+    Buffer = object  # others import the name for their hints
 
 #: What a connection says first, so that one port can tell our frames from HTTP.
 PREFACE = b"ALIGHT/1\n"
 
 HEADER = struct.Struct("!IIIB")
+_HEADER_SIZE = HEADER.size
+_unpack_header = HEADER.unpack_from
 MAX_FRAME = 64 << 20
 #: Bodies over this travel in pieces (streams) or as files (on one machine), never as one frame.
 MAX_INLINE = 2 << 20
@@ -53,13 +60,33 @@ class Kind:
     LINK_ACK = 39  # node → runtime: this output is on disk at the node
 
 
-class Frame(NamedTuple):
-    """One frame. ``head`` is undecoded; ``body`` may be a view of the buffer that it arrived in."""
+if TYPE_CHECKING:
 
-    kind: int
-    stream: int
-    head: bytes
-    body: bytes
+    class Frame(NamedTuple):
+        """One frame. ``head`` is undecoded; ``body`` may be a view of the buffer that it arrived in."""
+
+        kind: int
+        stream: int
+        head: bytes
+        body: bytes
+
+else:
+    from _collections import _tuplegetter
+
+    class Frame(tuple):
+        """See above: what NamedTuple makes of it, without the modules that it needs for that."""
+
+        __slots__ = ()
+
+        def __new__(cls, kind, stream, head, body):
+            return _new_tuple(cls, (kind, stream, head, body))
+
+        kind = _tuplegetter(0, "what it is")
+        stream = _tuplegetter(1, "which stream it belongs to")
+        head = _tuplegetter(2, "undecoded")
+        body = _tuplegetter(3, "user bytes")
+
+    _new_tuple = tuple.__new__
 
 
 def encode_frame(kind: int, stream: int, head: bytes = b"", body: Buffer = b"") -> List[Buffer]:
@@ -82,22 +109,36 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: Buffer) -> List[Frame]:
+        """The frames that are whole with these bytes. Small ones are cut from ``data`` itself."""
         buffer = self._buffer
-        buffer += data
+        if buffer:
+            buffer += data
+            source: Any = memoryview(buffer)
+        else:
+            source = data if type(data) is bytes else memoryview(data)
         frames: List[Frame] = []
-        offset, have = 0, len(buffer)
-        while have - offset >= HEADER.size:
-            size, stream, head_size, kind = HEADER.unpack_from(buffer, offset)
-            if size > MAX_FRAME or head_size > size:
-                raise InternalError(f"a peer sent a frame of {size} bytes (head {head_size}): not Alight's protocol")
-            start = offset + HEADER.size
-            end = start + size
-            if end > have:
-                break
-            head_end = start + head_size
-            frames.append(Frame(kind, stream, bytes(buffer[start:head_end]), bytes(buffer[head_end:end])))
-            offset = end
-        if offset:
+        offset, have = 0, len(source)
+        try:
+            while have - offset >= _HEADER_SIZE:
+                size, stream, head_size, kind = _unpack_header(source, offset)
+                if size > MAX_FRAME or head_size > size:
+                    raise InternalError(
+                        f"a peer sent a frame of {size} bytes (head {head_size}): not Alight's protocol"
+                    )
+                start = offset + _HEADER_SIZE
+                end = start + size
+                if end > have:
+                    break
+                head_end = start + head_size
+                frames.append(Frame(kind, stream, bytes(source[start:head_end]), bytes(source[head_end:end])))
+                offset = end
+            rest = bytes(source[offset:]) if not buffer and offset < have else b""
+        finally:
+            if buffer:
+                source.release()
+        if rest:
+            buffer += rest
+        elif offset:
             del buffer[:offset]
         return frames
 
@@ -108,15 +149,19 @@ class FrameReader:
 
 
 def dumps_head(message: Any) -> bytes:
-    """A dataclass, dict or None as a JSON head. Fields at their default are left out."""
+    """A record, dict or None as a JSON head. Fields at their default are left out."""
+    import json  # noqa: PLC0415  see the top
+
     return json.dumps(to_plain(message), separators=(",", ":")).encode()
 
 
 def loads_head(kind: Type[T], head: bytes) -> T:
-    """The dataclass that a head describes.
+    """The record that a head describes.
 
     Unknown fields are ignored; a head that does not fit raises InternalError.
     """
+    import json  # noqa: PLC0415  see the top
+
     try:
         return from_plain(kind, json.loads(head) if head else {})
     except (ValueError, TypeError, KeyError) as error:
@@ -124,16 +169,18 @@ def loads_head(kind: Type[T], head: bytes) -> T:
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses to dicts, tuples to lists, recursively; what equals its default is left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    """Records to dicts, tuples to lists, recursively; what equals its default is left out."""
+    shape = shape_of(type(value))
+    if shape is not None:
         plain: Dict[str, Any] = {}
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            if field.default is not dataclasses.MISSING and item == field.default:
+        for name in shape.names:
+            item = getattr(value, name)
+            if name in shape.defaults:
+                if item == shape.defaults[name]:
+                    continue
+            elif name in shape.factories and item == shape.factories[name]():
                 continue
-            if field.default_factory is not dataclasses.MISSING and item == field.default_factory():
-                continue
-            plain[field.name] = to_plain(item)
+            plain[name] = to_plain(item)
         return plain
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
@@ -144,11 +191,10 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(kind: Type[T], plain: Any) -> T:
     """The reverse of ``to_plain``, guided by the annotations of ``kind``."""
-    result = _converter(kind)(plain)
-    return typing.cast(T, result)
+    result: T = _converter(kind)(plain)
+    return result
 
 
-_Convert = Callable[[Any], Any]
 _CONVERTERS: Dict[Any, _Convert] = {}
 
 
@@ -160,10 +206,12 @@ def _converter(kind: Any) -> _Convert:
 
 
 def _make_converter(kind: Any) -> _Convert:
-    if dataclasses.is_dataclass(kind):
-        return _dataclass_converter(kind)
+    import typing  # noqa: PLC0415  see the top
+
+    if isinstance(kind, type) and shape_of(kind) is not None:
+        return _record_converter(kind)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Union:
+    if origin is typing.Union:
         inner = [arg for arg in args if arg is not type(None)]
         if len(inner) == 1:
             convert = _converter(inner[0])
@@ -181,14 +229,17 @@ def _make_converter(kind: Any) -> _Convert:
     return lambda plain: plain
 
 
-def _dataclass_converter(kind: Any) -> _Convert:
+def _record_converter(kind: type) -> _Convert:
+    import typing  # noqa: PLC0415  see the top
+
     hints = typing.get_type_hints(kind)
     converters: Optional[Dict[str, _Convert]] = None
 
     def convert(plain: Any) -> Any:
         nonlocal converters
         if converters is None:
-            converters = {field.name: _converter(hints[field.name]) for field in dataclasses.fields(kind)}
+            shape = shape_of(kind)
+            converters = {name: _converter(hints[name]) for name in (shape.names if shape is not None else ())}
         if not isinstance(plain, dict):
             raise TypeError(f"a {kind.__name__} is not a {type(plain).__name__}")
         known = converters

@@ -11,7 +11,7 @@ Promised: order within a stream. Not promised: anything after the connection is 
 from __future__ import annotations
 
 import struct
-from typing import Dict, List, NamedTuple, Optional, Set
+from typing import Dict, List, Set
 
 from alight.wire.codec import Buffer, Frame, FrameReader, Kind, encode_frame
 from alight.wire.errors import InternalError
@@ -21,16 +21,9 @@ _GRANT_AT = WINDOW // 4
 _CREDIT = struct.Struct("!I")
 
 
-class Event(NamedTuple):
-    """Something a peer did: kind is HELLO, OPEN, DATA, END, ERROR, PONG, or CREDIT (a blocked sender may go on).
-
-    ERROR on stream 0 refuses the whole connection.
-    """
-
-    kind: int
-    stream: int
-    head: bytes
-    body: bytes
+#: Something a peer did: kind is HELLO, OPEN, DATA, END, ERROR, PONG, or CREDIT (a blocked sender may go on).
+#: ERROR on stream 0 refuses the whole connection. It is the frame that said so.
+Event = Frame
 
 
 class Connection:
@@ -115,20 +108,20 @@ class Connection:
         """Feed bytes; get what happened. Raises InternalError when the peer breaks the protocol."""
         events: List[Event] = []
         for frame in self._reader.feed(data):
-            event = self._on_frame(frame)
-            if event is not None:
-                events.append(event)
+            if self._on_frame(frame):
+                events.append(frame)
         return events
 
     def is_open(self, stream: int) -> bool:
         """Whether either half of the stream is still open."""
         return stream in self._credit
 
-    def _on_frame(self, frame: Frame) -> Optional[Event]:
-        kind, stream, head, body = frame
+    def _on_frame(self, frame: Frame) -> bool:
+        """Whether it is an event."""
+        kind, stream, head, _body = frame
         if kind == Kind.DATA:
             if stream not in self._credit:
-                return None  # late words on a stream that we ended
+                return False  # late words on a stream that we ended
         elif kind == Kind.OPEN:
             if stream % 2 != self._peer_parity or stream <= self._highest_peer:
                 raise InternalError(f"a peer opened stream {stream}, which is not its next one")
@@ -136,24 +129,24 @@ class Connection:
             self._start(stream)
         elif kind == Kind.END:
             if stream not in self._credit:
-                return None
+                return False
             self._peer_ended.add(stream)
             self._forget_if_over(stream)
         elif kind == Kind.ERROR:
             if stream and stream not in self._credit:
-                return None
+                return False
             self._forget(stream)
         elif kind == Kind.CREDIT:
             if stream in self._credit:
                 self._credit[stream] += _CREDIT.unpack(head)[0]
             else:
-                return None
+                return False
         elif kind == Kind.PING:
             self._output += encode_frame(Kind.PONG, 0)
-            return None
+            return False
         elif kind not in (Kind.HELLO, Kind.PONG):
-            return None  # a newer peer's kind: ignored, so that wire N and N-1 can talk
-        return Event(kind, stream, head, body)
+            return False  # a newer peer's kind: ignored, so that wire N and N-1 can talk
+        return True
 
     def _write(self, kind: int, stream: int, head: bytes, body: Buffer) -> None:
         self._credit[stream] -= len(body)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from alight.link.peer import Stream
 from alight.server.auth import CONTAINER, OWNER, Principal
-from alight.server.request import Request, Routes
+from alight.server.request import QuickRoutes, Request, Routes
 from alight.server.services.apps import Apps
 from alight.server.services.calls import Calls, Live
 from alight.server.services.functions import Functions
@@ -18,6 +19,7 @@ from alight.wire.states import InputState
 
 _FIRST_WORD = 0.3  # a call that runs at once needs no word about waiting
 _NEXT_WORDS = 0.5
+_LOOK = 0.1  # seconds
 
 
 def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], str]) -> Routes:
@@ -75,6 +77,34 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
     return {"call.start": start, "call.result": result, "call.cancel": cancel}
 
 
+def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) -> QuickRoutes:
+    teller = _Teller(why)
+
+    def start(request: Request) -> bool:
+        """The common case: a new call whose caller waits, of a function that is there."""
+        asked = request.arguments(CallStart)
+        function = functions.by_id.get(asked.function_id)
+        if function is None:
+            return False
+        _check(request.who, function.app_id, function.owner)
+        stream = request.stream
+        live = calls.start_now(asked, stream.opened_body, function)
+        if live is None:
+            return False
+
+        def answer(result: Result) -> None:
+            teller.drop(stream)
+            if not stream.broken:
+                stream.send_nowait(result.update, result.body)
+                stream.finish()
+
+        live.listeners.append(answer)
+        teller.add(stream, live)
+        return True
+
+    return {"call.start": start}
+
+
 def _check(who: Principal, app_id: str, owner: str) -> None:
     if who.kind == OWNER or (who.kind == CONTAINER and who.app_id == app_id):
         return
@@ -88,37 +118,63 @@ async def _follow(stream: Stream, found: Live | Result, why: Callable[[str], str
         await stream.send(found.update, found.body)
         return
     if not found.done.done():
-        teller = _Teller(stream, found, why)
+        teller = _Teller(why)
+        teller.add(stream, found)
         try:
             await asyncio.shield(found.done)
         finally:
-            teller.close()
+            teller.drop(stream)
     done = found.done.result()
     await stream.send(done.update, done.body)
 
 
 class _Teller:
-    """Says why a call waits, and that it runs, to a caller who has waited long enough to wonder."""
+    """Says why calls wait, and that they run, to callers who have waited long enough to wonder."""
 
-    def __init__(self, stream: Stream, live: Live, why: Callable[[str], str]) -> None:
-        self._stream = stream
-        self._live = live
+    def __init__(self, why: Callable[[str], str]) -> None:
         self._why = why
-        self._said = ("", "")
-        self._timer = asyncio.get_running_loop().call_later(_FIRST_WORD, self._tell)
+        self._waiting: dict[Stream, _Waiting] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    def close(self) -> None:
-        self._timer.cancel()
+    def add(self, stream: Stream, live: Live) -> None:
+        """Somebody waits for this input."""
+        loop = asyncio.get_running_loop()
+        self._waiting[stream] = _Waiting(live, loop.time() + _FIRST_WORD)
+        if self._timer is None:
+            self._timer = loop.call_later(_FIRST_WORD, self._look, loop)
 
-    def _tell(self) -> None:
-        if self._stream.broken:
-            return
-        live = self._live
+    def drop(self, stream: Stream) -> None:
+        """Nobody waits here any more."""
+        self._waiting.pop(stream, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for everybody: most calls are over before it looks once."""
+        self._timer = None
+        now = loop.time()
+        for stream, one in list(self._waiting.items()):
+            if stream.broken:
+                del self._waiting[stream]
+            elif now >= one.next:
+                one.next = now + _NEXT_WORDS
+                self._tell(stream, one)
+        if self._waiting:
+            self._timer = loop.call_later(_LOOK, self._look, loop)
+
+    def _tell(self, stream: Stream, one: _Waiting) -> None:
+        live = one.live
         words = (live.state, self._why(live.input_id) if live.state == InputState.WAITING else "")
-        if words != self._said and self._stream.may_send:
-            self._said = words
+        if words != one.said and stream.may_send:
+            one.said = words
             update = CallUpdate(
                 live.call_id, live.state, live.input_id, attempt=live.attempt, container=live.container, why=words[1]
             )
-            self._stream.send_nowait(update)
-        self._timer = asyncio.get_running_loop().call_later(_NEXT_WORDS, self._tell)
+            stream.send_nowait(update)
+
+
+@dataclass
+class _Waiting:
+    """Who waits for an input: when they hear next (of the loop's clock), and what they heard last."""
+
+    live: Live
+    next: float
+    said: tuple[str, str] = ("", "")

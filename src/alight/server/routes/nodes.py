@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alight.link.stream import decode
 from alight.server.request import Request, Routes
 from alight.server.services.nodes import Nodes
 from alight.wire import errors
@@ -15,8 +16,8 @@ def routes(nodes: Nodes) -> Routes:
             raise errors.InvalidError("a machine says its id, cores and memory when it joins")
         joined = await nodes.join(request.peer, request.stream, hello)
         try:
-            async for head, body in request.stream:
-                await nodes.on_report(joined, request.stream.decode(Report, head), body)
+            request.stream.listen(lambda head, body: nodes.on_report(joined, decode(Report, head), body))
+            await request.stream.recv()
         except errors.ConnectionError:
             return  # how every session ends
         finally:

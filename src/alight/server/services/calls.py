@@ -48,6 +48,7 @@ class Live:
     container: str = ""
     adopted: bool = False
     answer: tuple[Output, bytes] | None = None  # waits for the scheduler's word: final, or tried again
+    listeners: list[Callable[[Result], None]] = field(default_factory=list)  # told before ``done`` is set
     done: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -116,16 +117,7 @@ class Calls:
             found = await self._find_finished(asked)
             if found is not None:
                 return found
-        live = Live(
-            asked.input_id,
-            asked.call_id,
-            function.function_id,
-            function.app_id,
-            asked.payload,
-            asked.method,
-            asked.parent_input,
-            body,
-        )
+        live = _live(asked, body, function)
         statements = _add_statements(live, time.time())
         if asked.wait and self._room >= len(body):
             self._store.write_soon(statements)
@@ -137,6 +129,25 @@ class Calls:
                 raise errors.NotFoundError("the app was stopped before this call was accepted")
         self._enter(live)
         self._inbox.put(InputArrived(live.input_id, live.function_id, parent=live.parent))
+        return live
+
+    def start_now(self, asked: CallStart, body: bytes, function: Published) -> Live | None:
+        """``start`` for a connected caller's new call; None, with nothing done, where that has to wait or look."""
+        input_id = asked.input_id
+        if (
+            not asked.wait
+            or asked.resend
+            or input_id in self.live
+            or input_id in self._finished
+            or input_id < self._born
+            or self._room < len(body)
+            or not (ids.is_id(input_id, ids.INPUT) and ids.is_id(asked.call_id, ids.CALL))
+        ):
+            return None
+        live = _live(asked, body, function)
+        self._store.write_soon(_add_statements(live, time.time()))
+        self._enter(live)
+        self._inbox.put(InputArrived(input_id, live.function_id, parent=live.parent))
         return live
 
     async def find(self, call_id: str, index: int) -> Live | tuple[Result, str]:
@@ -155,20 +166,28 @@ class Calls:
             return found
         return results.from_row(row, call_id), row["app_id"]
 
-    async def give(self, input_id: str, attempt: int, container_id: str) -> tuple[Command, bytes] | None:
+    def body_waits(self, input_id: str) -> bool:
+        """Whether an input's arguments have to be read from the store."""
+        live = self.live.get(input_id)
+        return live is not None and live.body is None
+
+    async def body(self, input_id: str) -> bytes:
+        """The arguments of an input, from the store."""
+        row = await self._store.one("input_body", input_id=input_id)
+        return bytes(row["body"] or b"") if row is not None else b""
+
+    def give(
+        self, input_id: str, attempt: int, container_id: str, body: bytes | None = None
+    ) -> tuple[Command, bytes] | None:
         """The command that gives an input to a container; None when it has ended meanwhile."""
         live = self.live.get(input_id)
         if live is None or live.attempt != attempt:
             return None
         live.state, live.container, live.adopted = InputState.RUNNING, container_id, False
-        body = live.body
-        if body is None:
-            row = await self._store.one("input_body", input_id=input_id)
-            body = bytes(row["body"] or b"") if row is not None else b""
         function = self._functions.by_id.get(live.function_id)
         timeout = function.spec.timeout if function is not None else 300.0
         give = GiveInput(container_id, input_id, live.call_id, attempt, live.payload, live.method, timeout)
-        return Command("give", container=container_id, give=give), body
+        return Command("give", container=container_id, give=give), (body if live.body is None else live.body) or b""
 
     def on_output(self, output: Output, body: bytes, app_id: str, function_id: str) -> None:
         """A node brings the end of an attempt. Late and foreign ones change nothing, and are acknowledged."""
@@ -210,7 +229,7 @@ class Calls:
         output, body = live.answer
         result = results.from_output(output, body, live.call_id, live.attempt)
         self._settle(live, result)
-        self._background(self._keep(live, result, acknowledge=True))
+        self._keep(live, result, acknowledge=True)
 
     def again(self, input_id: str, attempt: int, retries: int, failures: int) -> None:
         """The input is tried again: earlier attempts' answers are late from now on."""
@@ -240,7 +259,7 @@ class Calls:
         output = Output(input_id, live.attempt, status, live.container, failure=failure, error=error)
         result = results.from_output(output, body, live.call_id, live.attempt)
         self._settle(live, result)
-        self._background(self._keep(live, result, acknowledge=False))
+        self._keep(live, result, acknowledge=False)
 
     def cancel(self, input_id: str, why: str, *, kill: bool = False) -> None:
         """Nobody wants it any more, nor what it called."""
@@ -262,6 +281,7 @@ class Calls:
 
     async def drain(self) -> None:
         """Wait for what is being written down."""
+        await self._store.flush()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -283,6 +303,8 @@ class Calls:
         self._finished[live.input_id] = None
         if len(self._finished) > _REMEMBERED:
             self._finished.popitem(last=False)
+        for tell in live.listeners:
+            tell(result)
         if not live.done.done():
             live.done.set_result(result)
 
@@ -307,20 +329,24 @@ class Calls:
             raise errors.ConflictError(f"the input {asked.input_id} belongs to another call")
         return results.from_row(row, asked.call_id)
 
-    async def _keep(self, live: Live, result: Result, *, acknowledge: bool) -> None:
+    def _keep(self, live: Live, result: Result, *, acknowledge: bool) -> None:
+        """Write a result down, with others'; its node may forget it once it is on disk."""
         row = results.to_row(result, time.time())
         statements: list[Statement] = [("input_done", row)]
         if not live.call_id:
             statements = [("orphan_done", {**row, "function_id": live.function_id, "app_id": live.app_id})]
         if result.update.payload.blob:
             statements.append(_blob_ref(result.update.payload.blob, live.input_id))
-        try:
-            await self._store.write(statements, urgent=False)
-        except errors.Error as error:
-            log.error("the result of %s could not be written down: %s", live.input_id, error)
-            return  # its node keeps it and brings it again when it reconnects
-        if acknowledge:
-            self.acknowledge(result.update.container, live.input_id)
+        container, input_id = result.update.container, live.input_id
+
+        def written(error: Exception | None) -> None:
+            if error is not None:
+                # Its node keeps it and brings it again when it reconnects.
+                log.error("the result of %s could not be written down: %s", input_id, error)
+            elif acknowledge:
+                self.acknowledge(container, input_id)
+
+        self._store.write_then(statements, written)
 
     async def _keep_orphan(self, output: Output, body: bytes, app_id: str, function_id: str) -> None:
         result = results.from_output(output, body, "", output.attempt)
@@ -337,6 +363,19 @@ class Calls:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _live(asked: CallStart, body: bytes, function: Published) -> Live:
+    return Live(
+        asked.input_id,
+        asked.call_id,
+        function.function_id,
+        function.app_id,
+        asked.payload,
+        asked.method,
+        asked.parent_input,
+        body,
+    )
 
 
 def _add_statements(live: Live, now: float) -> list[Statement]:

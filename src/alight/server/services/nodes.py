@@ -207,7 +207,7 @@ class Nodes:
             for one in self.sessions.values()
         )
 
-    async def on_report(self, session: Session, report: Report, body: bytes) -> None:
+    def on_report(self, session: Session, report: Report, body: bytes) -> None:
         """Something that a node saw. Reports about containers that are not this node's are dropped."""
         if report.kind == "usage":
             session.usage[report.container] = dict(report.usage)
@@ -220,7 +220,7 @@ class Nodes:
         if report.kind == "output":
             self._on_output(report, body, record)
         elif report.kind == "log":
-            await self._on_log(session, report, body, record)
+            self._on_log(session, report, body, record)
         elif report.kind == "ready":
             self._around.containers.ready(name)
             self._around.inbox.put(events.ContainerReady(name))
@@ -250,19 +250,22 @@ class Nodes:
         function_id = record.function_id if record is not None else ""
         self._around.calls.on_output(output, body, app_id, function_id)
 
-    async def _on_log(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
+    def _on_log(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
         try:
             end = self._around.logs.append(report.container, report.offset, body)
         except errors.Error as error:
             log.error("output of %s could not be kept: %s", report.container, error)
             return  # not acknowledged: the node sends it again when it reconnects
         session.send(Command("ack", container=report.container, offset=end))
-        app_id = record.app_id if record is not None else await self._app_of(report.container)
-        self._around.hub.log_grew(app_id, report.container)
+        if record is not None:
+            self._around.hub.log_grew(record.app_id, report.container)
+        else:
+            self._start(self._late_log(report.container))
 
-    async def _app_of(self, container_id: str) -> str:
+    async def _late_log(self, container_id: str) -> None:
+        """Output of a container that has ended already; its app is in the store alone."""
         row = await self._around.store.one("container_by_id", container_id=container_id)
-        return str(row["app_id"]) if row is not None else ""
+        self._around.hub.log_grew(str(row["app_id"]) if row is not None else "", container_id)
 
     def _on_ended(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
         container_id = report.container

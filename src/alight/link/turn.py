@@ -1,0 +1,67 @@
+"""What one read of a socket leads to, done before the event loop turns again.
+
+A message that arrives often makes work for others: the scheduler has a fact to look at, another connection has
+something to write. Asking the event loop for a later turn for each of these costs more than the work itself. While
+messages are handed out, such work is noted here; it is done once all of them have been, each kind once however often
+it was asked for. Must never wait, and never raise: what is noted here sees to its own faults.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import Callable, List, Protocol
+
+
+class Writer(Protocol):
+    """Who has something to write at the end of the turn."""
+
+    def flush(self) -> None: ...
+
+
+class Turn:
+    """The turn of one event loop. ``under_way`` is True while messages are handed out."""
+
+    def __init__(self) -> None:
+        self.under_way = False
+        self._work: List[Callable[[], None]] = []
+        self._writers: List[Writer] = []
+
+    def begin(self) -> bool:
+        """Called before messages are handed out. False when somebody further out has begun, and will end it."""
+        if self.under_way:
+            return False
+        self.under_way = True
+        return True
+
+    def then(self, work: Callable[[], None]) -> None:
+        """Do this once the messages are handed out. Only while the turn is under way."""
+        self._work.append(work)
+
+    def write(self, writer: Writer) -> None:
+        """Let this one write at the very end. Only while the turn is under way."""
+        self._writers.append(writer)
+
+    def end(self) -> None:
+        """Called by who began."""
+        try:
+            while self._work:
+                work, self._work = self._work, []
+                for one in work:
+                    one()
+        finally:
+            self.under_way = False
+            writers, self._writers = self._writers, []
+            for writer in writers:
+                writer.flush()
+
+
+def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
+    """The turn of this event loop."""
+    turn = _TURNS.get(loop)
+    if turn is None:
+        turn = _TURNS[loop] = Turn()
+    return turn
+
+
+_TURNS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = weakref.WeakKeyDictionary()
