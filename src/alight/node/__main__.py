@@ -15,6 +15,7 @@ import json
 import logging
 import logging.handlers
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -66,9 +67,11 @@ def main(argv: list[str] | None = None) -> int:
 async def _serve(asked: argparse.Namespace, home: Path) -> None:
     token = os.environ.get("ALIGHT_TOKEN_ID", ""), os.environ.get("ALIGHT_TOKEN_SECRET", "")
     server = ServerAddress.parse(asked.server, token_id=token[0], token_secret=token[1])
-    engine: Engine = (
-        ProcessEngine(home, lenient=asked.lenient) if asked.engine == "process" else OciEngine(home, instance_of(home))
-    )
+    engine: Engine
+    if asked.engine == "process":
+        engine = ProcessEngine(home, lenient=asked.lenient)
+    else:
+        engine = OciEngine(home, instance_of(home), runtime=_oci_runtime())
     if not engine.isolates:
         log.warning("containers of this node are bare processes: nothing is isolated")
     loop = asyncio.get_running_loop()
@@ -86,6 +89,12 @@ async def _serve(asked: argparse.Namespace, home: Path) -> None:
 def instance_of(home: Path) -> str:
     """The name under which this state directory's bridges, tables and groups are found, now and after a crash."""
     return hashlib.sha256(os.fsencode(home)).hexdigest()[:6]
+
+
+def _oci_runtime() -> str:
+    """runc; crun where only that is installed; what ALIGHT_OCI_RUNTIME names where it is set."""
+    asked = os.environ.get("ALIGHT_OCI_RUNTIME", "")
+    return asked or next((name for name in ("runc", "crun") if shutil.which(name)), "runc")
 
 
 def _say_where(home: Path, argv: list[str]) -> None:

@@ -129,7 +129,8 @@ def _overlay(home: Path) -> Check:
 
 
 def _runtime() -> Check:
-    return _program("runc", "runs containers", ("--version",), _apt("runc"))
+    name = "crun" if shutil.which("crun") and not shutil.which("runc") else "runc"
+    return _program(name, "runs containers", ("--version",), _apt("runc"))
 
 
 def _nft() -> Check:
