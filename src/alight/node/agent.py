@@ -74,7 +74,7 @@ class Agent:
         runtime = RuntimeFiles(self._home, runner if engine.isolates else None)
         shop = Workshop(
             engine=engine,
-            images=Images(self._home, runner, trees, runtime),
+            images=Images(self._home, runner, trees, runtime, isolates=engine.isolates),
             trees=trees,
             runtime=runtime,
             volumes=Volumes(self._home),

@@ -15,6 +15,7 @@ from typing import Any
 
 from alight.builder import Builder, BuildEvent, BuiltImage, HostConfig
 from alight.link.peer import Stream
+from alight.node import imageless
 from alight.node.runtime_files import RuntimeFiles
 from alight.node.steprunner import StepRunner
 from alight.node.trees import Trees
@@ -30,8 +31,11 @@ Secrets = Mapping[str, Mapping[str, str]]
 class Images:
     """All that this node knows of images."""
 
-    def __init__(self, home: Path, runner: StepRunner, trees: Trees, runtime: RuntimeFiles) -> None:
+    def __init__(
+        self, home: Path, runner: StepRunner, trees: Trees, runtime: RuntimeFiles, *, isolates: bool = True
+    ) -> None:
         self._home = home
+        self._isolates = isolates
         self._runner = runner
         self._trees = trees
         self._runtime = runtime
@@ -79,6 +83,9 @@ class Images:
     async def serve_build(self, stream: Stream) -> None:
         """Answer ``node.build``: events as they come, then ImageBuilt."""
         asked = stream.arguments(BuildImage)
+        if not self._isolates:
+            await imageless.serve_build(stream, asked)
+            return
         spec = with_python(asked.image, asked.python_version)
         if asked.force and spec.steps:
             first, *rest = spec.steps

@@ -47,6 +47,7 @@ class Run:
         self._functions = functions
         self._running: Optional[RunningApp] = None
         self._impossible: Set[str] = set()
+        self._said: Set[str] = set()
 
     async def begin(self) -> RunningApp:
         """Create the app on the server."""
@@ -169,6 +170,10 @@ class Run:
             if event.kind == "build":
                 if event.text:
                     progress.current().build_line(event.image_id, (event.text + "\n").encode())
+            elif event.kind == "system":
+                if event.text not in self._said:  # once, however many images there are
+                    self._said.add(event.text)
+                    progress.current().warn(event.text)
             elif event.image_id:
                 ready = messages.ImageReady(event.image_id, event.built, event.seconds)
         if ready is None:
@@ -190,7 +195,7 @@ class Run:
 
 @dataclass(frozen=True)
 class _BuildMessage:
-    """Either message of an image.ensure stream: AppEvent(kind="build") or, last, ImageReady."""
+    """Any message of an image.ensure stream: AppEvents ("build", "system") and, last, ImageReady."""
 
     kind: str = ""
     image_id: str = ""
