@@ -12,7 +12,7 @@ imports no network code. Read `wire` first, then the package that you came for:
 
 from __future__ import annotations
 
-import importlib
+import sys
 
 TYPE_CHECKING = False  # typing itself costs more than all of this; checkers know the name
 
@@ -174,11 +174,13 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     where = _WHERE.get(name)
     if where is not None:
-        value = getattr(importlib.import_module(where), name)
+        __import__(where)
+        value = getattr(sys.modules[where], name)
         globals()[name] = value
         return value
     if name in _MODULES:
-        return importlib.import_module(f"alight.{name}")
+        __import__(f"alight.{name}")
+        return sys.modules[f"alight.{name}"]
     if name in _GONE:
         from alight.wire.errors import DeprecationError  # noqa: PLC0415  names that are gone are rare
 

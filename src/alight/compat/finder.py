@@ -8,16 +8,19 @@ twice.
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import types
+import sys
 
 TYPE_CHECKING = False  # typing and importlib.abc cost more than all of this; checkers know the name
 if TYPE_CHECKING:
     from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
     from typing import Any, Optional, Sequence
 else:
+    from _frozen_importlib import ModuleSpec
+
     Loader = object
+    ModuleType = type(sys)
 
 NAME = "modal"
 
@@ -62,7 +65,7 @@ class Finder:
 
     def find_spec(
         self, fullname: str, path: Optional[Sequence[str]] = None, target: Any = None
-    ) -> Optional[importlib.machinery.ModuleSpec]:
+    ) -> Optional[ModuleSpec]:
         """The spec of `modal` and its submodules; None for every other name."""
         del path, target
         if fullname != NAME and not fullname.startswith(NAME + "."):
@@ -72,7 +75,7 @@ class Finder:
             raise ModuleNotFoundError(
                 f"No module named {fullname!r}: it means Alight here, which has no {below!r}", name=fullname
             )
-        return importlib.machinery.ModuleSpec(fullname, _Loader(below), is_package=not below)
+        return ModuleSpec(fullname, _Loader(below), is_package=not below)
 
 
 class _Loader(Loader):
@@ -82,20 +85,20 @@ class _Loader(Loader):
         self._below = below
         self._own_spec: Any = None
 
-    def create_module(self, _spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+    def create_module(self, _spec: ModuleSpec) -> ModuleType:
         if self._below in FACADES:
             return _Facade(self._below)
-        module = importlib.import_module(f"alight.{self._below}" if self._below else "alight")
+        module = _module(f"alight.{self._below}" if self._below else "alight")
         self._own_spec = module.__spec__
         return module
 
-    def exec_module(self, module: types.ModuleType) -> None:
+    def exec_module(self, module: ModuleType) -> None:
         # The import system has written the borrowed name's spec into the module; it keeps its own.
         if self._own_spec is not None:
             module.__spec__ = self._own_spec
 
 
-class _Facade(types.ModuleType):
+class _Facade(ModuleType):
     """An old module name: each attribute is looked up among the public names when a script asks for it."""
 
     def __init__(self, below: str) -> None:
@@ -107,7 +110,12 @@ class _Facade(types.ModuleType):
             raise AttributeError(name)
         for place in self.__dict__["_places"]:
             try:
-                return getattr(importlib.import_module(place), name)
+                return getattr(_module(place), name)
             except AttributeError:
                 continue
         raise AttributeError(f"{self.__name__} has no {name!r} in Alight")
+
+
+def _module(name: str) -> ModuleType:
+    __import__(name)
+    return sys.modules[name]

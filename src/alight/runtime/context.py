@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-import types
-from typing import Any, Callable, Dict, List, Tuple
 
 from alight.wire import ambient
+
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Tuple
 
 #: The runtime's own `__main__`, which must not be collected while its code runs.
 _KEPT: List[Any] = []
@@ -57,7 +59,7 @@ def _argv(function: Dict[str, Any]) -> None:
     sys.argv = [function.get("source_path") or function.get("module") or function["name"]]
     # Programs look into __main__ (multiprocessing re-runs its file in children): theirs must not be the runtime's.
     _KEPT.append(sys.modules["__main__"])
-    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.modules["__main__"] = type(sys)("__main__")
 
 
 def _forget() -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
 
 #: A traceback longer than this keeps its two ends (a recursion without end has a thousand equal lines).
 MAX_FRAMES = 120

@@ -8,7 +8,12 @@ lives as long as the container.
 from __future__ import annotations
 
 import os
-import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without the enumerations, which take longer than the rest of this process
 
 #: The home directory inside a container, where the user's code lies.
 HOME = "/root"

@@ -11,19 +11,27 @@ over, so that cancellations are heard; it hands back with the next input. It sle
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import queue
-import socket
 import sys
-import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from _queue import SimpleQueue
+from _thread import allocate_lock, start_new_thread
 
+from alight.runtime.quick_json import decode, encode
 from alight.wire.codec import HEADER, FrameReader, Kind
 from alight.wire.errors import ConnectionError as NodeGone
 from alight.wire.version import WIRE_VERSION, __version__
+
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+    #: What arrives: the frame's kind, its head in plain words, its body. Kind.END: the node is gone for good.
+    Arrival = Tuple[int, Dict[str, Any], bytes]
+else:
+    import _socket as socket  # without the enumerations and selectors, which take longer than all of this
 
 #: A container without a node for this long is alone and leaves.
 GIVE_UP_AFTER = 600.0
@@ -32,39 +40,30 @@ _CHUNK = 1 << 18
 #: The helper looks this often whether something runs for long; after so many looks at nothing it sleeps.
 _LOOK, _LOOKS = 0.005, 100
 
-# json.dumps with separators makes a new encoder at each call, and json.loads guesses the encoding of bytes.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
-
-Buffer = Union[bytes, bytearray, memoryview]
-#: What arrives: the frame's kind, its head in plain words, its body. Kind.END: the node is gone for good.
-Arrival = Tuple[int, Dict[str, Any], bytes]
-
 
 class Link:
     """``deliver`` gets every arrival but cancellations (``on_cancel``) and acks; ``next`` returns what it got, unless
     somebody puts another function in its place."""
 
     def __init__(self, path: str, on_cancel: Callable[[str], Any]) -> None:
-        self._inbox: queue.SimpleQueue[Optional[Arrival]] = queue.SimpleQueue()
+        self._inbox: SimpleQueue[Optional[Arrival]] = SimpleQueue()
         self.deliver: Callable[[Arrival], Any] = self._inbox.put
-        self._reading = threading.Lock()  # held by whoever reads; what is read is delivered under it
+        self._reading = allocate_lock()  # held by whoever reads; what is read is delivered under it
         self._reader = FrameReader()
         self._job = 0  # counts what the main thread began
         self._busy = False
         self._always = False
         self._leaving = False
-        self._helper: Optional[threading.Thread] = None
+        self._helped = False
         self._asleep = False
-        self._alarm: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._alarm: SimpleQueue[None] = SimpleQueue()
         self._on_cancel = on_cancel
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._socket: Optional[socket.socket] = None
         self._held: Dict[str, int] = {}  # inputs given and not answered, with their attempt
         self._unacknowledged: Dict[str, Tuple[int, List[Buffer]]] = {}
-        self._all_acknowledged = threading.Event()
-        self._all_acknowledged.set()
+        self._all_acknowledged: Any = None  # a lock that somebody waits for
         self._ready = False
         self._closed = False
 
@@ -95,9 +94,9 @@ class Link:
         if self._asleep:
             self._asleep = False
             self._alarm.put(None)
-        elif self._helper is None:
-            self._helper = threading.Thread(target=self._help, name="alight-link", daemon=True)
-            self._helper.start()
+        elif not self._helped:
+            self._helped = True
+            start_new_thread(self._help, ())
 
     def redirect(self, deliver: Callable[[Arrival], Any]) -> List[Arrival]:
         """From now on the helper reads and calls ``deliver``, because the main thread has an event loop to run.
@@ -119,8 +118,10 @@ class Link:
         self._leaving = True
         link = self._socket
         if link is not None:
-            with contextlib.suppress(OSError):  # it was not connected any more
+            try:
                 link.shutdown(socket.SHUT_RD)
+            except OSError:
+                return  # it was not connected any more
 
     def ready(self, head: Dict[str, Any], parts: Sequence[Buffer] = ()) -> None:
         """The user's code is imported, or ``head`` says how that failed."""
@@ -140,7 +141,6 @@ class Link:
         with self._lock:
             self._held.pop(input_id, None)
             self._unacknowledged[input_id] = (head["attempt"], frame)
-            self._all_acknowledged.clear()
             self._send(frame)
 
     def holds(self, input_id: str) -> bool:
@@ -150,7 +150,12 @@ class Link:
     def wait_acknowledged(self, seconds: float) -> bool:
         """Whether every output is on the node's disk (or further), within ``seconds``."""
         self.begin()
-        return self._all_acknowledged.wait(seconds)
+        with self._lock:
+            if not self._unacknowledged:
+                return True
+            self._all_acknowledged = gate = allocate_lock()
+            gate.acquire()
+        return bool(gate.acquire(timeout=seconds))
 
     def close(self) -> None:
         with self._lock:
@@ -228,7 +233,7 @@ class Link:
                 data = b""
             if data:
                 for kind, _stream, head, body in self._reader.feed(data):
-                    self._arrived(kind, _decode(head.decode()) if head else {}, body)
+                    self._arrived(kind, decode(head.decode()) if head else {}, body)
                 return
             if self._leaving:
                 return
@@ -249,8 +254,9 @@ class Link:
         elif kind == Kind.LINK_ACK:
             with self._lock:
                 self._unacknowledged.pop(head["input_id"], None)
-                if not self._unacknowledged:
-                    self._all_acknowledged.set()
+                if not self._unacknowledged and self._all_acknowledged is not None:
+                    self._all_acknowledged.release()
+                    self._all_acknowledged = None
         elif kind == Kind.LINK_CANCEL:
             self._on_cancel(head["input_id"])
         else:  # start, stop, an error of the handshake; kinds of a newer node are the loop's to ignore
@@ -301,7 +307,7 @@ class Link:
 
 def _frame(kind: int, head: Dict[str, Any], parts: Sequence[Buffer]) -> List[Buffer]:
     """One frame as pieces to write. Small ones are one piece, so that they are one system call."""
-    text = _encode(head).encode()
+    text = encode(head).encode()
     size = len(text)
     for part in parts:
         size += part.nbytes if isinstance(part, memoryview) else len(part)

@@ -5,13 +5,19 @@ Must not catch what the user's module raises: that travels home as it is.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from typing import Any, Callable, Dict, Optional
 
 from alight.wire import ambient
 from alight.wire.errors import DeserializationError, ExecutionError, InvalidError
+
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    from importlib.util import module_from_spec, spec_from_file_location
+    from typing import Any, Callable, Dict, Optional
+else:  # the very same, without the package around them
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import spec_from_file_location
 
 
 def load(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any]:
@@ -28,7 +34,8 @@ def load(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any]:
         if definition == "file":
             module = _import_file(function.get("module", ""), function.get("source_path", ""))
         else:
-            module = importlib.import_module(function["module"])
+            __import__(function["module"])
+            module = sys.modules[function["module"]]
         return _find(module, function)
     finally:
         ambient.importing = False
@@ -62,12 +69,10 @@ def _import_file(name: str, path: str) -> Any:
         raise ExecutionError(
             f"{path} is not in the container", hint="is it hidden by a volume or by a file of the image?"
         )
-    import importlib.util  # noqa: PLC0415  modules imported by name don't need it
-
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ExecutionError(f"{path} cannot be imported: it is not a Python file")
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from alight.runtime import failures, stdio
 from alight.wire import ambient, payload
@@ -16,7 +15,11 @@ from alight.wire.codec import MAX_INLINE
 from alight.wire.errors import Error, InputCancellation, InvalidError, RemoteError, UnimplementedError, to_wire
 from alight.wire.states import ResultStatus
 
-Outcome = Tuple[Dict[str, Any], List[Any]]
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+    Outcome = Tuple[Dict[str, Any], List[Any]]
 
 _COROUTINE, _GENERATOR, _ASYNC_GENERATOR = 0x80, 0x20, 0x200  # inspect's CO_*, whose import costs milliseconds
 

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 import sys
-import threading
 import time
-from typing import Any, Callable, Dict, List, Tuple
+from _thread import get_ident, start_new_thread
 
 from alight.runtime import context, failures, load, stdio
-from alight.runtime.link import Arrival, Link
+from alight.runtime.link import Link
 from alight.runtime.runner import Runner
 from alight.wire.codec import Kind
 from alight.wire.errors import ConnectionError as NodeGone
 from alight.wire.errors import Error, InputCancellation, RemoteError, from_wire, to_wire
+
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    import signal
+    from typing import Any, Callable, Dict, List, Tuple
+
+    from alight.runtime.link import Arrival
+else:
+    import _signal as signal  # without the enumerations, which take longer than all of this
 
 LINK_PATH = "/run/alight/link.sock"
 _GRACE = 30.0
@@ -51,7 +58,7 @@ class Service:
         self._link = Link(path, self._cancel)
         self._runner: Any = None
         self._loop: Any = None
-        self._main_thread = threading.get_ident()
+        self._main_thread = get_ident()
         self._pid = os.getpid()
         self._told_to_leave = 0  # the signal that said so
         self._grace = _GRACE
@@ -149,7 +156,7 @@ class Service:
             stdio.flush()
             os._exit(code)
 
-        threading.Thread(target=cut_short, name="alight-grace", daemon=True).start()
+        start_new_thread(cut_short, ())
         stdio.flush()
         if not self._told_to_leave:
             self._link.wait_acknowledged(min(grace, 2.0))
@@ -200,7 +207,7 @@ class Service:
         runner = self._runner
         if runner is None:
             sys.exit(128 + number)
-        runner.leaving = signal.Signals(number).name
+        runner.leaving = "SIGINT" if number == signal.SIGINT else "SIGTERM"
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._cancel_task, runner.armed)
         self._link.deliver(stop)

@@ -5,9 +5,13 @@ Two islands meet here without importing each other. Nothing here does anything.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from _contextvars import ContextVar
+
+from alight.wire.record import dataclass
+
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    from typing import Any, Callable, Optional
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ else:
 
         __slots__ = ()
 
-        def __new__(cls, kind, stream, head, body):
+        def __new__(cls: Any, kind: int, stream: int, head: bytes, body: bytes) -> Any:
             return _new_tuple(cls, (kind, stream, head, body))
 
         kind = _tuplegetter(0, "what it is")

@@ -11,11 +11,11 @@ reconnect says what it holds; the server answers from its store.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from alight.wire.failure import Failure
 from alight.wire.messages import Payload, VolumePath
+from alight.wire.record import dataclass, field
 from alight.wire.spec import FunctionSpec, ImageSpec
 
 # --------------------------------------------------------------------------------------------- node → server

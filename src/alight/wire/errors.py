@@ -19,7 +19,10 @@ stable ``code``, which is what crosses the wire. Names follow the public API tha
 from __future__ import annotations
 
 import builtins
-from typing import Any, Dict, List, Optional, Type
+
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Type
 
 
 class Error(Exception):

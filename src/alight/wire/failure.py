@@ -6,8 +6,9 @@ opened only by the caller. Chained causes travel too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple, Type
+
+from alight.wire.record import dataclass, field
 
 
 @dataclass(frozen=True)

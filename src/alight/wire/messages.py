@@ -7,10 +7,10 @@ Containers speak the same methods through their node, which stamps ``Open.contai
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
 from alight.wire.failure import Failure
+from alight.wire.record import dataclass, field
 from alight.wire.spec import FunctionSpec, ImageSpec
 
 

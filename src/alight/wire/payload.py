@@ -9,13 +9,21 @@ Used by callers and containers alone. Server and node carry these bytes and neve
 
 from __future__ import annotations
 
-import pickle
 import struct
-from typing import Any, List, Optional, Union
 
 from alight.wire.errors import DeserializationError, SerializationError
 
-Buffer = Union[bytes, bytearray, memoryview]
+TYPE_CHECKING = False  # importing typing would cost as much as all of this
+if TYPE_CHECKING:
+    import pickle
+    from typing import Any, List, Optional, Union
+
+    Buffer = Union[bytes, bytearray, memoryview]
+else:
+    import _pickle as pickle  # the C half is all that is used here; the other half imports re and more
+
+    Buffer = object
+
 _COUNT = struct.Struct("!I")
 _LENGTH = struct.Struct("!Q")
 

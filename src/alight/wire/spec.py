@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 from alight.wire.codec import to_plain
+from alight.wire.record import dataclass, field
 
 # ---------------------------------------------------------------------------------------------------------- files
 
