@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -63,13 +63,17 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The input is tried again as ``attempt``, not before ``at``."""
+    """The input is tried again as ``attempt``, not before ``at``.
+
+    ``why`` is for people, who did not ask for it: what was lost. Empty for a retry that they asked for.
+    """
 
     input_id: str
     attempt: int
     retries: int
     failures: int
     at: float
+    why: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

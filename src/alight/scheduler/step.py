@@ -267,7 +267,9 @@ def _try_elsewhere(
         return
     if retry.our_retry(entry):
         entry.failures += 1
-        _again(state, entry, now, decisions, delay=None)
+        _again(
+            state, entry, now, decisions, delay=None, why=str((error or {}).get("message") or "its container was lost")
+        )
         return
     del state.inputs[entry.input_id]
     final = dict(error or to_wire(InternalFailure("its container was lost")))
@@ -275,12 +277,14 @@ def _try_elsewhere(
     decisions.append(Fail(entry.input_id, status, final))
 
 
-def _again(state: State, entry: Input, now: float, decisions: list[Decision], *, delay: float | None) -> None:
+def _again(
+    state: State, entry: Input, now: float, decisions: list[Decision], *, delay: float | None, why: str = ""
+) -> None:
     """Queue the next attempt: at the back after the user's ``delay``, at the front when the fault was ours (None)."""
     entry.attempt += 1
     entry.container = ""
     at = now + (delay or 0.0)
-    decisions.append(Again(entry.input_id, entry.attempt, entry.retries, entry.failures, at))
+    decisions.append(Again(entry.input_id, entry.attempt, entry.retries, entry.failures, at, why))
     dispatch.enqueue(state, state.functions[entry.function_id], entry, at, now, first=delay is None)
 
 

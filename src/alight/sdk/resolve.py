@@ -56,6 +56,8 @@ class Resolver:
             if raw.__module__ == "__main__" and definition.definition == "file":
                 name_main(definition.module)
         image, added = await self._image(options.image or Image.debian_slim())
+        if options.serialized:
+            self._check_python(image, what)
         files = added + tuple(self._tree(one) for one in definition.files)
         return FunctionSpec(
             name=name,
@@ -151,6 +153,15 @@ class Resolver:
         digest = digest_of(data)
         self._contents[digest] = data
         return digest
+
+    def _check_python(self, image: ImageSpec, what: str) -> None:
+        """Said before anything is built, where the recipe tells: what this Python serialized no other can load."""
+        asked = [str(step["python"]) for step in image.steps if step.get("op") == "debian_slim" and step.get("python")]
+        if asked and ".".join(asked[-1].split(".")[:2]) != self._minor:
+            raise errors.InvalidError(
+                f"{what} is serialized by Python {self._minor} and its image has Python {asked[-1]}",
+                hint=f"Image.debian_slim(python_version={self._minor!r}), or without serialized=True",
+            )
 
     def _resources(self, options: Options) -> Any:
         if self._gpu is None:

@@ -127,6 +127,7 @@ class Loop:
         elif isinstance(decision, decided.Stop):
             self._stop(decision)
         elif isinstance(decision, decided.Again):
+            self._tell_again(decision)
             do.calls.again(decision.input_id, decision.attempt, decision.retries, decision.failures)
         elif isinstance(decision, decided.Fail):
             do.calls.fail(decision.input_id, decision.status, decision.error)
@@ -135,6 +136,14 @@ class Loop:
         else:
             command = Command("cancel", container=decision.container_id, input_id=decision.input_id)
             do.nodes.send(decision.node_id, command)
+
+    def _tell_again(self, decision: decided.Again) -> None:
+        """Code that runs a second time without having been asked to is something that its owner must see."""
+        live = self._do.calls.live.get(decision.input_id)
+        function = self._do.functions.by_id.get(live.function_id) if live is not None else None
+        if function is not None and decision.why:
+            text = f"{function.spec.name}() starts again (attempt {decision.attempt}): {decision.why}"
+            self._do.hub.tell(function.app_id, AppEvent("system", function=function.spec.name, text=text))
 
     def _give(self, decision: decided.Give) -> None:
         if self._do.calls.body_waits(decision.input_id):

@@ -26,6 +26,7 @@ from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, 
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect
 from alight.node.network import DNS_ADDRESS, Names
 from alight.node.spawner import PROTOCOL
+from alight.wire import errors
 
 log = logging.getLogger("alight.node.engine")
 
@@ -86,6 +87,9 @@ class OciEngine:
         starting = asyncio.get_running_loop().create_task(self._start(plan, request))
         try:
             return await asyncio.shield(starting)
+        except SpawnerGone as error:
+            # No fault of the plan's: with another spawner the same start may well succeed.
+            raise errors.InternalFailure(str(error)) from error
         except asyncio.CancelledError:
             # Nobody will ask for it, and half a start cannot be taken back: let it come, then let it go.
             self._background(self._discard(starting, plan.id))

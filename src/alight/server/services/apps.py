@@ -19,7 +19,7 @@ from alight.server.events import Inbox
 from alight.server.leases import Leases
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
-from alight.store.base import Store
+from alight.store.base import Statement, Store
 from alight.wire import errors, ids
 from alight.wire.messages import AppCreate, AppCreated, AppList, AppListed, AppSummary
 from alight.wire.states import AppState
@@ -146,7 +146,7 @@ class Apps:
         app = self.alive.pop(app_id, None)
         if app is None:
             return
-        app.state = AppState.STOPPED
+        was, app.state = app.state, AppState.STOPPED
         self.leases.forget(app_id)
         self._inbox.put(AppEnded(app_id))
         self._functions.forget_app(app_id)
@@ -155,14 +155,19 @@ class Apps:
         self._hub.stopped(app_id, reason)
         message = f"the app was stopped{f': {reason}' if reason else ''}"
         cancelled = {"app_id": app_id, "now": time.time(), "error": json.dumps({"code": "remote", "message": message})}
-        await self._store.write(
-            [
-                ("app_stop", {"app_id": app_id, "now": time.time(), "reason": reason}),
-                ("inputs_cancel_of_app", cancelled),
-                ("app_secrets_delete", {"app_id": app_id}),
-                ("blob_refs_drop", {"holder": app_id}),
-            ]
-        )
+        ending: list[Statement] = [
+            ("app_stop", {"app_id": app_id, "now": time.time(), "reason": reason}),
+            ("inputs_cancel_of_app", cancelled),
+            ("app_secrets_delete", {"app_id": app_id}),
+            ("blob_refs_drop", {"holder": app_id}),
+        ]
+        try:
+            await self._store.write(ending)
+        except errors.ResourceExhaustedError as error:
+            if was != AppState.RUNNING:
+                raise
+            # Nobody holds it: after a restart it ends by itself. Its client must not fail for that.
+            log.error("the end of app %s could not be recorded: %s", app_id, error)
 
     async def list(self, asked: AppList, environment: str, who: Principal) -> AppListed:
         """Apps, newest first; a user sees their own."""
