@@ -5,10 +5,8 @@ The ids of a call are made here, so that it can be sent again after a lost conne
 
 from __future__ import annotations
 
-import inspect
 import json
 import time
-from dataclasses import dataclass, replace
 from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Tuple
 
 from alight.sdk import config, progress
@@ -21,6 +19,7 @@ from alight.sdk.sync import dual, dual_function, dual_gen
 from alight.wire import ambient, errors, messages, payload
 from alight.wire.codec import MAX_INLINE, PIECE, Buffer, loads_head
 from alight.wire.ids import CALL, INPUT, is_id, new_id
+from alight.wire.record import dataclass, replace
 from alight.wire.states import ResultStatus
 
 
@@ -217,12 +216,13 @@ async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, time
 
 def _update(head: bytes) -> messages.CallUpdate:
     """``loads_head``, quicker for what nearly every answer is: plain words alone. Its share of a warm call counts."""
-    plain = json.loads(head)
+    plain = _decode(head.decode())
     if plain.keys() <= _PLAIN_WORDS:
         return messages.CallUpdate(**plain)
     return loads_head(messages.CallUpdate, head)
 
 
+_decode = json.JSONDecoder().decode  # json.loads guesses the encoding of bytes each time
 _PLAIN_WORDS = frozenset({"call_id", "state", "input_id", "status", "attempt", "container", "log_offset", "why"})
 
 
@@ -321,6 +321,8 @@ def _named(raw: Optional[Callable[..., Any]], args: Tuple[Any, ...], kwargs: Dic
     names: List[str] = []
     if raw is not None:
         try:
+            import inspect  # noqa: PLC0415  paid by failures only
+
             names = [repr(name) for name in inspect.signature(raw).parameters]
         except (TypeError, ValueError):
             names = []

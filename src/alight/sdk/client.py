@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 import weakref
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple, Type, TypeVar
 
 from alight.sdk import config, progress
@@ -24,6 +23,7 @@ from alight.sdk.sync import Future, dual, dual_function, in_event_loop, sleep
 from alight.wire import errors
 from alight.wire.codec import Buffer, loads_head, to_plain
 from alight.wire.messages import CallStart, Hello
+from alight.wire.record import dataclass, replace
 from alight.wire.version import WIRE_VERSION, __version__
 
 if TYPE_CHECKING:
@@ -366,9 +366,10 @@ def encode_open(method: str, args: Any) -> bytes:
             plain["wait"] = False
     else:
         plain = args if isinstance(args, dict) else to_plain(args)
-    return json.dumps({"method": method, "args": plain}, separators=(",", ":")).encode()
+    return _encode({"method": method, "args": plain}).encode()
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make a new one each time
 _UNSAID = frozenset({"payload", "wait"})
 
 

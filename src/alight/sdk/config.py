@@ -10,14 +10,13 @@ import json
 import os
 import re
 import stat
-import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from alight.wire import ambient
 from alight.wire.errors import InvalidError
 from alight.wire.ids import check_environment
+from alight.wire.record import dataclass, field
 
 Profiles = Dict[str, Dict[str, Any]]
 
@@ -137,6 +136,8 @@ def write_profiles(profiles: Profiles) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_symlink():
         file = file.resolve()
+    import tempfile  # noqa: PLC0415  a container that only declares pays for none of it
+
     handle, temporary = tempfile.mkstemp(dir=str(file.parent), prefix=file.name + ".")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:

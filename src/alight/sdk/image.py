@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -23,6 +22,7 @@ from alight.sdk.source import LocalFiles, python_source
 from alight.sdk.sync import dual
 from alight.wire import ambient
 from alight.wire.errors import InvalidError, ModuleNotMountable
+from alight.wire.record import dataclass, field
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -59,6 +59,9 @@ class _How:
     secrets: Optional[Sequence[Any]] = None
     gpu: Any = None
     op: Dict[str, Any] = field(default_factory=dict)
+
+
+_PLAINLY = _How()
 
 
 class Image(image_more.LaterSteps):
@@ -329,7 +332,7 @@ class Image(image_more.LaterSteps):
     def _with(
         self,
         op: Dict[str, Any],
-        how: _How = _How(),
+        how: _How = _PLAINLY,
         *,
         files: Optional[Callable[[], LocalFiles]] = None,
         requirements: Tuple[Path, ...] = (),

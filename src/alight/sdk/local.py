@@ -16,12 +16,12 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Dict, Iterator, List, Optional
 
 from alight.sdk import config
 from alight.wire import errors
+from alight.wire.record import dataclass
 
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 45.0

@@ -7,13 +7,13 @@ accepted, kept to be shown, and warned about once.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 
 from alight.sdk import resources
 from alight.sdk.image import Image
 from alight.sdk.secret import Secret
 from alight.wire.errors import DeprecationError, InvalidError
+from alight.wire.record import dataclass, field, replace
 from alight.wire.spec import Autoscaling, Resources, RetryPolicy
 
 #: Without effect on one's own machines; kept in the spec to be shown.

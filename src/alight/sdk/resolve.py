@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -21,6 +20,7 @@ from alight.sdk.secret import Secret
 from alight.sdk.source import Definition, Hashes, LocalFiles, collect, definition_of, name_main
 from alight.wire import errors, messages, payload
 from alight.wire.codec import PIECE
+from alight.wire.record import replace
 from alight.wire.spec import FilesAt, FunctionSpec, ImageSpec, VolumeMount, digest_of, encode_tree
 
 _SERIALIZED_MOST = 16 << 20

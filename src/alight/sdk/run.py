@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any, Deque, Dict, List, Mapping, Optional, Set, Tuple
 
 from alight.sdk import progress
@@ -21,6 +20,7 @@ from alight.sdk.running import RunningApp
 from alight.sdk.sync import call_blocking
 from alight.wire import errors, messages
 from alight.wire.codec import loads_head
+from alight.wire.record import dataclass, field
 from alight.wire.spec import FunctionSpec, ImageSpec
 from alight.wire.states import AppState
 

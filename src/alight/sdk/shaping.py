@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import functools
 import types
-from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from alight.wire.errors import InvalidError
+from alight.wire.record import dataclass, replace
 
 _MOST_IN_BATCH = 1000
 _LONGEST_WAIT_MS = 600_000

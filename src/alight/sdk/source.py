@@ -7,23 +7,22 @@ circles and never takes sockets, pipes or devices along.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import os
 import stat
 import sys
-import sysconfig
-import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from alight.sdk import config
 from alight.sdk.image_patterns import NON_PYTHON_FILES
 from alight.wire.errors import InvalidError, ModuleNotMountable
+from alight.wire.record import dataclass
 from alight.wire.spec import FileEntry
+
+if TYPE_CHECKING:
+    import hashlib
 
 HOME = "/root"  # where a user's code lies in every container
 Matcher = Callable[[Path], bool]
@@ -109,6 +108,8 @@ def python_source(module: str, ignore: Matcher) -> LocalFiles:
     Raises ModuleNotMountable, naming the module, for what has no source files here.
     """
     try:
+        import importlib.util  # noqa: PLC0415  a container that only declares pays for none of it
+
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError) as error:
         raise ModuleNotMountable(f"the module {module!r} cannot be imported here: {error}") from error
@@ -155,14 +156,14 @@ class Hashes:
 
     def of(self, path: Path, status: os.stat_result) -> str:
         if status.st_size < _REMEMBER_FROM:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
+            return _sha256(path.read_bytes()).hexdigest()
         known = self._load()
         key = str(path)
         mark = [status.st_mtime_ns, status.st_size, status.st_ino]
         found = known.get(key)
         if found is not None and found[:3] == mark:
             return str(found[3])
-        digest = hashlib.sha256()
+        digest = _sha256()
         with path.open("rb") as file:
             for piece in iter(lambda: file.read(_PIECE), b""):
                 digest.update(piece)
@@ -180,6 +181,8 @@ class Hashes:
         kept = dict(list(self._known.items())[-_REMEMBER_MOST:])
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            import tempfile  # noqa: PLC0415  a container that only declares pays for none of it
+
             handle, temporary = tempfile.mkstemp(dir=str(self._path.parent))
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(kept, file)
@@ -214,6 +217,8 @@ def _is_installed(path: Path) -> bool:
 
 
 def _installed_places() -> Set[str]:
+    import sysconfig  # noqa: PLC0415  a container that only declares pays for none of it
+
     paths = sysconfig.get_paths()
     places = {paths.get(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     return {str(Path(place).resolve()) for place in places if place}
@@ -278,3 +283,9 @@ def _file_entry(relative: str, path: Path, hashes: Hashes, contents: Dict[str, P
     contents[digest] = path
     mode = 0o755 if status.st_mode & 0o100 else 0o644
     return FileEntry(relative, mode=mode, size=status.st_size, digest=digest)
+
+
+def _sha256(content: bytes = b"") -> hashlib._Hash:
+    import hashlib  # noqa: PLC0415  loads a cryptographic library: for those who upload, not for a container
+
+    return hashlib.sha256(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, AsyncIterator, Callable, List, Optional, Sequence
 
@@ -12,6 +11,7 @@ from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_gen
 from alight.wire.errors import ConflictError
 from alight.wire.ids import check_name
+from alight.wire.record import dataclass
 
 _NOT_YET = "streams are not there yet"
 _HOUR = timedelta(hours=1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Optional
+
+from alight.wire.record import dataclass
 
 
 class FileEntryType(enum.IntEnum):

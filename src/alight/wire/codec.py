@@ -210,6 +210,8 @@ def _make_converter(kind: Any) -> _Convert:
 
     if isinstance(kind, type) and shape_of(kind) is not None:
         return _record_converter(kind)
+    if hasattr(kind, "__dataclass_fields__"):
+        raise InternalError(f"{kind.__name__} is a dataclass and not a record: it would be read as a dict")
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Union:
         inner = [arg for arg in args if arg is not type(None)]

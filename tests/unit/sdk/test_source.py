@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import sys
@@ -83,7 +84,7 @@ def test_large_files_are_hashed_once(tmp_path, monkeypatch):
     first = Hashes()
     digest = first.of(big, big.stat())
     first.save()
-    monkeypatch.setattr(source.hashlib, "sha256", lambda *_args: pytest.fail("read again"))
+    monkeypatch.setattr(hashlib, "sha256", lambda *_args: pytest.fail("read again"))
     assert Hashes().of(big, big.stat()) == digest
 
 
