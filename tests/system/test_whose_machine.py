@@ -169,16 +169,29 @@ def test_a_member_of_the_group_uses_roots_server_and_sees_what_is_theirs(plain, 
     fresh_machine.run("run", "--detach", f"{script}::who")
     owned = fresh_machine.json("app", "list")[0]["app_id"]
     fresh_machine.run("token", "new")
+    fresh_machine.run("secret", "create", "of-root", "KEY=value")
     plain.system, plain.groups = fresh_machine.home, [group]
     done = plain.run("run", "job.py::who")
     assert done.stdout == "uid 0\n"  # of the container, not of the machine
     assert "whose" in plain.run("app", "list").stdout
     assert owned not in plain.run("app", "list").stdout
+    assert "of-root" not in plain.run("secret", "list").stdout
+    thief = (
+        (plain.home / "job.py")
+        .read_text()
+        .replace("@app.function()", "@app.function(secrets=[alight.Secret.from_name('of-root')])")
+    )
+    (plain.home / "thief.py").write_text(thief)
+    (plain.home / "thief.py").chmod(0o644)
+    refused = plain.run("run", "thief.py::who", status=1)
+    assert "belongs to another user" in without_a_traceback(refused)
     for words in (
         ("token", "list"),
         ("token", "new"),
         ("token", "pending"),
         ("token", "approve", "AAAA-AAAA"),
+        ("secret", "create", "--force", "of-root", "KEY=theirs"),
+        ("secret", "delete", "--yes", "of-root"),
         ("app", "logs", owned),
         ("app", "stop", "--yes", owned),
     ):
@@ -189,9 +202,8 @@ def test_a_member_of_the_group_uses_roots_server_and_sees_what_is_theirs(plain, 
     # Nor by another way: neither the files nor the node's place at the server.
     readable = "[p for p in ('server', 'node/containers', 'log', 'run') if os.access('/var/lib/alight/' + p, os.R_OK)]"
     assert plain.python("-c", f"import os; print({readable})").stdout == "[]\n"
-    dial = (
-        "from alight.sdk import client, sync; sync.run(client.Client(client.Target(path={!r}, role='node')).connect())"
-    )
+    target = "client.Target(path='/var/lib/alight/run/server.sock', role='node')"
+    dial = f"from alight.sdk import client, sync; sync.run(client.Client({target}).connect())"
     node = plain.python("-c", dial, status=1)
     assert "may not run a node of this server" in node.stderr
     # What root had goes on.

@@ -38,11 +38,11 @@ def test_a_secret_is_made_overwritten_merged_and_deleted(tmp_path):
         assert await secrets.values([made.secret_id], "", "main", 7.0) == {"A": "1", "B": "2"}
         again = await secrets.create(SecretCreate({"C": "3"}, name="s", overwrite=True), "main", OWNER, 8.0)
         assert (again.secret_id, again.keys) == (made.secret_id, ("C",))
-        assert [info.name for info in (await secrets.list("main")).secrets] == ["s"]
-        await secrets.delete(SecretLookup("s"), "main")
+        assert [info.name for info in (await secrets.list("main", OWNER)).secrets] == ["s"]
+        await secrets.delete(SecretLookup("s"), "main", OWNER)
         with pytest.raises(errors.NotFoundError, match="'s'"):
-            await secrets.delete(SecretLookup("s"), "main")
-        await secrets.delete(SecretLookup("s", allow_missing=True), "main")
+            await secrets.delete(SecretLookup("s"), "main", OWNER)
+        await secrets.delete(SecretLookup("s", allow_missing=True), "main", OWNER)
 
     with_store(body)
 
@@ -52,9 +52,9 @@ def test_missing_keys_and_names_are_named(tmp_path):
         secrets = Secrets(store, Vault(tmp_path / "key"))
         await secrets.create(SecretCreate({"A": "1"}, name="s"), "main", OWNER, 5.0)
         with pytest.raises(errors.InvalidError, match="lacks B, C"):
-            await secrets.lookup(SecretLookup("s", required_keys=("A", "B", "C")), "main")
+            await secrets.lookup(SecretLookup("s", required_keys=("A", "B", "C")), "main", OWNER)
         with pytest.raises(errors.NotFoundError, match="'t'"):
-            await secrets.lookup(SecretLookup("t"), "main")
+            await secrets.lookup(SecretLookup("t"), "main", OWNER)
         with pytest.raises(errors.InvalidError, match="'A=B'"):
             await secrets.create(SecretCreate({"A=B": "1"}, name="u"), "main", OWNER, 5.0)
 

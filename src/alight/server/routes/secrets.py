@@ -24,15 +24,15 @@ def routes(secrets: Secrets, store: Store) -> Routes:
 
     async def lookup(request: Request) -> None:
         asked = request.arguments(SecretLookup)
-        await request.stream.send(await secrets.lookup(asked, request.environment(asked.environment)))
+        await request.stream.send(await secrets.lookup(asked, request.environment(asked.environment), request.who))
 
     async def listed(request: Request) -> None:
         asked = request.arguments(NamedList)
-        await request.stream.send(await secrets.list(request.environment(asked.environment)))
+        await request.stream.send(await secrets.list(request.environment(asked.environment), request.who))
 
     async def delete(request: Request) -> None:
         asked = request.arguments(SecretLookup)
-        await secrets.delete(asked, request.environment(asked.environment))
+        await secrets.delete(asked, request.environment(asked.environment), request.who)
         await request.stream.send({})
 
     return {"secret.create": create, "secret.lookup": lookup, "secret.list": listed, "secret.delete": delete}

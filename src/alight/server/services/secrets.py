@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterable, Mapping
 
-from alight.server.auth import Principal
+from alight.server.auth import OWNER, Principal
 from alight.server.services.vault import Vault
 from alight.store.base import Store
 from alight.wire import errors, ids
@@ -45,6 +45,7 @@ class Secrets:
                 f"there is a secret {asked.name!r} already in environment {environment!r}",
                 hint="overwrite it with --force, or choose another name",
             )
+        _check_mine(found, who)
         values = dict(asked.values)
         if asked.merge:
             values = {**self._vault.open(found["secret_id"], bytes(found["sealed"])), **values}
@@ -52,11 +53,12 @@ class Secrets:
         await self._store.write([("secret_replace", {**row, "keys": json.dumps(sorted(values))})])
         return _info({**found, "keys": json.dumps(sorted(values))})
 
-    async def lookup(self, asked: SecretLookup, environment: str) -> SecretInfo:
-        """Raises NotFoundError, or InvalidError naming the required keys that it lacks."""
+    async def lookup(self, asked: SecretLookup, environment: str, who: Principal) -> SecretInfo:
+        """Raises NotFoundError, PermissionDeniedError, or InvalidError naming the required keys that it lacks."""
         found = await self._store.one("secret_by_name", environment=environment, name=asked.name)
         if found is None:
             raise _unknown(asked.name, environment)
+        _check_mine(found, who)
         info = _info(found)
         lacking = [key for key in asked.required_keys if key not in info.keys]
         if lacking:
@@ -66,14 +68,16 @@ class Secrets:
             )
         return info
 
-    async def list(self, environment: str) -> SecretListed:
+    async def list(self, environment: str, who: Principal) -> SecretListed:
+        """Those that this principal may use."""
         rows = await self._store.read("secrets_named", environment=environment)
-        return SecretListed(tuple(_info(row) for row in rows))
+        return SecretListed(tuple(_info(row) for row in rows if _is_mine(row, who)))
 
-    async def delete(self, asked: SecretLookup, environment: str) -> None:
+    async def delete(self, asked: SecretLookup, environment: str, who: Principal) -> None:
         """Raises NotFoundError unless ``allow_missing``."""
         found = await self._store.one("secret_by_name", environment=environment, name=asked.name)
         if found is not None:
+            _check_mine(found, who)
             await self._store.write([("secret_delete", {"secret_id": found["secret_id"]})])
         elif not asked.allow_missing:
             raise _unknown(asked.name, environment)
@@ -135,6 +139,19 @@ def _check_values(values: Mapping[str, str]) -> None:
             raise errors.InvalidError(f"{key[:64]!r} cannot be the name of an environment variable")
         if "\0" in value or len(value.encode()) > MAX_VALUE:
             raise errors.InvalidError(f"the value of {key} holds a NUL byte or is over {MAX_VALUE >> 20} MiB")
+
+
+def _is_mine(row: Mapping[str, Any], who: Principal) -> bool:
+    """An environment may have users who don't trust each other with their keys; the server's owner sees all."""
+    return who.kind == OWNER or bool(row["owner"] == who.owner)
+
+
+def _check_mine(row: Mapping[str, Any], who: Principal) -> None:
+    if not _is_mine(row, who):
+        raise errors.PermissionDeniedError(
+            f"the secret {row['name']!r} belongs to another user of this server",
+            hint="make one of your own, under another name",
+        )
 
 
 def _belongs(row: Mapping[str, Any], app_id: str, environment: str) -> bool:

@@ -19,7 +19,7 @@ FROM secrets WHERE secret_id = :secret_id;
 
 -- name: secrets_named
 -- The named secrets of an environment, newest first.
-SELECT secret_id, name, environment, keys, created_at, created_by, last_used_at
+SELECT secret_id, name, environment, owner, keys, created_at, created_by, last_used_at
 FROM secrets WHERE environment = :environment AND name <> '' ORDER BY created_at DESC;
 
 -- name: secret_used
