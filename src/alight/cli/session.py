@@ -10,7 +10,7 @@ from typing import Any, Iterable, Iterator, Optional, Tuple, Type, TypeVar
 
 from alight.sdk import client as sdk_client
 from alight.sdk import config
-from alight.sdk.carrier import LostError
+from alight.sdk.lost import LostError
 from alight.sdk.sync import run
 from alight.wire.errors import ConnectionError as LostConnectionError
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, List, Optional, Tuple
 
 from alight.sdk import config, progress
-from alight.sdk.carrier import LostError, Stream
 from alight.sdk.client import Client
+from alight.sdk.lost import LostError
 from alight.sdk.object import Object
 from alight.sdk.running import RunningApp
 from alight.sdk.surface import unimplemented
@@ -21,6 +21,9 @@ from alight.wire.codec import MAX_INLINE, PIECE, Buffer, loads_head
 from alight.wire.ids import CALL, INPUT, is_id, new_id
 from alight.wire.record import dataclass, replace
 from alight.wire.states import ResultStatus
+
+if TYPE_CHECKING:
+    from alight.sdk.carrier import Stream
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
+from alight.sdk.lost import LostError
 from alight.sdk.sync import Future
 from alight.wire import errors
 from alight.wire.codec import PREFACE, Buffer, Kind, dumps_head, loads_head
@@ -35,12 +36,6 @@ _allocate_lock = _thread.allocate_lock
 _HELLO_SECONDS = 10.0
 _LINGER = 0.02  # how long the background thread keeps away after a leader left: the next call is often near
 _LINGER_MOST = 0.2
-
-
-class LostError(errors.ConnectionError):
-    """The connection broke while something was under way on it. Callers that have ids try again on a new one."""
-
-    carrier: Optional[Carrier] = None  # the one that broke
 
 
 class Cipher:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import threading
 import time
 import weakref
+from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple, Type, TypeVar
 
 from alight.sdk import config, progress
-from alight.sdk.carrier import Carrier, Cipher, LostError, Stream
+from alight.sdk.lost import LostError
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import Future, dual, dual_function, in_event_loop, sleep
 from alight.wire import errors
@@ -27,7 +26,10 @@ from alight.wire.record import dataclass, replace
 from alight.wire.version import WIRE_VERSION, __version__
 
 if TYPE_CHECKING:
-    pass
+    import socket
+
+    from alight.sdk.carrier import Carrier, Cipher, Stream
+
 
 T = TypeVar("T")
 
@@ -69,7 +71,7 @@ class Client:
         _CLIENTS.add(self)
 
     def _reset(self) -> None:
-        self._connecting = threading.Lock()
+        self._connecting = allocate_lock()
         self._carrier: Optional[Carrier] = None
         self._server: Optional[Hello] = None
         self._lost_at: Optional[float] = None
@@ -287,6 +289,8 @@ class Client:
         sock, cipher = _connect_unix(target) if target.path else _connect_tcp(target)
         if target.fingerprint == "any" and cipher is not None:
             self._target = replace(target, fingerprint=cipher.fingerprint)
+        from alight.sdk.carrier import Carrier  # noqa: PLC0415  whoever only declares functions does without
+
         carrier = Carrier(sock, cipher)
         try:
             return carrier, carrier.greet(hello)
@@ -394,6 +398,8 @@ def _container_socket() -> str:
 
 
 def _connect_unix(target: Target) -> Tuple[socket.socket, Optional[Cipher]]:
+    import socket  # noqa: PLC0415  whoever only declares functions does without
+
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(target.path)
@@ -415,6 +421,8 @@ def _connect_unix(target: Target) -> Tuple[socket.socket, Optional[Cipher]]:
 
 
 def _connect_tcp(target: Target) -> Tuple[socket.socket, Optional[Cipher]]:
+    import socket  # noqa: PLC0415  whoever only declares functions does without
+
     try:
         sock = socket.create_connection((target.host, target.port), timeout=_CONNECT_SECONDS)
     except OSError as error:
@@ -439,6 +447,8 @@ def _connect_tcp(target: Target) -> Tuple[socket.socket, Optional[Cipher]]:
 
 def _keep_alive(sock: socket.socket) -> None:
     """Have the kernel notice a peer that is gone without a word: within 25 s."""
+    import socket  # noqa: PLC0415  whoever only declares functions does without
+
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
         option = getattr(socket, name, None)
@@ -456,6 +466,8 @@ async def _in_thread(function: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  it is raised where it is awaited
             future.set(error=error)
 
+    import threading  # noqa: PLC0415  whoever only declares functions does without
+
     threading.Thread(target=work, daemon=True, name="alight-connect").start()
     result: T = await future
     return result
@@ -463,12 +475,12 @@ async def _in_thread(function: Callable[[], T]) -> T:
 
 _CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
 _default: Optional[Client] = None
-_default_lock = threading.Lock()
+_default_lock = allocate_lock()
 
 
 def _after_fork() -> None:
     global _default_lock  # noqa: PLW0603  the parent may have held it
-    _default_lock = threading.Lock()
+    _default_lock = allocate_lock()
     for client in list(_CLIENTS):
         if client._carrier is not None:  # noqa: SLF001  of this file
             client._carrier.forget_in_child()  # noqa: SLF001

@@ -5,7 +5,6 @@ This version takes the declarations, so that scripts import; calling a method ra
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Callable, Dict, Mapping, NoReturn, Optional, Sequence
 
 from alight.sdk.client import Client
@@ -198,6 +197,8 @@ class Cls:
         def constructor() -> None:
             """Of the class."""
 
+        import inspect  # noqa: PLC0415  for those who read signatures, or classes with parameters
+
         constructor.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # inspect reads it
             [
                 inspect.Parameter(
@@ -241,6 +242,8 @@ class Cls:
 
 def _annotations(raw: Optional[type]) -> Dict[str, Any]:
     """Of the class and its bases; text ones resolved where that is plain."""
+    import inspect  # noqa: PLC0415  for classes alone
+
     found: Dict[str, Any] = {}
     plain = {kind.__name__: kind for kind in _TYPES}
     for base in reversed(raw.__mro__ if raw is not None else ()):

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from collections import deque
 from pathlib import Path
-from typing import Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from alight.sdk import config
-from alight.sdk.carrier import LostError, Stream
 from alight.sdk.client import Client
 from alight.sdk.image import Image, Step
+from alight.sdk.lost import LostError
 from alight.sdk.options import Options
 from alight.sdk.resources import gpus
 from alight.sdk.secret import Secret
@@ -22,6 +22,9 @@ from alight.wire import errors, messages, payload
 from alight.wire.codec import PIECE
 from alight.wire.record import replace
 from alight.wire.spec import FilesAt, FunctionSpec, ImageSpec, VolumeMount, digest_of, encode_tree
+
+if TYPE_CHECKING:
+    from alight.sdk.carrier import Stream
 
 _SERIALIZED_MOST = 16 << 20
 _UPLOADS_AT_ONCE = 16

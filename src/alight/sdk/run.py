@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any, Deque, Dict, List, Mapping, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Deque, Dict, List, Mapping, Optional, Set, Tuple
 
 from alight.sdk import progress
-from alight.sdk.carrier import LostError, Stream
 from alight.sdk.client import Client
 from alight.sdk.function import Function
+from alight.sdk.lost import LostError
 from alight.sdk.resolve import Resolver
 from alight.sdk.running import RunningApp
 from alight.sdk.sync import call_blocking
@@ -23,6 +23,9 @@ from alight.wire.codec import loads_head
 from alight.wire.record import dataclass, field
 from alight.wire.spec import FunctionSpec, ImageSpec
 from alight.wire.states import AppState
+
+if TYPE_CHECKING:
+    from alight.sdk.carrier import Stream
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 from alight.sdk import progress
-from alight.sdk.carrier import LostError, Stream
 from alight.sdk.client import Client
+from alight.sdk.lost import LostError
 from alight.sdk.sync import Future, call_blocking
 from alight.wire import errors, messages
 from alight.wire.codec import loads_head
+
+if TYPE_CHECKING:
+    from alight.sdk.carrier import Stream
 
 _OUTPUT_SECONDS = 1.0  # how long a result waits for the output that belongs before it
 _END_SECONDS = 10.0  # how long an app's last output is waited for

@@ -92,6 +92,7 @@ def _made(kind: Any, frozen: bool) -> Any:
     setattr(kind, "__match_args__", shape.names)  # noqa: B010  checkers think that it is theirs alone
     kind.__dataclass_fields__ = _Asked(kind, "__dataclass_fields__")
     kind.__dataclass_params__ = _Asked(kind, "__dataclass_params__")
+    kind.__signature__ = _Asked(kind, "__signature__")
 
     def first(self: Any, *args: Any, **kwargs: Any) -> None:
         kind.__init__ = _init(kind, shape)
@@ -121,7 +122,8 @@ class _Asked:
         self._name = name
 
     def __get__(self, _instance: Any, _owner: Any = None) -> Any:
-        import dataclasses  # noqa: PLC0415  whoever asks has it
+        import dataclasses  # noqa: PLC0415  whoever asks has them
+        import inspect  # noqa: PLC0415
 
         kind, shape = self._kind, self._kind.__record__
         space: Dict[str, Any] = {"__module__": kind.__module__, "__annotations__": shape.annotations}
@@ -130,6 +132,8 @@ class _Asked:
         same: Any = dataclasses.dataclass(init=False, repr=False, eq=False, frozen=shape.frozen)(
             type(kind.__name__, (), space)
         )
+        signature = inspect.signature(_init(kind, shape))
+        kind.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
         kind.__dataclass_params__ = same.__dataclass_params__
         kind.__dataclass_fields__ = same.__dataclass_fields__
         return getattr(kind, self._name)
