@@ -29,6 +29,7 @@ from alight.node.logs import Inotify, OutputTail
 from alight.node.naming import Dns
 from alight.node.prepare import Prepared, Workshop, prepare
 from alight.node.session import Session
+from alight.node.stages import Stages
 from alight.node.volumes import same_directory
 from alight.wire import errors
 from alight.wire.codec import Kind
@@ -94,6 +95,7 @@ class Container:
         self._begun = False
         self._runs = asyncio.Event()
         self._begun_at = time.time()
+        self._stages = Stages()
         self._stopping = ""
         self._start_error: errors.Error | None = None
         self._init_failure: tuple[LinkReady, bytes] | None = None
@@ -244,17 +246,20 @@ class Container:
     async def _begin(self) -> None:
         start, around = self._start, self._around
         self._prepared = prepared = await prepare(start, around.shop)
+        self._stages.reached("prepare")
         around.gpu_locks.take(self.id, start.gpus)
         self._open_exchange()
         (self._folder / _START_FILE).write_bytes(msgspec.json.encode(_without_secrets(start)))
         await self._open_sockets()
         self._hold_volumes()
+        self._stages.reached("files and sockets")
         self._starting = True
         try:
             state = await self._engine.start(prepared.plan)
         finally:
             self._starting = False
         self._begun, self._begun_at = True, state.started_at
+        self._stages.reached("engine")
         self._runs.set()
         if self._stopping:
             await self._kill()
@@ -474,6 +479,7 @@ class Container:
     def on_link(self, link: channel.RuntimeLink, hello: LinkHello) -> None:
         exchange = self._exchange
         assert exchange is not None
+        self._stages.reached("hello")
         exchange.link = link
         exchange.ledger.link_pid = link.pid
         exchange.ledger.note()
@@ -493,9 +499,11 @@ class Container:
         ledger = self._exchange.ledger
         self.ready = ledger.ready = True
         ledger.note()
+        self._stages.reached("import")
         self._session.report_soon(Report("ready", self.id))
 
     def on_link_output(self, output: LinkOutput, body: bytes) -> None:
+        self._stages.say(self.id, "first output")
         if self._exchange is not None:
             self._exchange.on_output(output, body)
 
@@ -527,6 +535,7 @@ class Container:
             prepared.spool,
         )
         link.send(Kind.LINK_START, message, prepared.serialized)
+        self._stages.reached("told what to import")
         # From here on nobody needs the secrets.
         self._prepared = None
         self._start = replace(start, secrets={})

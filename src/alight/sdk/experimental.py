@@ -170,9 +170,7 @@ def get_local_input_concurrency() -> int:
     return 1
 
 
-@unimplemented(
-    "set_local_input_concurrency would let a container take several inputs at once; it takes one for now"
-)
+@unimplemented("set_local_input_concurrency would let a container take several inputs at once; it takes one for now")
 def set_local_input_concurrency(concurrency: int) -> None:
     """Change how many inputs this container takes at once."""
 

@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import stat
+import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ log = logging.getLogger("alight.node.engine")
 
 _HELLO_SECONDS = 10.0
 _FIREWALL_SECONDS = 15.0
+#: See ``cgroups.expect_move``: the kernel stays ready for about as long as it took to get there.
+_EXPECT_EVERY, _EXPECT_SECONDS = 0.004, 0.2
 
 
 class OciEngine:
@@ -53,6 +56,8 @@ class OciEngine:
         self._waiters: dict[str, list[asyncio.Future[ContainerState]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
+        self._starts = 0
+        self._moves: asyncio.Future[None] | None = None
 
     def directory(self, container_id: str) -> Path:
         return self._containers / container_id
@@ -190,13 +195,28 @@ class OciEngine:
     # Starting
 
     async def _start(self, plan: ContainerPlan, request: dict[str, Any]) -> ContainerState:
+        self._starts += 1
+        self._expect_moves()
         try:
             state = ContainerState.from_plain(await self._spawner().ask("start", **request))
         except EngineError as error:
             await asyncio.to_thread(shutil.rmtree, self.directory(plan.id), ignore_errors=True)
             raise _explained(error, plan) from error
+        finally:
+            self._starts -= 1
         # Its end may have been told before this task came to run.
         return self._states.setdefault(plan.id, state)
+
+    def _expect_moves(self) -> None:
+        if self._moves is None or self._moves.done():
+            self._moves = asyncio.get_running_loop().run_in_executor(None, self._expect_moves_while_starting)
+
+    def _expect_moves_while_starting(self) -> None:
+        # In a thread of its own: each one waits for the kernel.
+        until = time.monotonic() + _EXPECT_SECONDS
+        while self._starts and time.monotonic() < until:
+            cgroups.expect_move()
+            time.sleep(_EXPECT_EVERY)
 
     async def _discard(self, starting: asyncio.Task[ContainerState], container_id: str) -> None:
         with contextlib.suppress(EngineError):
