@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
@@ -138,3 +139,41 @@ def test_something_else_in_the_place_of_a_database(tmp_path):
 
     with pytest.raises(errors.DataLossError, match="damaged"):
         drive(str(tmp_path / "alight.db"), nothing)
+
+
+def test_the_end_of_a_write_lands_with_it_or_after_it(place):
+    async def work(store):
+        loop = asyncio.get_running_loop()
+        heard = [loop.create_future() for _ in range(3)]
+
+        def tell(number):
+            return lambda error: heard[number].set_result(error)
+
+        early = store.write_soon([setting("a", "1")], independent=True)
+        other = store.write_soon([setting("b", "1")], independent=True)
+        store.write_then([setting("c", "2")], tell(0), early)
+        await store.flush()
+        assert early.taken
+        store.write_then([setting("e", "2")], tell(1), other)
+        store.write_then([setting("d"), volume("data", "vo-1"), volume("data", "vo-2")], tell(2))
+        assert await heard[0] is None
+        assert await heard[1] is None
+        assert isinstance(await heard[2], errors.Error)
+        assert [(await store.one("meta_get", key=key))["value"] for key in "abce"] == ["1", "1", "2", "2"]
+
+    drive(place, work)
+
+
+def test_one_of_many_alike_that_fails_takes_no_other_along(place):
+    async def work(store):
+        errors_of = {}
+        for number, name in enumerate(["one", "two", "one", "three"]):
+            ticket = store.write_soon([setting(f"k{number}")], independent=True)
+            tell = functools.partial(errors_of.__setitem__, number)
+            store.write_then([volume(name, f"vo-{number}")], tell, ticket)
+        await store.flush()
+        assert {number: error is None for number, error in errors_of.items()} == {0: True, 1: True, 2: False, 3: True}
+        assert await store.one("meta_get", key="k2") is None
+        assert await store.one("meta_get", key="k3") is not None
+
+    drive(place, work)

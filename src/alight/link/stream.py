@@ -199,7 +199,7 @@ class Stream:
                 self.peer.connection.took(self.id, len(body))
             try:
                 listener(head, body)
-            except Exception as error:  # not ours to judge: it is raised in the task that waits for the end
+            except Exception as error:  # noqa: BLE001  not ours to judge: it is raised in the task that waits for the end
                 self.on_error(error)
 
     def on_end(self) -> None:

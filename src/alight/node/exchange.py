@@ -67,7 +67,9 @@ class Exchange:
         self._outbox = Outbox(ends.folder / "outputs")
         self._spooled: set[str] = set()
         self._undelivered: dict[str, tuple[LinkInput, bytes]] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._deadlines: dict[str, tuple[float, float]] = {}  # of the loop's clock, and the limit that it came from
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
 
@@ -130,9 +132,9 @@ class Exchange:
     def close(self) -> None:
         """The container ended: no time runs out any more."""
         self.closed = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._deadlines.clear()
 
     def let_go(self) -> None:
         """The agent leaves."""
@@ -195,13 +197,15 @@ class Exchange:
         try:
             root = paths.open_root(self._folder / "spool")
             try:
-                fd = paths.create_file(root, name, 0o600)
+                shared = await self._at.blobs.share(payload.blob, root, name)
+                fd = -1 if shared else paths.create_file(root, name, 0o600)
             finally:
                 os.close(root)
-            try:
-                await self._at.blobs.fetch(payload.blob, fd, check=False)
-            finally:
-                os.close(fd)
+            if fd >= 0:
+                try:
+                    await self._at.blobs.fetch(payload.blob, fd, check=False)
+                finally:
+                    os.close(fd)
         except (errors.Error, OSError) as error:
             problem = errors.InternalFailure(f"an argument could not be brought to the container: {error}")
             self._answer(message.input_id, ResultStatus.INTERNAL, problem)
@@ -290,7 +294,7 @@ class Exchange:
         fd = os.open(kept.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(fd).st_size
-            return Payload(await self._at.blobs.put(fd, size), size)
+            return Payload(await self._at.blobs.leave(kept.file, size) or await self._at.blobs.put(fd, size), size)
         finally:
             os.close(fd)
 
@@ -325,12 +329,27 @@ class Exchange:
             self._answer(input_id, ResultStatus.INTERNAL, problem)
 
     def _arm(self, input_id: str, seconds: float, limit: float) -> None:
-        self._timers[input_id] = asyncio.get_running_loop().call_later(seconds, self._expired, input_id, limit)
+        """Note when an input's time runs out. One timer looks at the earliest: most inputs end long before."""
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        self._deadlines[input_id] = (when, limit)
+        if self._timer is None or when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = loop.call_later(seconds, self._look), when
 
     def _disarm(self, input_id: str) -> None:
-        timer = self._timers.pop(input_id, None)
-        if timer is not None:
-            timer.cancel()
+        self._deadlines.pop(input_id, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time() + 0.001  # clocks of loops count milliseconds
+        for input_id, (when, limit) in sorted(self._deadlines.items(), key=lambda one: one[1]):
+            if when > now:
+                self._arm(input_id, when - now, limit)
+                return
+            del self._deadlines[input_id]
+            self._expired(input_id, limit)
 
     def _expired(self, input_id: str, limit: float) -> None:
         name = self._at.name

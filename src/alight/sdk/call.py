@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, List, Opti
 
 from alight.sdk import config, progress
 from alight.sdk.client import Client
+from alight.sdk.large import get_blob, put_blob
 from alight.sdk.lost import LostError
 from alight.sdk.object import Object
 from alight.sdk.running import RunningApp
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_function, dual_gen
 from alight.wire import ambient, errors, messages, payload
-from alight.wire.codec import MAX_INLINE, PIECE, Buffer, loads_head
+from alight.wire.codec import MAX_INLINE, Buffer, loads_head
 from alight.wire.ids import CALL, INPUT, is_id, new_id
 from alight.wire.record import dataclass, replace
 from alight.wire.states import ResultStatus
@@ -331,38 +332,3 @@ def _named(raw: Optional[Callable[..., Any]], args: Tuple[Any, ...], kwargs: Dic
             names = []
     positional = [(names[index] if index < len(names) else f"{index + 1}", value) for index, value in enumerate(args)]
     return positional + [(repr(name), value) for name, value in kwargs.items()]
-
-
-async def put_blob(client: Client, parts: List[Any]) -> str:
-    """Send bytes to the server; returns their digest."""
-    while True:
-        size = payload.size_of(parts)
-        stream = await client.open("blob.put", messages.BlobPut(size=size), end=False)
-        try:
-            for part in parts:
-                view = memoryview(part).cast("B")
-                for start in range(0, len(view), PIECE):
-                    await stream.send(None, view[start : start + PIECE])
-            stream.end()
-            answer = await stream.recv()
-        except LostError as lost:
-            await client.after_loss(lost)
-            continue
-        if answer is None:
-            raise errors.InternalError("the server ended an upload without an answer")
-        return loads_head(messages.BlobPut, answer[0]).digest
-
-
-async def get_blob(client: Client, where: messages.Payload) -> bytearray:
-    """Bytes of the server, writable."""
-    while True:
-        data = bytearray()
-        try:
-            stream = await client.open("blob.get", messages.BlobGet(where.blob))
-            while True:
-                message = await stream.recv()
-                if message is None:
-                    return data
-                data += message[1]
-        except LostError as lost:
-            await client.after_loss(lost)

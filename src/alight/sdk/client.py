@@ -21,7 +21,7 @@ from alight.sdk.surface import unimplemented
 from alight.sdk.sync import Future, dual, dual_function, in_event_loop, sleep
 from alight.wire import errors
 from alight.wire.codec import Buffer, loads_head, to_plain
-from alight.wire.messages import CallStart, Hello
+from alight.wire.messages import BlobPlace, CallStart, Hello
 from alight.wire.record import dataclass, replace
 from alight.wire.version import WIRE_VERSION, __version__
 
@@ -74,6 +74,7 @@ class Client:
         self._connecting = allocate_lock()
         self._carrier: Optional[Carrier] = None
         self._server: Optional[Hello] = None
+        self._placed: Tuple[Optional[Carrier], BlobPlace] = (None, BlobPlace())
         self._lost_at: Optional[float] = None
         self.held_calls: Set[str] = set()  # sent and not yet answered: what a reconnect picks up
 
@@ -193,6 +194,19 @@ class Client:
             if answer is None:
                 raise errors.InternalError(f"the server ended {method} without an answer")
             return loads_head(reply, answer[0])
+
+    async def place(self) -> BlobPlace:
+        """Where the server keeps large values, when this process may go there itself. Asked once per connection."""
+        carrier = await self.connect()
+        if self._placed[0] is not carrier:
+            where = BlobPlace()
+            if self._target.role != "container" and not self._target.host:
+                try:
+                    where = await self.call("blob.place", {}, BlobPlace)
+                except errors.UnimplementedError:
+                    pass  # an older server: values stream
+            self._placed = (carrier, where)
+        return self._placed[1]
 
     async def do(self, method: str, args: Any) -> None:
         """A request whose answer says nothing but that it is done."""

@@ -29,6 +29,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "blob.missing": _BLOBS,
     "blob.put": _BLOBS,
     "blob.get": _BLOBS,
+    "blob.place": _BLOBS,
     "call.start": _CODE,
     "call.result": _CODE,
     "call.cancel": _CODE,

@@ -189,6 +189,7 @@ class Server:
         self.parts = parts = _make_parts(self.settings, store)
         self.front = Front(self.server_id, self.routes(), self.quick_routes(), parts.containers, parts.tokens)
         parts.blobs.open()
+        parts.calls.let_go = parts.blobs.let_go
         parts.apps.on_stop += [parts.calls.forget_app]
         await parts.apps.load()
         await parts.containers.load()

@@ -15,6 +15,13 @@ Row = Mapping[str, Any]
 Statement = tuple[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 
 
+class Ticket(Protocol):
+    """A write that is on its way."""
+
+    @property
+    def taken(self) -> bool: ...
+
+
 class Store(Protocol):
     """Named reads, and writes in transactions that share commits (group commit)."""
 
@@ -37,15 +44,26 @@ class Store(Protocol):
         """
         ...
 
-    def write_soon(self, statements: Sequence[Statement]) -> None:
+    def write_soon(self, statements: Sequence[Statement], *, independent: bool = False) -> Ticket:
         """``write`` without waiting. It lands in the same order; a failure is logged and counted in ``lost_writes``.
 
         Only for what can be said again (a connected caller's input) or what nobody relies on (last_used_at).
+        ``independent``: it touches no row that another one of its form touches, so that many may be run statement by
+        statement.
         """
         ...
 
-    def write_then(self, statements: Sequence[Statement], then: Callable[[Exception | None], None]) -> None:
-        """``write_soon`` for what somebody has to be told of: ``then`` is called after the commit, with its error."""
+    def write_then(
+        self,
+        statements: Sequence[Statement],
+        then: Callable[[Exception | None], None],
+        ticket: Ticket | None = None,
+    ) -> None:
+        """``write_soon`` for what somebody has to be told of: ``then`` is called after the commit, with its error.
+
+        With the ticket of an earlier ``write_soon`` that is independent it becomes the end of that transaction, when
+        that has not begun.
+        """
         ...
 
     async def flush(self) -> None:

@@ -106,11 +106,7 @@ class Connection:
 
     def receive(self, data: Buffer) -> List[Event]:
         """Feed bytes; get what happened. Raises InternalError when the peer breaks the protocol."""
-        events: List[Event] = []
-        for frame in self._reader.feed(data):
-            if self._on_frame(frame):
-                events.append(frame)
-        return events
+        return [frame for frame in self._reader.feed(data) if self._on_frame(frame)]
 
     def is_open(self, stream: int) -> bool:
         """Whether either half of the stream is still open."""

@@ -238,13 +238,27 @@ class BlobMissing:
 
 @dataclass(frozen=True)
 class BlobPut:
-    """blob.put (a stream of bodies, then END) → BlobPut with the digest that the server computed.
+    """blob.put (a stream of bodies, then END) → BlobPut with the name that it has now.
 
-    An empty digest lets the server name it. A digest that does not fit the bytes is an error and nothing is kept.
+    With a digest it is kept under that; one that does not fit the bytes is an error and nothing is kept. Without one
+    the server makes up a name and reads no byte: values that travel once are not worth a hash. ``file``: the content
+    lies in the ``incoming`` folder of blob.place under this name, ``size`` bytes, and nothing follows.
     """
 
     digest: str = ""
     size: int = 0
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class BlobPlace:
+    """blob.place → BlobPlace: folders for those who may write in the server's state anyway, empty for all others.
+
+    New content may be left in ``incoming``; content that the server named lies in ``given`` under its name.
+    """
+
+    incoming: str = ""
+    given: str = ""
 
 
 @dataclass(frozen=True)

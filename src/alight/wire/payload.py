@@ -26,6 +26,8 @@ else:
 
 _COUNT = struct.Struct("!I")
 _LENGTH = struct.Struct("!Q")
+_BYTES = (bytes, bytearray)
+_COPIED = 1 << 16  # up to here one piece is worth a copy
 
 
 def dumps(value: Any, what: str = "value", *, by_value: bool = False) -> List[Buffer]:
@@ -42,7 +44,8 @@ def dumps(value: Any, what: str = "value", *, by_value: bool = False) -> List[Bu
     raw = [buffer.raw() for buffer in buffers]
     head = [_COUNT.pack(len(raw) + 1), _LENGTH.pack(len(stream))]
     head += [_LENGTH.pack(view.nbytes) for view in raw]
-    return [b"".join(head) + stream, *raw]
+    start = b"".join(head)
+    return [start + stream, *raw] if len(stream) < _COPIED else [start, stream, *raw]
 
 
 def dumps_bytes(value: Any, what: str = "value", *, by_value: bool = False) -> bytes:
@@ -87,11 +90,37 @@ def size_of(parts: List[Buffer]) -> int:
 def _fast(value: Any, buffers: List[pickle.PickleBuffer]) -> Optional[bytes]:
     """The C pickler's stream, or None when cloudpickle is needed."""
     try:
-        stream = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        stream = pickle.dumps(_lifted(value), protocol=5, buffer_callback=buffers.append)
     except Exception:  # noqa: BLE001  a __reduce__ may raise anything: cloudpickle tries next and reports
         return None
     # A reference into __main__ would be looked up in the other side's __main__, which is another program.
     return None if b"__main__" in stream else stream
+
+
+class _Large:
+    """Bytes that are pickled beside the stream instead of copied into it; they arrive as what they were."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        return type(self._value), (pickle.PickleBuffer(self._value),)
+
+
+def _lifted(value: Any) -> Any:
+    """The value with large bytes at its surface (results, arguments) set aside: pickle itself lifts arrays only."""
+    kind = type(value)
+    if kind in _BYTES:
+        return _Large(value) if len(value) > _COPIED else value
+    if kind is tuple and value:
+        lifted = tuple([_lifted(item) for item in value])
+        return lifted if any(new is not old for new, old in zip(lifted, value)) else value
+    if kind is dict and value:
+        changed = {name: _Large(item) for name, item in value.items() if type(item) in _BYTES and len(item) > _COPIED}
+        return {**value, **changed} if changed else value
+    return value
 
 
 def _cloudpickled(value: Any, buffers: List[pickle.PickleBuffer], what: str) -> bytes:

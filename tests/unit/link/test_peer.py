@@ -17,14 +17,14 @@ from alight.wire.version import WIRE_VERSION
 HELLO = Hello(wire=WIRE_VERSION, version="0", role="client")
 
 
-async def _serve(tmp_path, on_stream, on_hello=None):
+async def _serve(tmp_path, on_stream, on_hello=None, at_once=None):
     async def greet(_peer: Peer) -> Hello:
         return Hello(wire=WIRE_VERSION, version="0", role="server", server_id="s1")
 
     path = str(tmp_path / "s.sock")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
-    server = await serve(listener, Answers(on_stream=on_stream, on_hello=on_hello or greet))
+    server = await serve(listener, Answers(on_stream=on_stream, on_hello=on_hello or greet, at_once=at_once))
     return path, server
 
 
@@ -132,6 +132,66 @@ def test_losing_the_connection_ends_every_wait(tmp_path):
         with pytest.raises(errors.ConnectionError):
             await stream.recv()
         await asyncio.wait_for(peer.wait_closed(), 5)
+        server.close()
+
+    run(main())
+
+
+def test_what_is_served_at_once_never_overtakes_what_was_asked_before(tmp_path):
+    async def main():
+        begun = []
+
+        async def in_a_task(_peer: Peer, stream: Stream) -> None:
+            begun.append(stream.method)
+            await stream.send({})
+
+        def at_once(_peer: Peer, stream: Stream) -> bool:
+            if stream.method == "slow":
+                return False
+            begun.append(stream.method)
+            stream.send_nowait({})
+            stream.finish()
+            return True
+
+        path, server = await _serve(tmp_path, in_a_task, at_once=at_once)
+        peer = await dial_unix(path, HELLO)
+        streams = [await peer.open(method, {}, end=True) for method in ("quick", "slow", "quick2")]
+        for stream in streams:
+            assert await stream.recv() is not None
+            assert await stream.recv() is None
+        assert begun == ["quick", "slow", "quick2"]
+        assert not peer._streams
+        peer.close()
+        server.close()
+
+    run(main())
+
+
+def test_a_listener_that_fails_ends_its_stream_alone(tmp_path):
+    async def main():
+        async def answer(_peer: Peer, stream: Stream) -> None:
+            heard = []
+
+            def listen(head: bytes, _body: bytes) -> None:
+                if head == b'"bad"':
+                    raise errors.InvalidError("not this one")
+                heard.append(head)
+                stream.send_nowait(len(heard))
+
+            stream.listen(listen)
+            await stream.recv()
+
+        path, server = await _serve(tmp_path, answer)
+        peer = await dial_unix(path, HELLO)
+        one, other = await peer.open("say"), await peer.open("say")
+        await one.send("good")
+        assert (await one.recv())[0] == b"1"
+        await one.send("bad")
+        with pytest.raises(errors.InvalidError, match="not this one"):
+            await one.recv()
+        await other.send("good")
+        assert (await other.recv())[0] == b"1"
+        peer.close()
         server.close()
 
     run(main())

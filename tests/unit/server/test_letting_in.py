@@ -140,3 +140,37 @@ def test_a_blob_is_whole_or_not_there(tmp_path):
         assert not list((tmp_path / "blobs/incoming").iterdir())
 
     asyncio.run(main())
+
+
+def test_a_value_gets_a_name_of_ours_and_a_file_is_taken_only_as_it_was_announced(tmp_path):
+    """What is shared with a container must never be content that others trust by its digest."""
+
+    async def pieces(body):
+        yield b"", body
+
+    async def main():
+        blobs = Blobs(tmp_path / "blobs")
+        blobs.open()
+        name, size = await blobs.put(pieces(b"value"))
+        assert (name[0], len(name), size) == ("x", 65, 5)
+        assert blobs.path(name).parent == blobs.given
+        (blobs.incoming / ("a" * 32)).write_bytes(b"left")
+        with pytest.raises(errors.InvalidError, match="announced"):
+            blobs.adopt("a" * 32, 3)
+        adopted = blobs.adopt("a" * 32, 4)
+        assert blobs.path(adopted).read_bytes() == b"left"
+        (blobs.incoming / ("b" * 32)).symlink_to("/etc/hostname")
+        with pytest.raises(errors.InvalidError):
+            blobs.adopt("b" * 32, (blobs.incoming / ("b" * 32)).lstat().st_size)
+        for wrong in ("../given/x", "c" * 32, ""):
+            with pytest.raises(errors.InvalidError):
+                blobs.adopt(wrong, 4)
+        digest = hashlib.sha256(b"kept").hexdigest()
+        await blobs.put(pieces(b"kept"), digest)
+        blobs.let_go(digest)
+        blobs.let_go(adopted)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        assert not blobs.path(adopted).exists()
+        assert blobs.path(digest).exists()
+
+    asyncio.run(main())

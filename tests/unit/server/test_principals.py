@@ -34,6 +34,7 @@ OPEN_TO = {
         "blob.missing",
         "blob.put",
         "blob.get",
+        "blob.place",
         "call.start",
         "call.result",
         "call.cancel",
@@ -49,7 +50,7 @@ OPEN_TO = {
         "volume.reload",
         "secret.lookup",
     },
-    NODE: {"node.session", "blob.missing", "blob.put", "blob.get"},
+    NODE: {"node.session", "blob.missing", "blob.put", "blob.get", "blob.place"},
     STRANGER: {"setup.begin", "setup.poll"},
 }
 OWNERS_ALONE = {

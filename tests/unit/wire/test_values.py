@@ -90,3 +90,12 @@ def test_others_get_one_sentence_that_says_whom_to_update(wire):
         version.check_peer(wire, "9.9", "server")
     assert "\n" not in str(caught.value)
     assert "update" in (caught.value.hint or "")
+
+
+def test_large_bytes_travel_beside_the_pickle_and_arrive_as_what_they_were():
+    large, changing = b"x" * 100_000, bytearray(b"y" * 100_000)
+    parts = payload.dumps(((large, 1), {"data": changing}))
+    assert [len(part) for part in parts[1:]] == [100_000, 100_000]
+    (arrived, one), named = payload.loads(bytearray(b"".join(parts)))
+    assert (arrived, one, named) == (large, 1, {"data": changing})
+    assert (type(arrived), type(named["data"])) == (bytes, bytearray)

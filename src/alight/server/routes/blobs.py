@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+from alight.server.auth import NODE, OWNER
 from alight.server.request import Request, Routes
 from alight.server.services.blobs import Blobs
-from alight.wire.messages import BlobGet, BlobMissing, BlobPut
+from alight.wire import errors
+from alight.wire.messages import BlobGet, BlobMissing, BlobPlace, BlobPut
 
 
 def routes(blobs: Blobs) -> Routes:
@@ -14,6 +18,11 @@ def routes(blobs: Blobs) -> Routes:
 
     async def put(request: Request) -> None:
         asked = request.arguments(BlobPut)
+        if asked.file:
+            if not _at_home(request):
+                raise errors.PermissionDeniedError("only who shares the server's disk may leave files for it")
+            await request.stream.send(BlobPut(blobs.adopt(asked.file, asked.size), asked.size))
+            return
         digest, size = await blobs.put(_bodies(request), asked.digest)
         await request.stream.send(BlobPut(digest, size))
 
@@ -21,7 +30,16 @@ def routes(blobs: Blobs) -> Routes:
         async for piece in blobs.read(request.arguments(BlobGet).digest):
             await request.stream.send(None, piece)
 
-    return {"blob.missing": missing, "blob.put": put, "blob.get": get}
+    async def place(request: Request) -> None:
+        here = BlobPlace(str(blobs.incoming), str(blobs.given)) if _at_home(request) else BlobPlace()
+        await request.stream.send(here)
+
+    return {"blob.missing": missing, "blob.put": put, "blob.get": get, "blob.place": place}
+
+
+def _at_home(request: Request) -> bool:
+    """Whether the kernel says that this is the server's own user or root, on this machine, and no container."""
+    return request.peer.uid in {0, os.getuid()} and request.who.kind in {OWNER, NODE}
 
 
 async def _bodies(request: Request):  # type: ignore[no-untyped-def]  # noqa: ANN202  an async generator of messages

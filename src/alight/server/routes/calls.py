@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from alight.link.peer import Stream
 from alight.server.auth import CONTAINER, OWNER, Principal
 from alight.server.request import QuickRoutes, Request, Routes
+from alight.server.services import results
 from alight.server.services.apps import Apps
 from alight.server.services.calls import Calls, Live
 from alight.server.services.functions import Functions
@@ -95,7 +96,7 @@ def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) 
         def answer(result: Result) -> None:
             teller.drop(stream)
             if not stream.broken:
-                stream.send_nowait(result.update, result.body)
+                stream.send_nowait(results.head(result.update), result.body)
                 stream.finish()
 
         live.listeners.append(answer)
@@ -115,7 +116,7 @@ def _check(who: Principal, app_id: str, owner: str) -> None:
 async def _follow(stream: Stream, found: Live | Result, why: Callable[[str], str]) -> None:
     """Tell how a call goes on until it is done."""
     if isinstance(found, Result):
-        await stream.send(found.update, found.body)
+        await stream.send(results.head(found.update), found.body)
         return
     if not found.done.done():
         teller = _Teller(why)
@@ -125,7 +126,7 @@ async def _follow(stream: Stream, found: Live | Result, why: Callable[[str], str
         finally:
             teller.drop(stream)
     done = found.done.result()
-    await stream.send(done.update, done.body)
+    await stream.send(results.head(done.update), done.body)
 
 
 class _Teller:

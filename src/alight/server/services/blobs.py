@@ -1,24 +1,31 @@
-"""Content by its SHA-256, in a folder: user files, large arguments and results, pickled functions.
+"""Content in a folder: by its SHA-256 (user files, pickled functions), or given a name (large arguments and results).
 
-A blob is whole or not there: bytes go to a temporary file that gets its name only when the digest fits. Knowing a
-digest is the right to read it (256 bits nobody guesses), which is why digests of user values never leave the app they
-belong to.
+A blob is whole or not there: bytes go to a temporary file that gets its name at the end, when the digest fits. Knowing
+a name is the right to read it (256 bits nobody guesses), which is why names of user values never leave the app they
+belong to. Values travel once: they are given a random name instead of being hashed, and lie apart, so that a machine
+may share such a file with the one container that it is for. Nothing else ever depends on their bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
+import stat
 from pathlib import Path
-from typing import Any, AsyncIterator, Iterable, Tuple
+from typing import Any, AsyncIterator, Iterable, List, Tuple
 
 from alight.server.disk import full_disk
 from alight.wire import errors
-from alight.wire.codec import PIECE
+from alight.wire.codec import PIECE, Buffer
 
+log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_GIVEN = re.compile(r"x[0-9a-f]{64}")
+_FILE = re.compile(r"[0-9a-f]{32}")
+_AT_ONCE = 4 << 20  # bytes per visit to another thread
 
 
 class Blobs:
@@ -26,18 +33,22 @@ class Blobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._incoming = folder / "incoming"
+        self.incoming = folder / "incoming"
+        self.given = folder / "given"
 
     def open(self) -> None:
         """Make the folder, and drop what a killed server left half-written."""
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for leftover in self._incoming.iterdir():
+        self.incoming.mkdir(parents=True, exist_ok=True)
+        self.given.mkdir(exist_ok=True)
+        for leftover in self.incoming.iterdir():
             leftover.unlink(missing_ok=True)
 
     def path(self, digest: str) -> Path:
         """Where a blob lies (or would lie). Raises InvalidError for what is no digest."""
+        if _GIVEN.fullmatch(digest):
+            return self.given / digest
         if not _DIGEST.fullmatch(digest):
-            raise errors.InvalidError(f"{digest!r} is not the SHA-256 of a blob")
+            raise errors.InvalidError(f"{digest!r} is not the name of a blob")
         return self._folder / digest[:2] / digest
 
     def missing(self, digests: Iterable[str]) -> Tuple[str, ...]:
@@ -45,26 +56,32 @@ class Blobs:
         return tuple(digest for digest in dict.fromkeys(digests) if not self.path(digest).exists())
 
     async def put(self, pieces: AsyncIterator[Tuple[bytes, bytes]], digest: str = "") -> Tuple[str, int]:
-        """Keep the bodies of a stream as one blob. Returns digest and size.
+        """Keep the bodies of a stream as one blob, under ``digest`` or a name of ours. Returns the name and the size.
 
         Raises DataLossError when the bytes are not those of ``digest``, ResourceExhaustedError when the disk is full.
         """
-        temporary = self._incoming / os.urandom(16).hex()
-        hashed, size = hashlib.sha256(), 0
+        temporary = self.incoming / os.urandom(16).hex()
+        hashed, size = hashlib.sha256() if digest else None, 0
         try:
             with temporary.open("xb", buffering=0) as file:
+                waiting: List[bytes] = []
+                held = 0
                 async for _head, body in pieces:
-                    if not body:
-                        continue
-                    size += len(body)
-                    # Hashing and writing leave the loop free for others only when they take long.
-                    if len(body) > 64 << 10:
-                        await asyncio.to_thread(_take, hashed, file, body)
-                    else:
-                        _take(hashed, file, body)
-            found = hashed.hexdigest()
-            _check(digest, found, size)
-            path = self.path(found)
+                    waiting.append(body)
+                    held += len(body)
+                    if held >= _AT_ONCE:
+                        await asyncio.to_thread(_take, hashed, file, waiting)
+                        size, held, waiting = size + held, 0, []
+                # Hashing and writing leave the loop free for others only when they take long.
+                if held > 64 << 10:
+                    await asyncio.to_thread(_take, hashed, file, waiting)
+                else:
+                    _take(hashed, file, waiting)
+                size += held
+            if hashed is not None:
+                _check(digest, hashed.hexdigest(), size)
+            name = digest or _new_name()
+            path = self.path(name)
             path.parent.mkdir(exist_ok=True)
             temporary.replace(path)
         except OSError as error:
@@ -73,20 +90,56 @@ class Blobs:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        return found, size
+        return name, size
 
-    async def read(self, digest: str) -> AsyncIterator[bytes]:
+    def adopt(self, file: str, size: int) -> str:
+        """Take a file of the incoming folder as it is, by renaming it; the name that it has now.
+
+        Only for those who may write in that folder: nobody else can have put it there. Raises InvalidError.
+        """
+        if not _FILE.fullmatch(file):
+            raise errors.InvalidError("a file that is left for the server has 32 hexadecimal digits as its name")
+        source = self.incoming / file
+        try:
+            found = source.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+                raise errors.InvalidError("what was left for the server is not the file that was announced")
+            name = _new_name()
+            source.rename(self.path(name))
+        except OSError as error:
+            raise errors.InvalidError(f"what was left for the server is not there: {error.strerror}") from error
+        return name
+
+    def let_go(self, name: str) -> None:
+        """Delete a blob that was given its name, soon: nobody needs it any more. Others stay."""
+        if _GIVEN.fullmatch(name):
+            # Freeing many pages takes a while.
+            asyncio.get_running_loop().run_in_executor(None, _unlink, self.given / name)
+
+    async def read(self, digest: str) -> AsyncIterator[Buffer]:
         """The content in pieces. Raises NotFoundError."""
         try:
-            file = self.path(digest).open("rb", buffering=0)
+            fd = os.open(self.path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             raise errors.NotFoundError(f"there is no blob {digest[:12]}… (any more)") from None
-        with file:
+        with os.fdopen(fd, "rb", buffering=0) as file:
             while True:
-                piece = await asyncio.to_thread(file.read, PIECE)
-                if not piece:
+                some = memoryview(await asyncio.to_thread(file.read, _AT_ONCE))
+                if not some:
                     return
-                yield piece
+                for start in range(0, len(some), PIECE):
+                    yield some[start : start + PIECE]
+
+
+def _new_name() -> str:
+    return "x" + os.urandom(32).hex()
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("an argument that is of no more use could not be deleted: %s", error)
 
 
 def _check(asked: str, found: str, size: int) -> None:
@@ -94,8 +147,10 @@ def _check(asked: str, found: str, size: int) -> None:
         raise errors.DataLossError(f"an upload of {size} bytes did not arrive as it was sent: send it again")
 
 
-def _take(hashed: Any, file: Any, body: bytes) -> None:
-    hashed.update(body)
-    view = memoryview(body)
-    while view:
-        view = view[file.write(view) :]
+def _take(hashed: Any, file: Any, bodies: Iterable[bytes]) -> None:
+    for body in bodies:
+        if hashed is not None:
+            hashed.update(body)
+        view = memoryview(body)
+        while view:
+            view = view[file.write(view) :]

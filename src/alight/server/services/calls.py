@@ -20,7 +20,7 @@ from alight.server.events import Inbox
 from alight.server.services import results
 from alight.server.services.functions import Functions, Published
 from alight.server.services.results import Result
-from alight.store.base import Statement, Store
+from alight.store.base import Statement, Store, Ticket
 from alight.wire import errors, ids
 from alight.wire.commands import Command, GiveInput, Output
 from alight.wire.failure import Failure
@@ -48,6 +48,7 @@ class Live:
     container: str = ""
     adopted: bool = False
     answer: tuple[Output, bytes] | None = None  # waits for the scheduler's word: final, or tried again
+    ticket: Ticket | None = None  # of the write that adds it
     listeners: list[Callable[[Result], None]] = field(default_factory=list)  # told before ``done`` is set
     done: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -67,6 +68,7 @@ class Calls:
         self._by_call: dict[str, str] = {}
         self._recovered: dict[str, InputArrived] = {}
         self.init_failures: dict[str, tuple[Failure | None, bytes]] = {}  # by function: what importing it raised
+        self.let_go: Callable[[str], None] = lambda blob: None
         self.acknowledge: Callable[[str, str], None] = lambda container, input_id: None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -145,7 +147,7 @@ class Calls:
         ):
             return None
         live = _live(asked, body, function)
-        self._store.write_soon(_add_statements(live, time.time()))
+        live.ticket = self._store.write_soon(_add_statements(live, time.time()), independent=True)
         self._enter(live)
         self._inbox.put(InputArrived(input_id, live.function_id, parent=live.parent))
         return live
@@ -245,6 +247,7 @@ class Calls:
             None,
             False,
         )
+        live.ticket = None  # its result belongs after this in the store
         row = {"input_id": input_id, "attempt": attempt, "retries": retries, "failures": failures}
         self._store.write_soon([("input_again", row)])
 
@@ -278,6 +281,7 @@ class Calls:
             error = {"code": "remote", "message": message}
             output = Output(live.input_id, live.attempt, ResultStatus.CANCELLED, live.container, error=error)
             self._settle(live, results.from_output(output, b"", live.call_id, live.attempt))
+            self.let_go(live.payload.blob)
 
     async def drain(self) -> None:
         """Wait for what is being written down."""
@@ -343,10 +347,12 @@ class Calls:
             if error is not None:
                 # Its node keeps it and brings it again when it reconnects.
                 log.error("the result of %s could not be written down: %s", input_id, error)
-            elif acknowledge:
+                return
+            if acknowledge:
                 self.acknowledge(container, input_id)
+            self.let_go(live.payload.blob)  # as it is with small arguments: an input that is done needs none
 
-        self._store.write_then(statements, written)
+        self._store.write_then(statements, written, live.ticket)
 
     async def _keep_orphan(self, output: Output, body: bytes, app_id: str, function_id: str) -> None:
         result = results.from_output(output, body, "", output.attempt)

@@ -77,3 +77,11 @@ def from_row(row: Row, call_id: str) -> Result:
         row["log_offset"],
     )
     return Result(update, bytes(row["result"] or b""))
+
+
+def head(update: CallUpdate) -> dict[str, Any]:
+    """An update as it goes over the wire: what equals its default is left out, as most of it does."""
+    said = {name: value for name, value in vars(update).items() if value}
+    if not (update.payload.blob or update.payload.size):
+        del said["payload"]
+    return said

@@ -1,0 +1,147 @@
+"""Values too large for a frame, to the server and back.
+
+Over a network they stream in pieces. Whoever shares the server's disk and could write in its state anyway leaves a file
+there and reads files from there: one copy each way. Files may have been written by a container that still holds them
+open, so that they are read and never mapped: one that became shorter under a mapping would end this process.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import Any, List, Optional
+
+from alight.sdk.client import Client
+from alight.sdk.lost import LostError
+from alight.wire import errors, messages, payload
+from alight.wire.codec import PIECE, Buffer, loads_head
+
+
+async def put_blob(client: Client, parts: List[Any]) -> str:
+    """Give bytes to the server; the name that they have there."""
+    size = payload.size_of(parts)
+    place = await client.place()
+    if place.incoming:
+        name = os.urandom(16).hex()
+        path = os.path.join(place.incoming, name)
+        if _write(path, parts, size):
+            message = messages.BlobPut(size=size, file=name)
+            try:
+                return (await client.call("blob.put", message, messages.BlobPut)).digest
+            except errors.InvalidError:
+                _remove(path)  # taken already, and the connection lost with the answer: send it
+    while True:
+        stream = await client.open("blob.put", messages.BlobPut(size=size), end=False)
+        try:
+            for part in parts:
+                view = memoryview(part).cast("B")
+                for start in range(0, len(view), PIECE):
+                    await stream.send(None, view[start : start + PIECE])
+            stream.end()
+            answer = await stream.recv()
+        except LostError as lost:
+            await client.after_loss(lost)
+            continue
+        if answer is None:
+            raise errors.InternalError("the server ended an upload without an answer")
+        return loads_head(messages.BlobPut, answer[0]).digest
+
+
+async def get_blob(client: Client, where: messages.Payload) -> Buffer:
+    """Bytes of the server, writable."""
+    place = await client.place()
+    if place.given and where.blob.startswith("x"):
+        found: Optional[Buffer] = _read(os.path.join(place.given, os.path.basename(where.blob)), where.size)
+        if found is not None:
+            return found
+    while True:
+        data = memoryview(_room(where.size))
+        filled = 0
+        try:
+            stream = await client.open("blob.get", messages.BlobGet(where.blob))
+            while True:
+                message = await stream.recv()
+                if message is None:
+                    break
+                end = filled + len(message[1])
+                if end > where.size:
+                    stream.leave()
+                    break
+                data[filled:end] = message[1]
+                filled = end
+        except LostError as lost:
+            await client.after_loss(lost)
+            continue
+        if filled != where.size:
+            raise errors.DataLossError(f"a value of {where.size} bytes came with {filled}")
+        return data
+
+
+def _write(path: str, parts: List[Any], size: int) -> bool:
+    """Whether a new file holds the parts. False: there is no file."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, size)  # a full disk shows now, and writing is twice as fast
+            for part in parts:
+                view = memoryview(part).cast("B")
+                while view:
+                    view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+    except OSError:
+        _remove(path)
+        return False
+    except BaseException:
+        _remove(path)
+        raise
+    return True
+
+
+def _read(path: str, size: int) -> Any:
+    """The whole content of a regular file of this size, writable; None when there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+            return None
+        data = _room(size)
+        view = memoryview(data)
+        while view:
+            count = os.readv(fd, [view])
+            if not count:
+                return None
+            view = view[count:]
+    finally:
+        os.close(fd)
+    return data
+
+
+def _room(size: int) -> Any:
+    """Memory to fill, with large pages where the system has them: taking it page by page costs more than filling it."""
+    if not sys.platform.startswith("linux"):
+        return bytearray(size)
+    import mmap  # noqa: PLC0415  only large values pay for it
+
+    room = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        try:
+            room.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:
+            pass  # this kernel was built without: ordinary pages do
+    return room
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # it was never there, or is the server's now
