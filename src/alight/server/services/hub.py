@@ -13,6 +13,7 @@ from collections.abc import Callable
 from alight.wire.messages import AppEvent
 
 _EVENTS = 1000
+_UNHEARD = 100  # words that nobody was there for, of all apps
 
 
 class Watcher:
@@ -50,6 +51,8 @@ class Hub:
 
     def __init__(self) -> None:
         self._watchers: dict[str, list[Watcher]] = {}
+        # After a crash machines are often back before watchers: what nobody heard is kept for the first who comes.
+        self._unheard: deque[tuple[str, AppEvent]] = deque(maxlen=_UNHEARD)
         self.on_watched: Callable[[str, bool], None] | None = None
 
     def watch(self, app_id: str, *, logs: bool) -> Watcher:
@@ -57,6 +60,9 @@ class Hub:
         watcher = Watcher(app_id, logs=logs)
         before = self.is_watched(app_id)
         self._watchers.setdefault(app_id, []).append(watcher)
+        for one in [one for one in self._unheard if one[0] == app_id]:
+            self._unheard.remove(one)
+            watcher.tell(one[1])
         if logs and not before and self.on_watched is not None:
             self.on_watched(app_id, True)
         return watcher
@@ -82,7 +88,10 @@ class Hub:
 
     def tell(self, app_id: str, event: AppEvent) -> None:
         """Something happened to an app."""
-        for watcher in self._watchers.get(app_id, ()):
+        watchers = self._watchers.get(app_id, ())
+        if not watchers and event.kind == "system":
+            self._unheard.append((app_id, event))
+        for watcher in watchers:
             watcher.tell(event)
 
     def log_grew(self, app_id: str, container_id: str) -> None:

@@ -29,8 +29,8 @@ from alight.server.services.hub import Hub
 from alight.store.base import Store
 from alight.wire import errors
 from alight.wire.commands import Command, NodeHello, Report
-from alight.wire.messages import NodeSummary
-from alight.wire.states import ContainerState, ResultStatus
+from alight.wire.messages import AppEvent, NodeSummary
+from alight.wire.states import ContainerState, InputState, ResultStatus
 
 log = logging.getLogger(__name__)
 _REPLAY = 0.5  # seconds in which a machine that came back says its kept outputs again
@@ -123,6 +123,7 @@ class Nodes:
         mine = {one.container_id for one in held}
         for record in list(self._around.containers.alive.values()):
             if record.node_id == hello.node_id and record.container_id not in mine:
+                self._tell_again(record)
                 self._start(
                     self._around.containers.ended(
                         record.container_id, "it was gone when its machine came back", time.time()
@@ -320,6 +321,18 @@ class Nodes:
                 self._around.calls.adopt_unknown(input_id, function, one.container_id)
         memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
         return events.Held(one.container_id, one.function_id, one.ready, tuple(one.inputs), memory, gpus)
+
+    def _tell_again(self, record: Record) -> None:
+        """After server and machine were both killed nobody knows which input the lost container ran: say it of all."""
+        function = self._around.containers.functions.by_id.get(record.function_id)
+        waiting = any(
+            one.function_id == record.function_id and one.state == InputState.WAITING
+            for one in self._around.calls.live.values()
+        )
+        if function is not None and waiting and record.state == ContainerState.READY:
+            name = function.spec.name
+            text = f"{name}() starts again: its container was gone when its machine came back"
+            self._around.hub.tell(record.app_id, AppEvent("system", function=name, text=text))
 
     def _tell_watched(self, app_id: str, on: bool) -> None:
         for session in self.sessions.values():
