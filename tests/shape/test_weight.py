@@ -64,3 +64,15 @@ def test_a_container_needs_none_of_ours(name):
 
 def test_the_runtime_starts_without_asyncio():
     assert "asyncio" not in modules_after("import alight.runtime.__main__ as _")
+
+
+def test_the_runtime_starts_with_what_the_interpreter_has():
+    """Each of these takes milliseconds of every cold start."""
+    slow = {"dataclasses", "typing", "re", "enum", "socket", "json", "threading", "inspect", "contextlib", "pathlib"}
+    modules = modules_after("import alight.runtime.serve, alight.compat")
+    assert not slow & modules, sorted(slow & modules)
+
+
+def test_declaring_compiles_no_dataclass():
+    modules = modules_after("import alight; alight.App('x', image=alight.Image.debian_slim())")
+    assert not {"dataclasses", "inspect", "hashlib", "tempfile", "socket"} & modules
