@@ -121,7 +121,8 @@ class Exchange:
     async def replay(self) -> None:
         """Say again what was not acknowledged."""
         for kept in self._outbox.waiting():
-            await self._send_output(kept)
+            # Whether somebody watches is said anew after a reconnect, perhaps later than this.
+            await self._send_output(kept, with_log=True)
 
     async def settle(self) -> None:
         """Return when what is on its way to the server has left."""
@@ -258,13 +259,13 @@ class Exchange:
         else:
             self._soon(self._send_output(kept))
 
-    async def _send_output(self, kept: Kept) -> None:
+    async def _send_output(self, kept: Kept, *, with_log: bool = False) -> None:
         """The log before the result, where somebody sees both; large bodies as blobs."""
         async with self._turn:
             if kept.output.input_id not in self._outbox:
                 return
             output = kept.output
-            if self._at.watched():
+            if with_log or self._at.watched():
                 output = replace(output, log_offset=await self._ship_log())
             if kept.file is not None:
                 try:
