@@ -7,6 +7,7 @@ import logging
 import time
 
 from alight.server.logs import Logs
+from alight.server.services.blobs import Blobs
 from alight.server.settings import Settings
 from alight.store.base import Store
 from alight.wire import errors
@@ -18,8 +19,9 @@ _EVERY = 600.0
 class Janitor:
     """Cleans now and then, a first time when a server has settled."""
 
-    def __init__(self, store: Store, logs: Logs, settings: Settings) -> None:
+    def __init__(self, store: Store, blobs: Blobs, logs: Logs, settings: Settings) -> None:
         self._store = store
+        self._blobs = blobs
         self._logs = logs
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
@@ -35,7 +37,11 @@ class Janitor:
 
     async def clean(self, now: float) -> None:
         """Clean once."""
-        await self._store.write([("results_expire", {"before": now - self._settings.results_kept})])
+        before = now - self._settings.results_kept
+        large = await self._store.read("results_expiring", before=before)
+        await self._store.write([("results_expire", {"before": before})])
+        for row in large:
+            self._blobs.let_go(row["result_blob"])
         await self._store.write([("inputs_forget", {"before": now - self._settings.rows_kept})])
         await self._store.write([("containers_forget", {"before": now - self._settings.rows_kept})])
         await asyncio.to_thread(self._logs.sweep, now - self._settings.logs_kept)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import sqlite3
 import struct
 import time
 
@@ -178,5 +180,29 @@ def test_results_expire_and_say_so(world):
         attached = await client.peer.open("call.result", CallResult(call.ids[0]), end=True)
         with pytest.raises(errors.NotFoundError):
             await client.result(attached)
+
+    world(work)
+
+
+def test_the_file_of_a_large_result_goes_with_it(world):
+    async def work(world):
+        server = await world.serve(results_kept=7, rows_kept=30)
+        await world.node({"f": lambda: "x"})
+        client = await world.client()
+        _, functions = await client.app(FunctionSpec(name="f"))
+        await client.result(await client.start(functions["f"]))
+        await server.parts.calls.drain()
+
+        async def pieces():
+            yield b"", b"a large result"
+
+        name, _size = await server.parts.blobs.put(pieces())
+        with contextlib.closing(sqlite3.connect(server.settings.state / "alight.db")) as store:
+            store.execute("UPDATE inputs SET result_blob = ?", (name,))
+            store.commit()
+        await server._janitor.clean(time.time())
+        assert server.parts.blobs.path(name).exists()
+        await server._janitor.clean(time.time() + 10)
+        await world.until(lambda: not server.parts.blobs.path(name).exists())
 
     world(work)

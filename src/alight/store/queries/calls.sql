@@ -55,6 +55,11 @@ UPDATE inputs SET call_id = :call_id WHERE input_id = :input_id AND call_id = :i
 UPDATE inputs SET state = 'done', done_at = :now, status = 'cancelled', error = :error, body = NULL
 WHERE app_id = :app_id AND state <> 'done';
 
+-- name: results_expiring
+-- The large results that go next, so that their files can go after them.
+SELECT result_blob FROM inputs
+WHERE state = 'done' AND done_at < :before AND status <> 'expired' AND result_blob <> '';
+
 -- name: results_expire
 -- Old results go; the row stays for a while, to say that there was one.
 UPDATE inputs SET result = NULL, result_blob = '', failure = NULL, status = 'expired'
