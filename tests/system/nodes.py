@@ -68,8 +68,16 @@ class Node:
     def start(self) -> None:
         environment = {**os.environ, "ALIGHT_LOGLEVEL": "DEBUG"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "alight.node", "--home", str(self.home), "--server", f"unix:{self.server.path}",
-             *self.options],
+            [
+                sys.executable,
+                "-m",
+                "alight.node",
+                "--home",
+                str(self.home),
+                "--server",
+                f"unix:{self.server.path}",
+                *self.options,
+            ],
             env=environment,
             stdout=subprocess.PIPE,
         )

@@ -23,6 +23,7 @@ from tests.system.nodes import BARE, give_of, scenario, start_of, started
 
 pytestmark = pytest.mark.system
 
+
 @pytest.fixture
 def home():
     # Unix addresses are short: pytest's own directories are not.
@@ -170,8 +171,12 @@ def test_reserved_names_cannot_be_overridden(home):
         start = start_of(server, "env", env={"MODAL_TASK_ID": "forged", "MINE": "from env", "OTHER": "e"})
         start = replace(start, secrets={"MINE": "from secret", "KEY": "s3"})
         await started(server, start)
-        for name, want in (("MODAL_TASK_ID", start.container_id), ("MINE", "from env"), ("KEY", "s3"),
-                           ("MODAL_IS_REMOTE", "1")):
+        for name, want in (
+            ("MODAL_TASK_ID", start.container_id),
+            ("MINE", "from env"),
+            ("KEY", "s3"),
+            ("MODAL_IS_REMOTE", "1"),
+        ):
             give, body = give_of(start, name)
             await server.give(give, body)
             _, result = await server.wait_output(give.input_id)

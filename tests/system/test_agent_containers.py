@@ -304,7 +304,7 @@ def test_volumes_are_written_inside_and_read_outside_and_lead_nowhere(fresh_home
 
 
 def _decode(kind, head):
-    from alight.link.peer import decode
+    from alight.link.stream import decode
 
     return decode(kind, head)
 

@@ -284,7 +284,8 @@ def test_code_in_a_container_may_not(answers, row):
 
 def test_after_all_that_nothing_has_changed(machine, answers):
     assert answers
-    assert machine.json("token", "list") in ([], {"tokens": []})
+    # Other tests of this machine let laptops in, under their own names.
+    assert not {token["name"] for token in machine.json("token", "list")} & {"mine", ""}
     assert machine.run("volume", "get", "-e", "elsewhere", "theirs", "note", "-").stdout == f"{MARK}-of-the-volume"
     assert machine.run("volume", "ls", "-e", "elsewhere", "theirs").stdout.split() == ["note"]
 

@@ -129,7 +129,11 @@ class Blobs:
         """Where the server keeps blobs, as far as this machine shares its disk. Asked once per connection."""
         peer = await self._session.peer()
         if self._asked is not peer:
-            self._found, self._asked = await peer.call("blob.place", {}, BlobPlace), peer
+            try:
+                self._found = await peer.call("blob.place", {}, BlobPlace)
+            except errors.UnimplementedError:
+                self._found = BlobPlace()  # an older server: values stream
+            self._asked = peer
         return self._found
 
     async def _get(self, digest: str) -> Stream:

@@ -147,7 +147,9 @@ def _mmdebstrap() -> Check:
     keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     if check.level == OK and not keyring.exists():
         return Check(
-            "mmdebstrap", MISSING, "Debian's keys are not here, so its packages cannot be verified",
+            "mmdebstrap",
+            MISSING,
+            "Debian's keys are not here, so its packages cannot be verified",
             _apt("debian-archive-keyring"),
         )
     return check

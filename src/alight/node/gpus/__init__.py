@@ -1,10 +1,10 @@
 """GPUs OF THIS MACHINE: which there are, who holds them, how a container gets them.
 
-    base.py     what a provider must tell; the host-wide lock of each GPU
-    naming.py   from the driver's names to the short ones that scripts use
-    nvml.py     the provider that asks NVIDIA's driver
-    fake.py     the provider for tests and for trying schedules; says so in every name
-    inject.py   devices and driver libraries for a container: by the machine's CDI file, or found here
+base.py     what a provider must tell; the host-wide lock of each GPU
+naming.py   from the driver's names to the short ones that scripts use
+nvml.py     the provider that asks NVIDIA's driver
+fake.py     the provider for tests and for trying schedules; says so in every name
+inject.py   devices and driver libraries for a container: by the machine's CDI file, or found here
 """
 
 from __future__ import annotations
