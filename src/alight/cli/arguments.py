@@ -84,7 +84,7 @@ def make_command(functions: Sequence[Callable[..., Any]], name: str) -> click.Co
     else:
         params.extend(_option(parameter, hint, name) for parameter, hint in parameters.values())
     main = functions[-1] if functions else None
-    text = inspect.cleandoc(main.__doc__) if main is not None and main.__doc__ else None
+    text = _help(main.__doc__) if main is not None and main.__doc__ else None
     return click.Command(
         name, params=params, help=text, context_settings={**settings, "help_option_names": ["-h", "--help"]}
     )
@@ -197,3 +197,11 @@ def _hints(function: Callable[..., Any]) -> Dict[str, Any]:
 def _by_name(hint: Any) -> Any:
     simple = {"str": str, "int": int, "float": float, "bool": bool, "Any": Any}
     return simple.get(hint, hint) if isinstance(hint, str) else hint
+
+
+def _help(doc: str) -> str:
+    """A docstring for click, which joins the lines of a paragraph. One that is laid out ("Args:") keeps its lines."""
+    paragraphs = inspect.cleandoc(doc).split("\n\n")
+    return "\n\n".join(
+        f"\b\n{one}" if any(line[:1].isspace() for line in one.splitlines()) else one for one in paragraphs
+    )

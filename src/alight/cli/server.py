@@ -177,9 +177,8 @@ def _status_lines(info: ServerInfo, here: local.Status, *, elsewhere: bool) -> L
 
 def _machine(node: Dict[str, Any]) -> str:
     gpus = ", ".join(node["gpus"]) or "no GPU"
-    fake = " (fake)" if node["fake_gpus"] else ""
     memory = tables.size(node["memory"] * 1024.0 * 1024.0)
-    what = f"{node['engine']}, {node['cpus']:g} CPUs, {memory}, {gpus}{fake}"
+    what = f"{node['engine']}, {node['cpus']:g} CPUs, {memory}, {gpus}"
     return f"{node['hostname']}: {what}, {node['containers']} containers"
 
 

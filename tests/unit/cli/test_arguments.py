@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Literal, Optional
 import click
 import pytest
 
-from alight.cli.arguments import parse
+from alight.cli.arguments import _help, parse
 from alight.wire.errors import InvalidError
 
 
@@ -128,3 +128,8 @@ def test_annotations_that_only_type_checkers_can_resolve():
 
     with pytest.raises(InvalidError, match="'thing'"):
         given(f, "--count", "3")
+
+
+def test_a_laid_out_docstring_keeps_its_lines():
+    text = _help("Train.\n\n    One\n    two.\n\n    Args:\n        x: first\n        y: second\n    ")
+    assert text == "Train.\n\nOne\ntwo.\n\n\b\nArgs:\n    x: first\n    y: second"
