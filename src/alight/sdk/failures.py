@@ -8,6 +8,7 @@ it, so that any printer of tracebacks (Python's own, a debugger's, a test runner
 from __future__ import annotations
 
 import ast
+import builtins
 import linecache
 import sys
 import types
@@ -65,12 +66,26 @@ def _dress(error: BaseException, failure: Failure, container: str, show_all: boo
         error.__context__ = cause
 
 
-def _stand_in(failure: Failure) -> errors.RemoteError:
-    """For a cause, of which only words travelled: an exception that is printed as the real one would be."""
+def _stand_in(failure: Failure) -> BaseException:
+    """For a cause, of which only words travelled: an exception that is printed, and caught, as the real one would be.
+
+    Caught by type only where Python has the type built in; others are RemoteErrors of the right name.
+    """
     module, _, name = failure.type.rpartition(".")
-    kind = type(name, (errors.RemoteError,), {"__module__": module or "builtins"})
-    error: errors.RemoteError = kind(failure.message, type=failure.type)
-    return error
+    real = getattr(builtins, name, None) if module == "builtins" else None
+    if isinstance(real, type) and issubclass(real, BaseException):
+        # Without __init__, whose arguments are unknown: a KeyError would quote its message once more.
+        kind: Any = type(name, (real,), {"__module__": "builtins", "__str__": lambda _: failure.message})
+        try:
+            error: BaseException = kind.__new__(kind)
+        except TypeError:  # groups of exceptions want what is in them
+            pass
+        else:
+            error.args = (failure.message,)
+            return error
+    own = type(name, (errors.RemoteError,), {"__module__": module or "builtins"})
+    stand_in: errors.RemoteError = own(failure.message, type=failure.type)
+    return stand_in
 
 
 def _short_type(failure: Failure) -> str:

@@ -43,6 +43,8 @@ def test_every_frame_can_be_had():
 def test_causes_travel_as_words_and_print_as_themselves():
     cause = Failure(type="builtins.KeyError", message="'nope'", frames=FRAMES[1:2])
     error = told(ValueError("bad"), cause=cause, context_suppressed=True)
+    assert isinstance(error.__cause__, KeyError)
+    assert str(error.__cause__) == "'nope'"
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     assert "KeyError: 'nope'\n" in text
     assert "RemoteError" not in text
@@ -72,3 +74,10 @@ def test_notes_travel():
     assert error.__notes__ == ["look at row 3"]
     with pytest.raises(ValueError, match="bad"):
         raise error
+
+
+@pytest.mark.parametrize("kind", ["ExceptionGroup", "OSError", "UnicodeDecodeError", "SystemExit", "print", "nosuch"])
+def test_a_cause_of_any_name_can_be_told(kind):
+    error = told(ValueError("bad"), cause=Failure(type=f"builtins.{kind}", message="words"), context_suppressed=True)
+    assert str(error.__cause__) == "words"
+    assert type(error.__cause__).__name__ == kind
