@@ -173,6 +173,7 @@ def test_a_member_of_the_group_uses_roots_server_and_sees_what_is_theirs(plain, 
     plain.system, plain.groups = fresh_machine.home, [group]
     done = plain.run("run", "job.py::who")
     assert done.stdout == "uid 0\n"  # of the container, not of the machine
+    assert str(fresh_machine.home) in plain.run("server", "status").stdout
     assert "whose" in plain.run("app", "list").stdout
     assert owned not in plain.run("app", "list").stdout
     assert "of-root" not in plain.run("secret", "list").stdout

@@ -75,7 +75,7 @@ def stop() -> None:
 def status(as_json: bool) -> None:
     """Show what runs: address, pids, uptime, version, state directory, machines. Exit status 1 when nothing does."""
     here = local.status()
-    elsewhere = bool(config.load()["server_url"])
+    elsewhere = bool(config.load()["server_url"]) or local.joins_system()
     if not elsewhere and here.server_pid is None:
         if as_json:
             print(json.dumps({"running": False, "home": str(here.home), "node_pid": here.node_pid}, indent=2))

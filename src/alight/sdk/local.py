@@ -64,7 +64,7 @@ def ensure(*, again: bool = False) -> str:
     if _answers(path) and _node_runs(home):
         return str(path)
     shared = _of_system()
-    if shared is not None and not _answers(path) and _answers(shared):
+    if shared is not None and joins_system():
         return str(shared)
     if again and _stopped_on_purpose(home):
         raise errors.ConnectionError(
@@ -72,6 +72,12 @@ def ensure(*, again: bool = False) -> str:
         )
     start(Options())
     return str(path)
+
+
+def joins_system() -> bool:
+    """Whether this user, without a server of their own, is one of those of the machine's own server."""
+    shared = _of_system()
+    return shared is not None and not _answers(socket_path(config.home())) and _answers(shared)
 
 
 def start(options: Options) -> Status:
