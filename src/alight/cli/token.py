@@ -25,10 +25,11 @@ def token() -> None:
 
 @token.command()
 @click.option("-n", "--name", help="A name for the token. [default: this machine's]")
+@click.option("--node", is_flag=True, help="For a machine that lends itself: `alight node start`.")
 @options.as_json
-def new(name: str, as_json: bool) -> None:
+def new(name: str, node: bool, as_json: bool) -> None:
     """Make a token and show it, once, as the settings that another machine needs."""
-    made = session.ask("token.create", TokenCreate(name=name or socket.gethostname()), TokenCreated)
+    made = session.ask("token.create", TokenCreate(name=name or socket.gethostname(), node=node), TokenCreated)
     if as_json:
         tables.show(("Token ID", "Token secret"), [(made.token_id, made.token_secret)], as_json=True)
         return

@@ -105,14 +105,15 @@ class Agent:
         try:
             await asyncio.wait([*ends, background[0]], return_when=asyncio.FIRST_COMPLETED)
             if background[0].done():
-                background[0].result()  # a fault of ours: let it be seen
+                background[0].result()  # a fault of ours, or a server that refuses us: let it be seen
         finally:
             for task in (*background, *ends):
                 task.cancel()
             await asyncio.gather(sweeping, *background, *ends, return_exceptions=True)
             for container in self._commands.containers.values():
                 container.let_go()
-            if self._shutdown.is_set():
+            refused = background[0].done() and not background[0].cancelled()
+            if self._shutdown.is_set() or (refused and not self._commands.containers):
                 await self._engine.shutdown()
             await self._engine.close()
             self._around.notices.close()

@@ -137,7 +137,10 @@ class Session:
         task.add_done_callback(self._tasks.discard)
 
     async def run(self, on_ready: Callable[[], None]) -> None:
-        """Connect, serve, and connect again, until cancelled. ``on_ready`` is called once, at the first success."""
+        """Connect, serve, and connect again, until cancelled. ``on_ready`` is called once, at the first success.
+
+        Raises AuthError when the server does not want this node in the first place.
+        """
         delay, said = _BACKOFF_FIRST, ""
         first = True
         while True:
@@ -154,6 +157,8 @@ class Session:
                     self._drop()
                     peer.close()
             except errors.Error as error:
+                if first and isinstance(error, errors.AuthError):
+                    raise  # asking again gets no other answer
                 if str(error) != said:  # the same sentence every few seconds tells nobody anything
                     log.warning("no session with the server: %s", error)
                     said = str(error)
