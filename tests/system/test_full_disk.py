@@ -156,7 +156,7 @@ def test_output_on_a_full_disk_neither_blocks_nor_kills(small_machine, script):
         out, errors = process.communicate(timeout=60)
         assert "Traceback" not in errors, errors
         assert process.returncode == 0, errors[-2000:]
-        # What there was no room for is missing, and said. A result waits a second for output that comes late, not longer.
+        # What there was no room for is missing, and said. A result waits a second for late output, not longer.
         assert "said 40\n" in out
     works(small_machine, script)
 
