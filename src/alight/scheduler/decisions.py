@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,26 +20,38 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """Give an attempt to a container."""
+    """Give inputs ``start`` to ``stop`` (exclusive) of a call, at one attempt, to a container."""
 
-    input_id: str
+    call_id: str
+    start: int
+    stop: int
     attempt: int
     container_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
-    """A machine that came back runs this input in this container: its answer counts, whatever attempt it was."""
+class Recall:
+    """Ask a container to return what it has not begun: another one is idle, or it is about to end."""
 
-    input_id: str
+    container_id: str
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A machine that came back runs these inputs in this container: the answers count, whatever attempt it was."""
+
+    call_id: str
+    positions: Sequence[int]
     container_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Interrupt an input that runs."""
+    """Interrupt an input that runs; ``position`` -1: all of the call in this container."""
 
-    input_id: str
+    call_id: str
+    position: int
     container_id: str
     node_id: str
 
@@ -55,10 +68,12 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The answer of this attempt is the input's result."""
+    """The answers that ``container_id`` brought for these inputs at this attempt are their results."""
 
-    input_id: str
+    call_id: str
+    positions: Sequence[int]
     attempt: int
+    container_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,8 @@ class Again:
     ``why`` is for people, who did not ask for it: what was lost. Empty for a retry that they asked for.
     """
 
-    input_id: str
+    call_id: str
+    position: int
     attempt: int
     retries: int
     failures: int
@@ -78,11 +94,12 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The input ends with this error (wire form): no container can answer it."""
+    """The inputs end with this error (wire form): no container can answer them."""
 
-    input_id: str
+    call_id: str
+    positions: Sequence[int]
     status: str
     error: dict[str, Any]
 
 
-Decision = Start | Give | Adopted | Cancel | Stop | Finish | Again | Fail
+Decision = Start | Give | Recall | Adopted | Cancel | Stop | Finish | Again | Fail

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alight.scheduler.state import Gpu, Need
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Inputs ``start`` to ``stop`` (exclusive) of a call at one attempt. They lie in one container."""
+
+    call_id: str
+    start: int
+    stop: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How often one input has been tried: what a restarted server knows of inputs that were."""
+
+    position: int
+    attempt: int
+    retries: int = 0
+    failures: int = 0
+    not_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +37,7 @@ class Held:
     container_id: str
     function_id: str
     ready: bool
-    inputs: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
     memory: int = 0
     gpus: tuple[str, ...] = ()
 
@@ -65,34 +87,57 @@ class AppEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class InputArrived:
-    """An input waits. ``not_before`` delays it (a retry that a restarted server took up again)."""
+class InputsArrived:
+    """Inputs of a call wait: the ranges (start, stop), in order. The first event of a call gives it its turn.
 
-    input_id: str
+    ``parent`` is the input (call and position) whose code made the call. ``attempts`` are those that are not at their
+    first, all within the ranges.
+    """
+
+    call_id: str
     function_id: str
-    attempt: int = 1
-    retries: int = 0
-    failures: int = 0
-    parent: str = ""
-    not_before: float = 0.0
+    ranges: tuple[tuple[int, int], ...]
+    parent: tuple[str, int] | None = None
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class InputCancelled:
-    """Nobody wants this input any more. ``kill`` ends its container, too."""
+class CallCancelled:
+    """Nobody wants the open inputs of this call any more. ``kill`` ends the containers that run any, too."""
 
-    input_id: str
+    call_id: str
     kill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptEnded:
-    """A container answered an attempt with a ResultStatus. Late answers only free their slot."""
+class AttemptsEnded:
+    """A container answered inputs of one call and attempt, all with this ResultStatus. Late answers only free slots.
 
-    input_id: str
-    attempt: int
+    ``busy``: seconds of user code for all of them together; 0 when nobody knows.
+    """
+
+    call_id: str
     container_id: str
+    attempt: int
+    positions: Sequence[int]
     status: str
+    busy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsCame:
+    """A generator's input has given items to its caller: another attempt would give them twice."""
+
+    call_id: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputsReturned:
+    """A container gave back what it had not begun: it waits again, first in its function's line, as if never given."""
+
+    container_id: str
+    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +149,7 @@ class ContainerReady:
 
 @dataclass(frozen=True, slots=True)
 class ContainerEnded:
-    """A container is gone.
+    """A container is gone. Inputs that it had not begun are tried again as if never given.
 
     ``error`` (wire form) and ``status`` say what its unanswered inputs get if they are not tried again; ``users_fault``
     when trying again is for the user's retry policy to say (killed for memory), not for ours.
@@ -127,11 +172,19 @@ class StartFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class CpuLent:
-    """A container's input waits for another call (``on``), or goes on."""
+class InputsWaiting:
+    """So many inputs of a container wait for other calls: they need neither their slot nor CPU meanwhile."""
 
     container_id: str
-    on: bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionScaled:
+    """A running function's scaling was changed by hand. Its containers stay; only how many there may be changes."""
+
+    function_id: str
+    need: Need
 
 
 Event = (
@@ -140,11 +193,14 @@ Event = (
     | NodeGone
     | FunctionPublished
     | AppEnded
-    | InputArrived
-    | InputCancelled
-    | AttemptEnded
+    | FunctionScaled
+    | InputsArrived
+    | CallCancelled
+    | AttemptsEnded
+    | ItemsCame
+    | InputsReturned
     | ContainerReady
     | ContainerEnded
     | StartFailed
-    | CpuLent
+    | InputsWaiting
 )

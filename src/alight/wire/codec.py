@@ -57,7 +57,9 @@ class Kind:
     LINK_CANCEL = 36  # node → runtime
     LINK_STOP = 37  # node → runtime: finish what runs, exit hooks, leave
     LINK_WAITING = 38  # runtime → node: the user's code began (or ended) waiting for another function
-    LINK_ACK = 39  # node → runtime: this output is on disk at the node
+    LINK_ACK = 39  # node → runtime: these output frames are kept elsewhere now (body: chunk.pack_serials)
+    LINK_RECALL = 40  # node → runtime: give back what was given and has not begun
+    LINK_RETURNED = 41  # runtime → node: here it is, it will not run here (LinkReturned)
 
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
 """What the server and a node say to each other, and a node and the runtime inside a container.
 
 A node dials the server, opens one stream with the method ``node.session`` (args: NodeHello), and both sides send
-``Command`` or ``Report`` messages on it, one JSON head each with its ``kind``; bodies are user bytes. File work
+``Command`` or ``Report`` messages on it, one JSON head each with its ``kind``; bodies are user bytes. Inputs on their way
+to a container and values on their way back come as ``chunk.Inputs`` and ``chunk.Outputs`` instead. File work
 (build, volumes) comes as streams that the server opens to the node: methods ``node.build`` (args: BuildImage ⇉
 AppEvent …, last ImageBuilt) and ``node.volume`` (args: VolumeWork, bodies as in messages.VolumePath).
 
-Nothing is lost between the two: a node keeps each Output until the server acknowledges it (``ack``), and after a
-reconnect says what it holds; the server answers from its store.
+Nothing is lost between the two: a node keeps each frame of outputs (named by container and ``serial``) until the server
+acknowledges it (``ack``), and after a reconnect says what it holds; the server answers from its store.
 """
 
 from __future__ import annotations
@@ -34,6 +35,16 @@ class GpuInfo:
 
 
 @dataclass(frozen=True)
+class Run:
+    """Inputs ``start`` to ``stop`` (exclusive) of a call, given to a container at one attempt."""
+
+    call_id: str
+    start: int
+    stop: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
 class HeldContainer:
     """A container that the node still has: running, or ended and not yet reported."""
 
@@ -41,7 +52,7 @@ class HeldContainer:
     function_id: str
     app_id: str
     ready: bool
-    inputs: Tuple[str, ...] = ()  # given and not yet answered
+    runs: Tuple[Run, ...] = ()  # given and not yet answered
 
 
 @dataclass(frozen=True)
@@ -64,18 +75,25 @@ class NodeHello:
 
 @dataclass(frozen=True)
 class Output:
-    """The end of one attempt. Body: pickled value or exception, unless ``payload.blob``."""
+    """The end of one attempt that is no plain value (those come as ``chunk.Outputs``). Body: the pickled exception.
 
-    input_id: str
+    ``serial`` counts with the chunks of its container; 0: the node answered for the runtime. A generator that ended
+    well has status success and the number of its ``items``.
+    """
+
+    call_id: str
+    position: int
     attempt: int
     status: str
     container: str = ""
+    serial: int = 0
     payload: Payload = field(default_factory=Payload)
     failure: Optional[Failure] = None
     error: Optional[Dict[str, Any]] = None
     log_offset: int = 0
     started_at: float = 0.0
     ended_at: float = 0.0
+    items: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,8 +102,9 @@ class Report:
 
     ready: container can take inputs. ended: container is gone (``exit_code``, ``signal``, ``oom_killed``, ``text``,
     and ``error`` when it never became ready). output: ``output`` (+ body). log: body = records of ``container`` from
-    ``offset`` (as in the node's output file). waiting: container's CPU is (``on``) free while it waits for a child.
-    usage: ``usage``.
+    ``offset`` (as in the node's output file). waiting: so many inputs of ``container`` (``count``) wait for other
+    calls; while all of its inputs do, its CPU is free. returned: ``runs`` were given to ``container`` and will not run
+    there (a recall, or a container that stops). usage: ``usage``.
     """
 
     kind: str
@@ -97,7 +116,8 @@ class Report:
     oom_killed: bool = False
     text: str = ""
     error: Optional[Dict[str, Any]] = None
-    on: bool = False
+    count: int = 0
+    runs: Tuple[Run, ...] = ()
     usage: Dict[str, float] = field(default_factory=dict)
     failure: Optional[Failure] = None  # ended before ready: what importing the user's code raised (body: pickled)
 
@@ -124,34 +144,24 @@ class StartContainer:
 
 
 @dataclass(frozen=True)
-class GiveInput:
-    """Body: pickled (args, kwargs), unless ``payload.blob``."""
-
-    container: str
-    input_id: str
-    call_id: str
-    attempt: int
-    payload: Payload = field(default_factory=Payload)
-    method: str = ""
-    timeout: float = 300.0
-
-
-@dataclass(frozen=True)
 class Command:
     """server → node. ``kind``:
 
-    start: ``start``. give: ``give`` (+ body). cancel: ``input_id`` in ``container``. stop: end ``container`` within
-    ``grace`` seconds (0: at once). watch: whether anybody watches ``app_id``'s output (``on``). ack: outputs of
-    ``input_ids`` are committed; ``container`` + ``offset``: its log is kept up to there; ``ended``: the end of
-    ``container`` is recorded. shutdown: end all containers, the spawner and the agent itself.
+    start: ``start``. cancel: input ``position`` of ``call_id`` in ``container``, -1 = all of that call. recall: have
+    ``container`` return what it has not begun. stop: end ``container`` within ``grace`` seconds (0: at once); what it
+    has not begun is returned first. watch: whether anybody watches ``app_id``'s output (``on``). ack: the output
+    frames ``serials`` of ``container`` are committed, and the node's own answers ``answered``; ``container`` +
+    ``offset``: its log is kept up to there; ``ended``: the end of ``container`` is recorded. shutdown: end all
+    containers, the spawner and the agent itself.
     """
 
     kind: str
     container: str = ""
     start: Optional[StartContainer] = None
-    give: Optional[GiveInput] = None
-    input_id: str = ""
-    input_ids: Tuple[str, ...] = ()
+    call_id: str = ""
+    position: int = -1
+    serials: Tuple[int, ...] = ()
+    answered: Tuple[Run, ...] = ()
     grace: float = 30.0
     app_id: str = ""
     on: bool = False
@@ -198,14 +208,15 @@ class VolumeWork:
 class LinkHello:
     """runtime → node, the first frame on link.sock (kind HELLO).
 
-    Sent again after the node was restarted: ``running`` inputs go on.
+    Sent again after the node was restarted: ``running`` (given, begun or not, and not answered) goes on; output frames
+    that were not acknowledged follow.
     """
 
     wire: int
     version: str
     pid: int
     python: str
-    running: Tuple[str, ...] = ()
+    running: Tuple[Run, ...] = ()
     ready: bool = False
 
 
@@ -228,33 +239,8 @@ class LinkStart:
     spool: str = ""  # directory shared with the node for payloads over MAX_INLINE
 
 
-@dataclass(frozen=True)
-class LinkInput:
-    """node → runtime. Body: pickled (args, kwargs), or in the spool file named ``spool``."""
-
-    input_id: str
-    call_id: str
-    attempt: int
-    method: str = ""
-    spool: str = ""
-
-
-@dataclass(frozen=True)
-class LinkOutput:
-    """runtime → node. Body:
-
-    pickled value or exception, or in the spool file named ``spool`` (``size`` bytes). Kept until LinkAck.
-    """
-
-    input_id: str
-    attempt: int
-    status: str
-    failure: Optional[Failure] = None
-    error: Optional[Dict[str, Any]] = None
-    spool: str = ""
-    size: int = 0
-    started_at: float = 0.0
-    ended_at: float = 0.0
+# LINK_INPUT: ``chunk.Inputs``; a reference names a file in the spool directory. LINK_OUTPUT: ``chunk.Outputs`` (a
+# reference as well), or an ``Output`` in JSON; kept by the runtime until LINK_ACK names its serial.
 
 
 @dataclass(frozen=True)
@@ -270,10 +256,19 @@ class LinkReady:
 
 @dataclass(frozen=True)
 class LinkStop:
-    """node → runtime (LINK_STOP), and LINK_CANCEL with ``input_id``, LINK_ACK with ``input_id``, LINK_WAITING with
-    ``on``.
+    """node → runtime: LINK_STOP with ``grace``; LINK_CANCEL with ``call_id`` and ``position`` (-1 = all of the call).
+
+    runtime → node: LINK_WAITING with the ``count`` of inputs whose code waits for other calls.
     """
 
-    input_id: str = ""
     grace: float = 30.0
-    on: bool = False
+    call_id: str = ""
+    position: int = -1
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class LinkReturned:
+    """runtime → node (LINK_RETURNED): after LINK_RECALL or LINK_STOP, what was given and will not run here."""
+
+    runs: Tuple[Run, ...] = ()

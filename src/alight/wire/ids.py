@@ -29,6 +29,7 @@ _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]  # halves the d
 _BODY = 22
 
 _ID = re.compile(r"[a-z]{2}-[0-9A-Za-z]{22}")
+_INPUT_ID = re.compile(r"in-[0-9A-Za-z]{22}(?:-[1-9][0-9]{0,18})?")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -46,7 +47,23 @@ def new_id(prefix: str) -> str:
 
 def is_id(text: str, prefix: str | None = None) -> bool:
     """Whether text has the form of an id (of this kind, when a prefix is given)."""
+    if prefix == INPUT:
+        return bool(_INPUT_ID.fullmatch(text))
     return bool(_ID.fullmatch(text)) and (prefix is None or text.startswith(prefix + "-"))
+
+
+def input_id(call_id: str, position: int) -> str:
+    """The id of a call's input. It is made of both, so that nobody has to keep a table of them."""
+    body = call_id[len(CALL) :]
+    return f"{INPUT}{body}-{position}" if position else INPUT + body
+
+
+def of_input(text: str) -> tuple[str, int]:
+    """The call and the position that an input's id names. Raises InvalidError for what is no such id."""
+    if not _INPUT_ID.fullmatch(text):
+        raise InvalidError(f"{text!r} is not the id of an input", hint="they look like in-…")
+    end = len(INPUT) + 1 + _BODY
+    return CALL + text[len(INPUT) : end], int(text[end + 1 :] or 0)
 
 
 def check_name(name: str, what: str) -> str:

@@ -111,7 +111,10 @@ class Autoscaling:
     buffer_containers: int = 0
     scaledown_window: Optional[float] = None
     max_concurrent_inputs: int = 1
+    target_concurrent_inputs: Optional[int] = None  # what scaling aims at; None = the most
     single_use: bool = False
+    batch_size: int = 0  # most inputs in one run of the function; 0 = it is not batched
+    batch_wait: float = 0.0  # seconds that a batch waits for company
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,24 @@ class RetryPolicy:
     backoff_coefficient: float = 1.0
     initial_delay: float = 1.0
     max_delay: float = 60.0
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One method of a class, as handles elsewhere need it."""
+
+    name: str
+    is_generator: bool = False
+    is_web: bool = False
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter of a class's constructor. ``type`` is str, int, bytes or bool."""
+
+    name: str
+    type: str = "str"
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -154,7 +175,11 @@ class FunctionSpec:
     block_network: bool = False
     restrict_access: bool = False
     enable_memory_snapshot: bool = False
-    class_name: str = ""  # set for the methods of a class (later issues)
+    # A class is one function named "Class.*", whose inputs name their method.
+    class_name: str = ""
+    methods: Tuple[MethodSpec, ...] = ()
+    class_parameters: Tuple[ParameterSpec, ...] = ()
+    parameters: str = ""  # of a variant: the constructor's keyword arguments, pickled (wire.payload), in base64
     hosted_only: Dict[str, Any] = field(default_factory=dict)  # region, cloud, …: kept to show, without effect
 
 
