@@ -2,8 +2,8 @@
 
 A *call* has inputs, numbered by *position* from 0. What travels together is a *chunk*: many inputs of one call (or what
 came of them), so that the cost of a frame is shared. The body holds the payloads one after the other; nobody between
-caller and container looks into them. A payload over ``MAX_INLINE`` travels alone in its chunk, as a *reference*: the body
-is its name (a blob of the server, or a file in the container's spool directory) and its size is in the head.
+caller and container looks into them. A payload over ``MAX_INLINE`` travels alone in its chunk, as a *reference*: the
+body is "name:size" (a blob of the server, or a file in the container's spool directory).
 
 These heads begin with a byte below 0x20, JSON heads with "{": both may come on one stream. Failures, which are rare and
 say much, travel as JSON (``commands.Output``, ``messages.CallUpdate``).
@@ -44,7 +44,7 @@ class Inputs:
 
     __slots__ = ("attempt", "call_id", "container", "flags", "method", "sizes", "start")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  what it says is what it has
         self,
         call_id: str,
         start: int,

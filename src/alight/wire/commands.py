@@ -1,8 +1,8 @@
 """What the server and a node say to each other, and a node and the runtime inside a container.
 
 A node dials the server, opens one stream with the method ``node.session`` (args: NodeHello), and both sides send
-``Command`` or ``Report`` messages on it, one JSON head each with its ``kind``; bodies are user bytes. Inputs on their way
-to a container and values on their way back come as ``chunk.Inputs`` and ``chunk.Outputs`` instead. File work
+``Command`` or ``Report`` messages on it, one JSON head each with its ``kind``; bodies are user bytes. Inputs on their
+way to a container and values on their way back come as ``chunk.Inputs`` and ``chunk.Outputs`` instead. File work
 (build, volumes) comes as streams that the server opens to the node: methods ``node.build`` (args: BuildImage ⇉
 AppEvent …, last ImageBuilt) and ``node.volume`` (args: VolumeWork, bodies as in messages.VolumePath).
 
