@@ -90,6 +90,8 @@ def example_of(hint, owner):
         inner = next(arg for arg in args if arg is not type(None))
         return None if inner is owner else example_of(inner, owner)
     if origin is tuple:
+        if args[-1] is not Ellipsis:
+            return tuple(example_of(arg, owner) for arg in args)
         return (example_of(args[0], owner),)
     if origin is dict:
         return {"key": example_of(args[1], owner)}
