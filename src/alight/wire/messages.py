@@ -492,11 +492,14 @@ class FunctionBind:
 
     Body: the pickled keyword arguments of a class's constructor, or nothing. ``changes`` are fields of FunctionSpec in
     plain words; ``resources`` and ``autoscaling`` are merged field by field, all others replace. The same changes and
-    parameters are the same variant, for everybody. Idempotent.
+    parameters are the same variant, for everybody. Idempotent. Bound to a variant, changes are merged with its own.
+
+    ``given`` says of the body, which the server does not read, what it can check: names and types ("int", "str", …).
     """
 
     function_id: str
     changes: Dict[str, Any] = field(default_factory=dict)
+    given: Optional[Dict[str, str]] = None
 
 
 @dataclass(frozen=True)
