@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alight.link.dial import Answers, serve
-from alight.scheduler import place
+from alight.scheduler import place, why
 from alight.scheduler.state import State
 from alight.server import http
 from alight.server.app import Front
@@ -24,7 +24,9 @@ from alight.server.request import QuickRoutes, Routes
 from alight.server.revive import Reviver
 from alight.server.routes import apps as apps_routes
 from alight.server.routes import blobs as blobs_routes
+from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
+from alight.server.routes import functions as functions_routes
 from alight.server.routes import images as images_routes
 from alight.server.routes import info as info_routes
 from alight.server.routes import nodes as nodes_routes
@@ -34,6 +36,7 @@ from alight.server.routes import tokens as tokens_routes
 from alight.server.routes import volumes as volumes_routes
 from alight.server.services.apps import Apps
 from alight.server.services.blobs import Blobs
+from alight.server.services.call_views import CallViews
 from alight.server.services.calls import Calls
 from alight.server.services.containers import Containers
 from alight.server.services.functions import Functions
@@ -170,6 +173,8 @@ class Server:
             **info_routes.routes(self.info, self.stop),
             **apps_routes.routes(parts.apps, parts.functions, parts.containers, watching),
             **calls_routes.routes(parts.calls, parts.functions, parts.apps, parts.loop.why),
+            **call_views_routes.routes(CallViews(parts.store, parts.calls, parts.loop.state), parts.apps),
+            **functions_routes.routes(parts.apps, parts.functions, lambda one: why.stats(parts.loop.state, one)),
             **images_routes.routes(parts.images, parts.apps),
             **volumes_routes.routes(parts.volumes, parts.containers),
             **nodes_routes.routes(parts.nodes),

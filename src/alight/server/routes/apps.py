@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 
 from alight.link.peer import Stream
-from alight.server.auth import CONTAINER
 from alight.server.logs import Logs, Record
 from alight.server.request import Request, Routes
 from alight.server.services.apps import Apps, may_touch
@@ -16,7 +15,6 @@ from alight.server.services.containers import Containers
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub, Watcher
 from alight.store.base import Store
-from alight.wire import errors
 from alight.wire.messages import (
     AppCreate,
     AppDetach,
@@ -26,7 +24,6 @@ from alight.wire.messages import (
     AppPublished,
     AppStop,
     AppWatch,
-    FunctionLookup,
 )
 from alight.wire.states import AppState
 
@@ -61,14 +58,6 @@ def routes(apps: Apps, functions: Functions, containers: Containers, watching: W
         asked = request.arguments(AppList)
         await request.stream.send(await apps.list(asked, asked.environment, request.who))
 
-    async def lookup(request: Request) -> None:
-        asked = request.arguments(FunctionLookup)
-        app_id = asked.app_id or request.who.app_id
-        if request.who.kind == CONTAINER and app_id != request.who.app_id:
-            raise errors.PermissionDeniedError("code in a container may use its own app's functions only")
-        apps.get(app_id, request.who)
-        await request.stream.send(functions.lookup(app_id, asked.name))
-
     async def watch(request: Request) -> None:
         asked = request.arguments(AppWatch)
         owner = await apps.owner_of(asked.app_id)
@@ -91,7 +80,6 @@ def routes(apps: Apps, functions: Functions, containers: Containers, watching: W
         "app.detach": detach,
         "app.list": list_apps,
         "app.watch": watch,
-        "function.lookup": lookup,
     }
 
 

@@ -17,7 +17,7 @@ from alight.scheduler.events import AppEnded
 from alight.server.auth import CONTAINER, OWNER, Principal
 from alight.server.events import Inbox
 from alight.server.leases import Leases
-from alight.server.services.functions import Functions
+from alight.server.services.functions import Functions, is_variant
 from alight.server.services.hub import Hub
 from alight.store.base import Statement, Store
 from alight.wire import errors, ids
@@ -125,6 +125,22 @@ class Apps:
             )
         return app
 
+    def named(self, name: str, environment: str, who: Principal) -> list[App]:
+        """Living apps of this name (or id) whose functions a principal may use: deployed ones first, then the newest.
+
+        Raises NotFoundError naming those there are.
+        """
+        theirs = [app for app in self.alive.values() if app.environment == environment and _may(who, app.owner)]
+        found = [app for app in theirs if name in {app.name, app.app_id} or (not app.name and name == app.description)]
+        if not found:
+            names = ", ".join(sorted({app.name or app.description for app in theirs} - {""}))
+            raise errors.NotFoundError(
+                f"there is no running or deployed app {name!r} in the environment {environment!r}",
+                hint=f"there is: {names}" if names else "`alight run --detach` starts one that stays",
+            )
+        found.sort(key=lambda app: (app.state == AppState.DEPLOYED, app.created_at), reverse=True)
+        return found
+
     async def owner_of(self, app_id: str) -> tuple[str, str] | None:
         """Owner and environment of an app, stopped ones too."""
         app = self.alive.get(app_id)
@@ -189,7 +205,7 @@ class Apps:
                     row["containers"],
                     row["created_at"],
                     row["stopped_at"],
-                    tuple(json.loads(row["functions"])),
+                    tuple(name for name in json.loads(row["functions"]) if not is_variant(name)),
                 )
                 for row in rows
             )
