@@ -71,7 +71,7 @@ class Script:
 
     def write(self, body: str, run: str = "app.run()") -> Path:
         """The script with a body, as a file of its own: containers import it as a user's would be."""
-        inside = textwrap.indent(textwrap.dedent(body).strip("\n"), "        ")
+        inside = textwrap.indent(textwrap.dedent(body).strip("\n") or "pass", "        ")
         text = (
             f"{HEAD.format(name=self.name)}{HELPERS}{self.functions}\n\n"
             f"if __name__ == '__main__':\n    answer = None\n    with {run}:\n{inside}\n"
