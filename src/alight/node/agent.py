@@ -21,7 +21,7 @@ from alight.link.peer import Peer, Stream
 from alight.node import machine, usage
 from alight.node.blobs import Blobs
 from alight.node.commands import Commands
-from alight.node.container import Container, Surroundings, remembered
+from alight.node.container import Container
 from alight.node.engine.base import ContainerState, Engine
 from alight.node.gpus import GpuLocks, GpuProvider
 from alight.node.images import Images
@@ -30,11 +30,13 @@ from alight.node.naming import Dns
 from alight.node.prepare import Workshop
 from alight.node.runtime_files import RuntimeFiles
 from alight.node.session import ServerAddress, Session
+from alight.node.starts import remembered
 from alight.node.steprunner import PREFIX as BUILD_PREFIX
 from alight.node.steprunner import StepRunner
+from alight.node.surroundings import Surroundings
 from alight.node.trees import Trees
 from alight.node.volumes import Volumes
-from alight.wire import errors, ids
+from alight.wire import chunk, errors, ids
 from alight.wire.commands import Command, NodeHello
 from alight.wire.version import __version__
 
@@ -157,6 +159,9 @@ class Agent:
     def on_command(self, command: Command, body: bytes) -> None:
         self._commands.carry_out(command, body)
 
+    def on_inputs(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
+        self._commands.give(inputs, head, body)
+
     async def _on_stream(self, _peer: Peer, stream: Stream) -> None:
         if stream.method == "node.build":
             await self._around.shop.images.serve_build(stream)
@@ -212,7 +217,7 @@ def _remove_strays(folder: Path, known: set[str]) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.name not in known and not any((path / "outputs").glob("*.json")):
+        if path.name not in known and not any((path / "outputs").glob("*.frames")):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -24,9 +24,9 @@ from alight.link.dial import Answers, serve
 from alight.link.peer import Peer, Stream
 from alight.link.turn import turn_of
 from alight.node.session import Session
-from alight.wire import errors
+from alight.wire import chunk, errors
 from alight.wire.codec import Buffer, Frame, FrameReader, Kind, encode_frame
-from alight.wire.commands import LinkHello, LinkOutput, LinkReady, LinkStop
+from alight.wire.commands import LinkHello, LinkReady, LinkReturned, LinkStop, Output, Run
 from alight.wire.messages import Hello
 from alight.wire.version import WIRE_VERSION, __version__, check_peer
 
@@ -41,7 +41,8 @@ _ACKS_WAIT = 0.02
 _encode = msgspec.json.encode
 _decode_hello = msgspec.json.Decoder(LinkHello).decode
 _decode_ready = msgspec.json.Decoder(LinkReady).decode
-_decode_output = msgspec.json.Decoder(LinkOutput).decode
+_decode_output = msgspec.json.Decoder(Output).decode
+_decode_returned = msgspec.json.Decoder(LinkReturned).decode
 _decode_stop = msgspec.json.Decoder(LinkStop).decode
 
 Inside = Callable[[], Awaitable[set[int]]]
@@ -60,9 +61,13 @@ class LinkOwner(Protocol):
 
     def on_link_ready(self, ready: LinkReady, body: bytes) -> None: ...
 
-    def on_link_output(self, output: LinkOutput, body: bytes) -> None: ...
+    def on_link_values(self, values: chunk.Outputs, head: bytes, body: bytes) -> None: ...
 
-    def on_link_waiting(self, waiting: bool) -> None: ...
+    def on_link_output(self, output: Output, body: bytes) -> None: ...
+
+    def on_link_waiting(self, count: int) -> None: ...
+
+    def on_link_returned(self, runs: tuple[Run, ...]) -> None: ...
 
     def on_link_lost(self, link: RuntimeLink) -> None: ...
 
@@ -95,7 +100,7 @@ class RuntimeLink(asyncio.Protocol):
         self._inside = inside
         self._reader = FrameReader()
         self._held: list[Frame] = []
-        self._later: list[Buffer] = []
+        self._acked: list[int] = []
         self._turn = turn_of(asyncio.get_running_loop())
         self._admitted = False
         self._greeted = False
@@ -104,28 +109,38 @@ class RuntimeLink(asyncio.Protocol):
         self.pid = 0
 
     def send(self, kind: int, message: Any = None, body: Buffer = b"") -> None:
-        """Queue one frame to the runtime. Bodies are at most MAX_INLINE, and few are under way at once."""
-        if self.transport is None or self.transport.is_closing():
-            return  # it is gone; what it has not answered is known and decided elsewhere
-        pieces = [*self._later, *encode_frame(kind, 0, b"" if message is None else _encode(message), body)]
-        self._later.clear()
-        if len(pieces) == 1:
-            self.transport.write(pieces[0])
-        else:
-            self.transport.writelines(pieces)
+        """One frame to the runtime."""
+        self.send_raw(kind, b"" if message is None else _encode(message), body)
 
-    def acknowledge(self, input_id: str) -> None:
-        """The runtime may forget an output. Leaves with the next frame or a little later: nobody waits for it, and a
+    def send_raw(self, kind: int, head: bytes, body: Buffer = b"") -> None:
+        """``send`` for a head that is encoded already. Bodies are bounded by what the server gives at once."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return  # it is gone; what it has not answered is known and decided elsewhere
+        pieces = encode_frame(kind, 0, head, body)
+        if self._acked:
+            pieces = [*self._acks(), *pieces]
+        if len(pieces) == 1:
+            transport.write(pieces[0])
+        else:
+            transport.writelines(pieces)
+
+    def acknowledge(self, serial: int) -> None:
+        """The runtime may forget a frame. Leaves with the next one or a little later: nobody waits for it, and a
         write of its own would wake the runtime in the middle of user code."""
-        if not self._later:
+        if not self._acked:
             asyncio.get_running_loop().call_later(_ACKS_WAIT, self.flush)
-        self._later += encode_frame(Kind.LINK_ACK, 0, _encode(LinkStop(input_id)))
+        self._acked.append(serial)
 
     def flush(self) -> None:
         """Send what waits for company."""
-        if self._later and self.transport is not None and not self.transport.is_closing():
-            self.transport.writelines(self._later)
-        self._later.clear()
+        if self._acked and self.transport is not None and not self.transport.is_closing():
+            self.transport.writelines(self._acks())
+        self._acked.clear()
+
+    def _acks(self) -> list[Buffer]:
+        serials, self._acked = self._acked, []
+        return encode_frame(Kind.LINK_ACK, 0, b"", chunk.pack_serials(serials))
 
     def close(self) -> None:
         self.flush()
@@ -182,9 +197,14 @@ class RuntimeLink(asyncio.Protocol):
         kind, owner = frame.kind, self._owner
         try:
             if kind == Kind.LINK_OUTPUT and self._greeted:
-                owner.on_link_output(_decode_output(frame.head), frame.body)
+                if chunk.is_chunk(frame.head):
+                    owner.on_link_values(_decode_values(frame.head), frame.head, frame.body)
+                else:
+                    owner.on_link_output(_decode_output(frame.head), frame.body)
             elif kind == Kind.LINK_WAITING and self._greeted:
-                owner.on_link_waiting(_decode_stop(frame.head).on)
+                owner.on_link_waiting(_decode_stop(frame.head or b"{}").count)
+            elif kind == Kind.LINK_RETURNED and self._greeted:
+                owner.on_link_returned(_decode_returned(frame.head or b"{}").runs)
             elif kind == Kind.LINK_READY and self._greeted:
                 owner.on_link_ready(_decode_ready(frame.head or b"{}"), frame.body)
             elif kind == Kind.HELLO and not self._greeted:
@@ -192,13 +212,20 @@ class RuntimeLink(asyncio.Protocol):
                 check_peer(hello.wire, hello.version, "container")
                 self._greeted = True
                 owner.on_link(self, hello)
-        except (msgspec.MsgspecError, errors.VersionError) as error:
+        except (msgspec.MsgspecError, errors.Error, UnicodeDecodeError) as error:
             self._refuse(str(error))
 
     def _refuse(self, why: str) -> None:
         log.warning("container %s: its link was refused: %s", self._owner.id, why)
         if self.transport is not None:
             self.transport.abort()
+
+
+def _decode_values(head: bytes) -> chunk.Outputs:
+    values = chunk.Outputs.decode(head)
+    if not 0 < len(values.sizes) <= chunk.MOST:
+        raise errors.InternalError(f"a chunk of {len(values.sizes)} outputs")
+    return values
 
 
 async def serve_link(folder: Path, owner: LinkOwner, inside: Inside) -> asyncio.AbstractServer:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from alight.node.container import Container, Surroundings
+from alight.node.container import Container
+from alight.node.surroundings import Surroundings
+from alight.wire import chunk
 from alight.wire.commands import Command, Report
 
 log = logging.getLogger(__name__)
@@ -22,14 +24,15 @@ class Commands:
     def carry_out(self, command: Command, body: bytes) -> None:
         """Do it. A word that a newer server knows and we don't is said and passed over."""
         kind = command.kind
-        if kind == "give":
-            self._give(command, body)
-        elif kind == "ack":
+        del body
+        if kind == "ack":
             self._ack(command)
         elif kind == "start":
             self._start(command)
         elif kind == "cancel":
-            self._with(command, lambda one: one.cancel(command.input_id))
+            self._with(command, lambda one: one.cancel(command.call_id, command.position))
+        elif kind == "recall":
+            self._with(command, lambda one: one.recall())
         elif kind == "stop":
             self._with(command, lambda one: one.stop(command.grace, command.reason))
         elif kind == "watch":
@@ -39,22 +42,19 @@ class Commands:
         else:
             log.warning("the server says %r, which this node does not know", kind)
 
-    def _give(self, command: Command, body: bytes) -> None:
-        give = command.give
-        if give is None:
-            return
-        container = self.containers.get(give.container)
+    def give(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
+        """Inputs for a container; ``head`` is what they were read from."""
+        container = self.containers.get(inputs.container)
         if container is not None:
-            container.give(give, body)
+            container.give(inputs, head, body)
         else:
-            self._not_here(give.container)
+            self._not_here(inputs.container)
 
     def _ack(self, command: Command) -> None:
         container = self.containers.get(command.container) if command.container else None
-        if command.input_ids:
-            for one in [container] if container is not None else list(self.containers.values()):
-                one.on_outputs_acked(command.input_ids)
         if container is not None:
+            if command.serials or command.answered:
+                container.on_outputs_acked(command.serials, command.answered)
             if command.offset:
                 container.on_log_acked(command.offset)
             if command.ended:

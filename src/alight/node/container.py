@@ -14,34 +14,29 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
-import msgspec
-
-from alight.node import channel, endings
+from alight.node import channel, endings, starts
 from alight.node.engine.base import ContainerState
 from alight.node.exchange import Ends, Exchange
-from alight.node.gpus import GpuLocks
 from alight.node.ledger import Ledger
-from alight.node.logs import Inotify, OutputTail
-from alight.node.naming import Dns
-from alight.node.prepare import Prepared, Workshop, prepare
-from alight.node.session import Session
+from alight.node.logs import OutputTail
+from alight.node.prepare import Prepared, prepare
 from alight.node.stages import Stages
+from alight.node.surroundings import Surroundings
 from alight.node.volumes import same_directory
-from alight.wire import errors
+from alight.wire import chunk, errors
 from alight.wire.codec import Kind
 from alight.wire.commands import (
-    GiveInput,
     HeldContainer,
     LinkHello,
-    LinkOutput,
     LinkReady,
-    LinkStart,
     LinkStop,
+    Output,
     Report,
+    Run,
     StartContainer,
 )
 
@@ -54,21 +49,8 @@ _PROMPT = 0.004
 _UNHURRIED = 0.25
 #: How long a runtime that failed to import the user's code, or was told to stop, may take to leave.
 _LEAVING = 2.0
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a container needs of the node it runs on."""
-
-    shop: Workshop
-    session: Session
-    notices: Inotify
-    dns: Dns
-    gpu_locks: GpuLocks
-    watched: set[str]
-    """Ids of the apps whose output somebody looks at."""
-    forget: Callable[[Container], None]
-    """The container is gone and acknowledged."""
+#: How long a runtime may take to say what it has not begun, before it is killed.
+_RECALL = 0.25
 
 
 class Container:
@@ -94,6 +76,7 @@ class Container:
         self._starting = False
         self._begun = False
         self._runs = asyncio.Event()
+        self._returned = asyncio.Event()
         self._begun_at = time.time()
         self._stages = Stages()
         self._stopping = ""
@@ -118,16 +101,20 @@ class Container:
         self.ready = exchange.ledger.ready and state.status == "running"
         self._life = asyncio.get_running_loop().create_task(self._guarded(self._live_on(state)))
 
-    def give(self, give: GiveInput, body: bytes) -> None:
-        """Hand an input to the runtime."""
+    def give(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
+        """Hand inputs to the runtime."""
         if self._exchange is not None:
-            self._exchange.give(give, body)
+            self._exchange.give(inputs, head, body)
 
-    def cancel(self, input_id: str) -> None:
-        """Ask the runtime to cancel an input; its output says how that went."""
-        link = self._link
-        if link is not None:
-            link.send(Kind.LINK_CANCEL, LinkStop(input_id))
+    def cancel(self, call_id: str, position: int) -> None:
+        """Cancel one input of a call, or all (-1); their outputs say how that went."""
+        if self._exchange is not None:
+            self._exchange.cancel(call_id, position)
+
+    def recall(self) -> None:
+        """Have back what has not begun; it is reported as returned."""
+        if self._exchange is not None:
+            self._exchange.recall()
 
     def stop(self, grace: float, reason: str) -> None:
         """End it within ``grace`` seconds."""
@@ -141,10 +128,10 @@ class Container:
         if self._end is None:
             self._soon(self._stop(grace))
 
-    def on_outputs_acked(self, input_ids: tuple[str, ...]) -> None:
+    def on_outputs_acked(self, serials: tuple[int, ...], answered: tuple[Run, ...]) -> None:
         """The server keeps these."""
         if self._exchange is not None:
-            self._exchange.on_acked(input_ids)
+            self._exchange.on_acked(serials, answered)
         self._finish_if_done()
 
     def on_log_acked(self, offset: int) -> None:
@@ -163,6 +150,8 @@ class Container:
 
     def on_connected(self) -> None:
         """Say again what was not acknowledged."""
+        if self._exchange is not None:
+            self._exchange.replay()  # now: what comes in the meantime comes after
         self._soon(self._replay())
 
     def on_disconnected(self) -> None:
@@ -249,7 +238,7 @@ class Container:
         self._stages.reached("prepare")
         around.gpu_locks.take(self.id, start.gpus)
         self._open_exchange()
-        (self._folder / _START_FILE).write_bytes(msgspec.json.encode(_without_secrets(start)))
+        (self._folder / _START_FILE).write_bytes(starts.encode(start))
         await self._open_sockets()
         self._hold_volumes()
         self._stages.reached("files and sockets")
@@ -329,16 +318,13 @@ class Container:
         self._finish_if_done()
 
     async def _replay(self) -> None:
-        exchange = self._exchange
-        if exchange is not None:
-            await exchange.replay()
         if self._end is None:
             if self.ready:
                 self._session.report_soon(Report("ready", self.id))
             self._tail.notice(0)
             return
-        if exchange is not None:
-            await exchange.settle()
+        if self._exchange is not None:
+            await self._exchange.settle()
         await self._session.report(*self._end)
 
     async def _never_started(self, error: errors.Error) -> None:
@@ -370,6 +356,8 @@ class Container:
 
     async def _stop(self, grace: float) -> None:
         link = self._link
+        if self._exchange is not None:
+            self._exchange.stopping = True
         if grace > 0 and link is not None and self.ready:
             link.send(Kind.LINK_STOP, LinkStop(grace=grace))
             last = min(_LEAVING, grace / 4)
@@ -420,7 +408,7 @@ class Container:
         ends = Ends(
             container_id=self.id,
             folder=self._folder,
-            name=self._start.function.name,
+            function=self._start.function,
             engine=self._engine,
             session=self._session,
             blobs=around.shop.blobs,
@@ -502,13 +490,23 @@ class Container:
         self._stages.reached("import")
         self._session.report_soon(Report("ready", self.id))
 
-    def on_link_output(self, output: LinkOutput, body: bytes) -> None:
+    def on_link_values(self, values: chunk.Outputs, head: bytes, body: bytes) -> None:
+        self._stages.say(self.id, "first output")
+        if self._exchange is not None:
+            self._exchange.on_values(values, head, body)
+
+    def on_link_output(self, output: Output, body: bytes) -> None:
         self._stages.say(self.id, "first output")
         if self._exchange is not None:
             self._exchange.on_output(output, body)
 
-    def on_link_waiting(self, waiting: bool) -> None:
-        self._session.report_soon(Report("waiting", self.id, on=waiting))
+    def on_link_waiting(self, count: int) -> None:
+        self._session.report_soon(Report("waiting", self.id, count=count))
+
+    def on_link_returned(self, runs: tuple[Run, ...]) -> None:
+        if self._exchange is not None:
+            self._exchange.on_returned(runs)
+        self._returned.set()
 
     def on_link_lost(self, link: channel.RuntimeLink) -> None:
         if self._exchange is not None and self._exchange.link is link:
@@ -519,21 +517,7 @@ class Container:
         link, prepared, start = self._link, self._prepared, self._start
         if link is None or prepared is None or not self._begun:
             return
-        reserved = dict(prepared.env)
-        given = {**start.secrets, **start.function.env}
-        env = {name: value for name, value in given.items() if name not in reserved}
-        function = replace(prepared.function, env={})
-        message = LinkStart(
-            self.id,
-            start.app_id,
-            start.app_name,
-            start.environment,
-            start.function_id,
-            start.image_id,
-            function,
-            {**env, **reserved},
-            prepared.spool,
-        )
+        message = starts.for_runtime(start, prepared)
         link.send(Kind.LINK_START, message, prepared.serialized)
         self._stages.reached("told what to import")
         # From here on nobody needs the secrets.
@@ -550,7 +534,18 @@ class Container:
 
     def _give_up(self, reason: str) -> None:
         self._stopping = self._stopping or reason
-        self._kill_soon()
+        self._soon(self._recall_and_kill())
+
+    async def _recall_and_kill(self) -> None:
+        """Kill it, after it had a moment to say what it has not begun: that costs nobody an attempt."""
+        exchange = self._exchange
+        if exchange is not None and exchange.link is not None and exchange.unanswered:
+            self._returned.clear()
+            exchange.recall()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._returned.wait(), _RECALL)
+        if self._end is None:
+            await self._kill()
 
     def _kill_soon(self) -> None:
         if self._end is None:
@@ -560,15 +555,3 @@ class Container:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def remembered(raw: bytes) -> StartContainer | None:
-    """The start that an earlier agent wrote down."""
-    try:
-        return msgspec.json.decode(raw, type=StartContainer)
-    except msgspec.MsgspecError:
-        return None
-
-
-def _without_secrets(start: StartContainer) -> StartContainer:
-    return replace(start, secrets={}, function=replace(start.function, env={}))

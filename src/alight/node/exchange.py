@@ -1,39 +1,44 @@
-"""Inputs and outputs of one container, between the server and the runtime.
+"""Inputs and answers of one container, between the server and the runtime.
 
-An input is noted before it is passed on, an output is kept until the server has committed it; each is handed over
-once, or again until it is acknowledged. On the way of a small one there is no disk while the server is there.
+A run of inputs is noted before it is passed on, an answer is kept until the server has committed it; each is handed
+over once, or again until it is acknowledged. While the server is there and takes what is said, a chunk costs no disk,
+no task and no timer of its own. Payloads pass through unread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alight.node import paths
 from alight.node.blobs import Blobs
 from alight.node.channel import RuntimeLink
+from alight.node.deadlines import Deadlines
 from alight.node.engine.base import Engine
-from alight.node.ledger import Held, Ledger
+from alight.node.ledger import Ledger
 from alight.node.logs import OutputTail
 from alight.node.outbox import Kept, Outbox
+from alight.node.runs import Held, Line, Shares, runs_of
+from alight.node.sender import Sender
 from alight.node.session import Session
-from alight.wire import errors, ids
+from alight.node.spool import Spool
+from alight.wire import chunk, errors, ids
 from alight.wire.codec import Kind
-from alight.wire.commands import GiveInput, LinkInput, LinkOutput, Output, Report
-from alight.wire.messages import Payload
+from alight.wire.commands import LinkStop, Output, Report, Run
+from alight.wire.record import replace
+from alight.wire.spec import FunctionSpec
 from alight.wire.states import ResultStatus
 
 log = logging.getLogger(__name__)
 
-#: How long a runtime that came back may take to send the outputs that it kept.
+#: How long a runtime that came back may take to send the answers that it kept.
 _RESEND = 1.0
+#: Answers that come while the server is away wait this long for company on their way to the disk.
+_COMPANY = 0.01
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,7 @@ class Ends:
 
     container_id: str
     folder: Path
-    name: str
-    """The function's, for errors."""
+    function: FunctionSpec
     engine: Engine
     session: Session
     blobs: Blobs
@@ -54,7 +58,7 @@ class Ends:
 
 
 class Exchange:
-    """See the module. ``link`` is set and unset by the container; ``closed`` once it ended."""
+    """See the module. ``link`` is set and unset by the container; ``close`` is called once it ended."""
 
     def __init__(self, ends: Ends, ledger: Ledger) -> None:
         self._at = ends
@@ -62,303 +66,342 @@ class Exchange:
         self.ledger = ledger
         self.link: RuntimeLink | None = None
         self.closed = False
-        self._folder = ends.folder
+        self.stopping = False
         self._session = ends.session
+        self._line = Line()
         self._outbox = Outbox(ends.folder / "outputs")
-        self._spooled: set[str] = set()
-        self._undelivered: dict[str, tuple[LinkInput, bytes]] = {}
-        self._deadlines: dict[str, tuple[float, float]] = {}  # of the loop's clock, and the limit that it came from
+        self._spool = Spool(ends.folder / "spool", ends.blobs)
+        self._sender = Sender(ends, self._outbox, self._spool, lambda: self.closed)
+        self._deadlines = Deadlines(ends.function)
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._writing: asyncio.TimerHandle | None = None
+        self._arguments: dict[Held, str] = {}  # files in the spool directory
+        self._waiting: dict[Held, tuple[bytes, bytes]] = {}  # for the runtime to come back
+        self._unsaid: list[LinkStop] = []  # cancellations that wait for the same
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()
 
     # from the server
 
-    def give(self, give: GiveInput, body: bytes) -> None:
-        """Hand an input to the runtime. One that is here already is not given twice."""
-        ledger = self.ledger
-        if self.closed or not ids.is_id(give.input_id):
-            return  # its end was, or will be, reported: the server sees what became of the input
-        held = ledger.inputs.get(give.input_id)
-        if held is not None and held.attempt == give.attempt:
+    def give(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
+        """Hand inputs to the runtime. Those that are here already are not taken twice."""
+        call_id, attempt = inputs.call_id, inputs.attempt
+        if self.closed or self.stopping:
+            self._returned([Run(call_id, inputs.start, inputs.stop, attempt)])
             return
-        now = time.time()
-        ledger.add(Held(give.input_id, give.call_id, give.attempt, now, now + give.timeout if give.timeout else 0.0))
-        if give.timeout:
-            self._arm(give.input_id, give.timeout, give.timeout)
-        message = LinkInput(give.input_id, give.call_id, give.attempt, give.method)
-        if give.payload.blob:
-            self._soon(self._fetch_and_deliver(message, give.payload))
+        if self._line.holds(call_id, attempt, inputs.start, inputs.stop):
+            return
+        held = Held(call_id, inputs.start, inputs.stop, attempt, time.monotonic(), inputs.method)
+        self._line.add(held)
+        self.ledger.add(held)
+        if inputs.flags & chunk.REFERENCE:
+            held.begun = False
+            self._soon(self._fetch_and_deliver(held, inputs, body))
         else:
-            self._deliver(message, body)
+            self._deliver(held, head, body)
 
-    def on_acked(self, input_ids: tuple[str, ...]) -> None:
-        """The server keeps these outputs."""
-        for input_id in input_ids:
-            if self._outbox.forget(input_id):
-                self._forget_input(input_id)
+    def cancel(self, call_id: str, position: int) -> None:
+        """Cancel one input of a call, or all (-1). The runtime says how that went, or we do for what it has not got."""
+        for held in self._line:
+            if held.begun or held.call_id != call_id:
+                continue
+            for one in list(held.positions()) if position < 0 else [position]:
+                if held.is_open(one):
+                    problem = errors.RemoteError(f"this input of {self._name(held)}() was cancelled")
+                    self._answer(held, one, ResultStatus.CANCELLED, problem)
+        word = LinkStop(call_id=call_id, position=position)
+        if self.link is not None:
+            self.link.send(Kind.LINK_CANCEL, word)
+        else:
+            self._unsaid.append(word)
+
+    def recall(self) -> None:
+        """Have back what has not begun."""
+        self._return_waiting()
+        if self.link is not None:
+            self.link.send(Kind.LINK_RECALL)
+
+    def on_acked(self, serials: tuple[int, ...], answered: tuple[Run, ...]) -> None:
+        """The server keeps these."""
+        for serial in serials:
+            kept = self._outbox.forget(serial)
+            if kept is not None:
+                self._settle(kept.shares)
+            if kept is None or not kept.on_disk:
+                self._acknowledge(serial)
+        for run in answered:
+            for position in range(run.start, run.stop):
+                kept = self._outbox.forget((run.call_id, position, run.attempt))
+                if kept is not None:
+                    self._settle(kept.shares)
 
     @property
-    def unanswered(self) -> tuple[str, ...]:
-        """Inputs that were given and have no output yet."""
-        return tuple(input_id for input_id in self.ledger.inputs if input_id not in self._outbox)
+    def unanswered(self) -> tuple[Run, ...]:
+        """What was given and has no answer yet."""
+        return self._line.open_runs()
 
     @property
     def unacknowledged(self) -> bool:
-        """Whether the server still has to take an output."""
+        """Whether the server still has to take an answer."""
         return len(self._outbox) > 0
 
     def take_up(self) -> None:
-        """Go on where an earlier agent was killed: outputs on disk, deadlines."""
+        """Go on where an earlier agent was killed: runs, answers on disk, deadlines."""
+        for held in self.ledger.runs:
+            self._line.add(held)
         self._outbox.load()
-        now = time.time()
-        for input_id in self.unanswered:
-            held = self.ledger.inputs[input_id]
-            if held.deadline:
-                self._arm(input_id, max(0.0, held.deadline - now), held.deadline - held.given_at)
-
-    async def replay(self) -> None:
-        """Say again what was not acknowledged."""
         for kept in self._outbox.waiting():
-            # Whether somebody watches is said anew after a reconnect, perhaps later than this.
-            await self._send_output(kept, with_log=True)
+            kept.shares = self._line.answer(kept.call_id, kept.attempt, kept.positions)
+        # What ended in time while nobody was here to hear of it has not run out of it.
+        self._timer = asyncio.get_running_loop().call_later(_RESEND, self._watch_time)
+
+    def replay(self) -> None:
+        """Say again what was not acknowledged."""
+        self._sender.again()
 
     async def settle(self) -> None:
         """Return when what is on its way to the server has left."""
-        async with self._turn:
-            if self._session.connected:
-                await self._at.tail.ship(self._at.tail.size())
+        await self._sender.settle()
 
     def close(self) -> None:
-        """The container ended: no time runs out any more."""
+        """The container ended: no time runs out any more, and what it never got is returned."""
+        if not self.closed:
+            self._return_waiting()
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._deadlines.clear()
+            self._timer = None
 
     def let_go(self) -> None:
         """The agent leaves."""
-        self.close()
+        self.closed = True
+        for timer in (self._timer, self._writing):
+            if timer is not None:
+                timer.cancel()
         for task in self._tasks:
             task.cancel()
+        self._sender.let_go()
 
     # from the runtime
 
-    def on_back(self, running: Iterable[str]) -> None:
-        """The runtime is connected again, and runs these inputs."""
-        for message, body in list(self._undelivered.values()):
-            self._deliver(message, body)
-        answered = {kept.output.input_id for kept in self._outbox.waiting()}
-        missing = set(self.ledger.inputs) - answered - set(running)
-        asyncio.get_running_loop().call_later(_RESEND, self._miss, missing)
+    def on_back(self, running: Iterable[Run]) -> None:
+        """The runtime is connected again, and has these inputs."""
+        missing = self._line.missing(running)
+        unsaid, self._unsaid = self._unsaid, []
+        for held, (head, body) in list(self._waiting.items()):
+            self._deliver(held, head, body)
+        for word in unsaid:
+            if self.link is not None:
+                self.link.send(Kind.LINK_CANCEL, word)
+        if missing:
+            # Answers that it kept follow its hello. What is missing then it never got, because the agent was killed
+            # between hearing and passing on (or it was acknowledged long ago, and the server passes over this).
+            asyncio.get_running_loop().call_later(_RESEND, self.on_returned, missing)
 
-    def on_output(self, output: LinkOutput, body: bytes) -> None:
-        held = self.ledger.inputs.get(output.input_id)
-        if held is None or held.attempt != output.attempt:
-            # Answered and acknowledged already, or never given to this container: nobody may answer for another.
-            self._acknowledge(output.input_id)
+    def on_values(self, values: chunk.Outputs, head: bytes, body: bytes) -> None:
+        """What user code returned or yielded."""
+        outbox, serial = self._outbox, values.serial
+        if serial in outbox:
+            self._said_again(serial)
             return
-        if output.input_id in self._outbox:
-            return  # said again after a reconnect, or overtaken by its timeout
-        self._disarm(output.input_id)
-        kept = Kept(
-            Output(
-                output.input_id,
-                output.attempt,
-                output.status,
-                self.id,
-                Payload(),
-                output.failure,
-                output.error,
-                0,
-                output.started_at,
-                output.ended_at,
-            ),
-            body,
-        )
-        if output.spool:
-            kept = self._take_spooled(kept, output)
+        shares: Shares = ()
+        if values.is_items:
+            is_ours = self._line.find(values.call_id, values.attempt, values.position) is not None
+        else:
+            shares = self._line.answer(values.call_id, values.attempt, values.positions)
+            is_ours = bool(shares)
+            self.ledger.answered(time.monotonic())
+        if not serial or not is_ours:
+            # Answered and acknowledged already, or never given to this container: nobody may answer for another.
+            self._settle(shares)
+            self._acknowledge(serial)
+            return
+        kept = Kept(values, body, shares=shares)
+        if values.container != self.id or values.log_offset:
+            values.container, values.log_offset = self.id, 0
+            head = b""
+        if values.is_reference:
+            kept = self._take(kept)
+        self._keep(kept, head)
+
+    def on_output(self, output: Output, body: bytes) -> None:
+        """How one attempt ended, when that is no plain value."""
+        if output.serial in self._outbox:
+            self._said_again(output.serial)
+            return
+        shares = self._line.answer(output.call_id, output.attempt, range(output.position, output.position + 1))
+        self.ledger.answered(time.monotonic())
+        if not output.serial or not shares:
+            self._settle(shares)
+            self._acknowledge(output.serial)
+            return
+        kept = Kept(replace(output, container=self.id, log_offset=0), body, shares=shares)
+        if output.payload.blob:
+            kept = self._take(kept)
         self._keep(kept)
+
+    def on_returned(self, runs: Iterable[Run]) -> None:
+        """These will not run here."""
+        back, over = self._line.give_back(runs)
+        for held in over:
+            self._forget(held)
+        if back:
+            self._returned(back)
 
     # inside
 
-    def _deliver(self, message: LinkInput, body: bytes) -> None:
+    def _deliver(self, held: Held, head: bytes, body: bytes) -> None:
         link = self.link
         if link is None:
-            self._undelivered[message.input_id] = (message, body)
+            held.begun = False
+            self._waiting[held] = head, body
             return
-        self._undelivered.pop(message.input_id, None)
-        link.send(Kind.LINK_INPUT, message, body)
+        if not held.begun:
+            self._waiting.pop(held, None)
+            self._line.deliver(held, time.monotonic())
+        link.send_raw(Kind.LINK_INPUT, head, body)
+        if self._timer is None:
+            self._watch_time()
 
-    async def _fetch_and_deliver(self, message: LinkInput, payload: Payload) -> None:
+    async def _fetch_and_deliver(self, held: Held, inputs: chunk.Inputs, body: bytes) -> None:
         """A large argument comes as a file in the spool directory."""
-        name = f"in-{message.input_id}"
-        self._spooled.add(message.input_id)
         try:
-            root = paths.open_root(self._folder / "spool")
-            try:
-                shared = await self._at.blobs.share(payload.blob, root, name)
-                fd = -1 if shared else paths.create_file(root, name, 0o600)
-            finally:
-                os.close(root)
-            if fd >= 0:
-                try:
-                    await self._at.blobs.fetch(payload.blob, fd, check=False)
-                finally:
-                    os.close(fd)
+            blob, size = chunk.read_reference(body)
+            if not ids.is_id(held.call_id, ids.CALL):
+                raise errors.InternalError("the id of a call could not be read")
+            name = f"in-{held.call_id}-{held.start}-{held.attempt}"
+            self._arguments[held] = name
+            await self._spool.bring(blob, name)
         except (errors.Error, OSError) as error:
             problem = errors.InternalFailure(f"an argument could not be brought to the container: {error}")
-            self._answer(message.input_id, ResultStatus.INTERNAL, problem)
+            for position in list(held.positions()):
+                self._answer(held, position, ResultStatus.INTERNAL, problem)
             return
-        self._deliver(replace(message, spool=name), b"")
+        if not held.open or self.closed:  # returned or cancelled meanwhile
+            self._spool.drop(name)
+            return
+        body = chunk.reference(name, size)
+        inputs.sizes = (len(body),)
+        self._deliver(held, inputs.encode(), body)
 
-    def _take_spooled(self, kept: Kept, output: LinkOutput) -> Kept:
-        """Move a large result out of the container's reach."""
+    def _return_waiting(self) -> None:
+        """What the runtime never got is certainly not begun."""
+        runs = [run for held in self._line if not held.begun for run in runs_of(held)]
+        if runs:
+            self.on_returned(runs)
+
+    def _returned(self, runs: list[Run]) -> None:
+        self._session.report_soon(Report("returned", self.id, runs=tuple(runs)))
+
+    def _take(self, kept: Kept) -> Kept:
+        """Move a large value out of the container's reach."""
+        target = self._outbox.body_path(kept.serial)
         try:
-            root = paths.open_root(self._folder / "spool")
-            try:
-                os.close(paths.open_file(root, paths.split(paths.relative(output.spool))[1]))
-                target = self._outbox.folder() / f"{output.input_id}.body"
-                os.rename(paths.relative(output.spool), target, src_dir_fd=root)
-            finally:
-                os.close(root)
-            size = target.lstat().st_size
+            self._spool.take(kept.large, target)
         except (errors.Error, OSError) as error:
-            problem = errors.RemoteError(f"the result of {self._at.name} could not be taken: {error}")
-            failed = replace(kept.output, status=ResultStatus.TERMINATED, failure=None, error=errors.to_wire(problem))
-            return Kept(failed)
-        return Kept(replace(kept.output, payload=Payload(size=size)), b"", target)
+            problem = errors.RemoteError(f"the result of {self._at.function.name} could not be taken: {error}")
+            kept.fail(ResultStatus.TERMINATED, problem)
+            return kept
+        kept.file, kept.body = target, b""
+        return kept
 
-    def _answer(self, input_id: str, status: str, error: errors.Error) -> None:
+    def _answer(self, held: Held, position: int, status: str, error: errors.Error) -> None:
         """Answer for the runtime: it cannot, or has not in time."""
-        held = self.ledger.inputs.get(input_id)
-        if held is None or input_id in self._outbox:
+        shares = self._line.answer(held.call_id, held.attempt, range(position, position + 1))
+        if not shares:
             return
-        self._disarm(input_id)
-        self._keep(
-            Kept(
-                Output(
-                    input_id,
-                    held.attempt,
-                    status,
-                    self.id,
-                    error=errors.to_wire(error),
-                    started_at=held.given_at,
-                    ended_at=time.time(),
-                )
-            )
+        now = time.time()
+        output = Output(
+            held.call_id,
+            position,
+            held.attempt,
+            status,
+            self.id,
+            error=errors.to_wire(error),
+            started_at=now - max(0.0, time.monotonic() - held.given_at),
+            ended_at=now,
         )
+        self._keep(Kept(output, shares=shares))
 
-    def _keep(self, kept: Kept) -> None:
-        self._outbox.add(kept)
+    def _keep(self, kept: Kept, head: bytes = b"") -> None:
+        """``head``: as it came, where nothing in it has to be changed."""
+        outbox = self._outbox
+        outbox.add(kept)
         if not self._session.connected:
-            self.write_down()
-        elif kept.file is None and not self._at.watched() and not self._turn.locked():
-            self._session.report_soon(Report("output", self.id, kept.output), kept.body)
-        else:
-            self._soon(self._send_output(kept))
-
-    async def _send_output(self, kept: Kept, *, with_log: bool = False) -> None:
-        """The log before the result, where somebody sees both; large bodies as blobs."""
-        async with self._turn:
-            if kept.output.input_id not in self._outbox:
-                return
-            output = kept.output
-            if with_log or self._at.watched():
-                output = replace(output, log_offset=await self._ship_log())
-            if kept.file is not None:
-                try:
-                    output = replace(output, payload=await self._upload(kept))
-                except (errors.Error, OSError) as error:
-                    if not self._session.connected:
-                        return  # the replay after the reconnect sends it
-                    log.warning("a result of %s could not be sent: %s", self.id, error)
-                    problem = errors.to_wire(errors.InternalFailure(f"a result could not be sent: {error}"))
-                    output = replace(output, status=ResultStatus.INTERNAL, payload=Payload(), error=problem)
-                self._outbox.update(output)
-            await self._session.report(Report("output", self.id, output), kept.body)
-
-    async def _ship_log(self) -> int:
-        """Send what was printed until now; where that ends."""
-        tail = self._at.tail
-        try:
-            offset = tail.size() if self.closed else await self._at.engine.drain(self.id)
-        except errors.Error as error:
-            log.warning("the output of %s could not be brought up to date: %s", self.id, error)
-            offset = tail.size()
-        await tail.ship(offset)
-        return offset
-
-    async def _upload(self, kept: Kept) -> Payload:
-        assert kept.file is not None
-        fd = os.open(kept.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            size = os.fstat(fd).st_size
-            return Payload(await self._at.blobs.leave(kept.file, size) or await self._at.blobs.put(fd, size), size)
-        finally:
-            os.close(fd)
+            if self._writing is None:
+                self._writing = asyncio.get_running_loop().call_later(_COMPANY, self.write_down)
+        elif not self._sender.at_once(kept, head):
+            self._sender.in_turn(kept)
+        if outbox.too_large:
+            self._write_down(sync=False)
 
     def write_down(self) -> None:
-        """Put unacknowledged outputs on disk, then let the runtime forget them."""
-        if not len(self._outbox):
-            return
+        """Put unacknowledged answers on disk, then let the runtime forget them."""
+        self._write_down(sync=True)
+
+    def _write_down(self, *, sync: bool) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
         try:
-            written = self._outbox.write_down()
+            written = self._outbox.write_down(sync=sync)
         except OSError as error:
             log.warning("results of %s stay in memory until the server is back: %s", self.id, error)
             return
-        for input_id in written:
-            self._acknowledge(input_id)
+        for kept in written:
+            self._acknowledge(kept.serial)
 
-    def _acknowledge(self, input_id: str) -> None:
-        if self.link is not None:
-            self.link.acknowledge(input_id)
+    def _said_again(self, serial: int) -> None:
+        """After a reconnect: the runtime need not keep what is on the disk."""
+        kept = self._outbox.get(serial)
+        if kept is not None and kept.on_disk:
+            self._acknowledge(serial)
 
-    def _forget_input(self, input_id: str) -> None:
-        self.ledger.drop(input_id)
-        self._acknowledge(input_id)
-        if input_id in self._spooled:
-            self._spooled.discard(input_id)
-            with contextlib.suppress(OSError):
-                (self._folder / "spool" / f"in-{input_id}").unlink()
+    def _acknowledge(self, serial: int) -> None:
+        if serial and self.link is not None:
+            self.link.acknowledge(serial)
 
-    def _miss(self, missing: set[str]) -> None:
-        """Inputs that the runtime never got, because the agent was killed between hearing and passing on."""
-        for input_id in missing - set(self._undelivered):
-            problem = errors.InternalFailure("the node was restarted before the container got this input")
-            self._answer(input_id, ResultStatus.INTERNAL, problem)
+    def _settle(self, shares: Shares) -> None:
+        for held in self._line.settle(shares):
+            self._forget(held)
 
-    def _arm(self, input_id: str, seconds: float, limit: float) -> None:
-        """Note when an input's time runs out. One timer looks at the earliest: most inputs end long before."""
-        loop = asyncio.get_running_loop()
-        when = loop.time() + seconds
-        self._deadlines[input_id] = (when, limit)
-        if self._timer is None or when < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer, self._timer_at = loop.call_later(seconds, self._look), when
+    def _forget(self, held: Held) -> None:
+        self.ledger.drop(held)
+        self._waiting.pop(held, None)
+        if self._arguments:
+            self._drop_argument(held)
 
-    def _disarm(self, input_id: str) -> None:
-        self._deadlines.pop(input_id, None)
+    def _drop_argument(self, held: Held) -> None:
+        name = self._arguments.pop(held, "")
+        if name:
+            self._spool.drop(name)
 
-    def _look(self) -> None:
+    def _watch_time(self) -> None:
+        """One timer looks at whose time may run out first. Most inputs end long before: it is not set anew for each."""
         self._timer = None
-        now = asyncio.get_running_loop().time() + 0.001  # clocks of loops count milliseconds
-        for input_id, (when, limit) in sorted(self._deadlines.items(), key=lambda one: one[1]):
-            if when > now:
-                self._arm(input_id, when - now, limit)
-                return
-            del self._deadlines[input_id]
-            self._expired(input_id, limit)
+        now = time.monotonic()
+        expired = self._deadlines.expired(self._line, self.ledger.answered_at, now)
+        if expired:
+            self._expired(expired)
+            return
+        when = self._deadlines.next(self._line, self.ledger.answered_at)
+        if when:
+            # A millisecond more: clocks of loops count those.
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, when - now) + 0.001, self._watch_time)
 
-    def _expired(self, input_id: str, limit: float) -> None:
-        name = self._at.name
-        error = errors.FunctionTimeoutError(
-            f"{name} ran longer than its timeout of {limit:g} s", hint="give it more time with timeout=…"
-        )
-        self._answer(input_id, ResultStatus.TIMEOUT, error)
+    def _expired(self, runs: list[tuple[Held, Run]]) -> None:
+        limit = self._deadlines.limit
+        for held, run in runs:
+            problem = errors.FunctionTimeoutError(
+                f"{self._name(held)} ran longer than its timeout of {limit:g} s",
+                hint="give it more time with timeout=…",
+            )
+            self._answer(held, run.start, ResultStatus.TIMEOUT, problem)
+        self.stopping = True
         self._at.give_up(f"an input ran longer than {limit:g} s")
+
+    def _name(self, held: Held) -> str:
+        name = self._at.function.name
+        return f"{name[:-1]}{held.method}" if name.endswith(".*") and held.method else name
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -19,7 +19,7 @@ import msgspec
 
 from alight.link.dial import Answers, dial_tcp, dial_unix
 from alight.link.peer import OnStream, Peer, Stream
-from alight.wire import errors
+from alight.wire import chunk, errors
 from alight.wire.codec import Buffer
 from alight.wire.commands import Command, NodeHello, Report
 from alight.wire.messages import Hello
@@ -32,7 +32,7 @@ _PING_LIMIT = 30.0
 _BACKOFF_FIRST = 0.05
 _BACKOFF_MOST = 5.0
 
-_encode = msgspec.json.encode
+encode_report = msgspec.json.encode
 _decode_command = msgspec.json.Decoder(Command).decode
 
 
@@ -81,6 +81,10 @@ class Agent(Protocol):
         """Do what the server says. Must not block."""
         ...
 
+    def on_inputs(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
+        """Hand these to their container; ``head`` is what they were read from. Must not block."""
+        ...
+
 
 class Session:
     """The one connection to the server, made anew for ever."""
@@ -113,7 +117,10 @@ class Session:
 
     async def report(self, report: Report, body: Buffer = b"") -> bool:
         """Tell the server; waits while it does not read. False when it is away (it will hear by replay)."""
-        head = _encode(report)
+        return await self.send(encode_report(report), body)
+
+    async def send(self, head: bytes, body: Buffer = b"") -> bool:
+        """``report`` for a head that is encoded already."""
         async with self._sending:
             stream = self._stream
             if stream is None:
@@ -126,15 +133,20 @@ class Session:
 
     def report_soon(self, report: Report, body: Buffer = b"") -> None:
         """``report`` without waiting: at once when the server takes more, else in turn."""
-        stream = self._stream
-        if stream is None:
-            return
-        if not self._sending.locked() and stream.may_send and not stream.broken:
-            stream.send_nowait(report, body)
+        if self._stream is None or self.send_soon(encode_report(report), body):
             return
         task = asyncio.get_running_loop().create_task(self._report(report, body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def send_soon(self, head: bytes, body: Buffer = b"") -> bool:
+        """``send`` at once. False: nothing was sent, because the server takes no more now, or is away."""
+        stream = self._stream
+        if stream is None or self._sending.locked() or not stream.may_send or stream.broken:
+            return False
+        stream.peer.connection.send(stream.id, head, body)
+        stream.peer.flush_soon()
+        return True
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Connect, serve, and connect again, until cancelled. ``on_ready`` is called once, at the first success.
@@ -202,15 +214,18 @@ class Session:
         raise errors.ConnectionError("the server ended the session")
 
     def _on_command(self, head: bytes, body: bytes) -> None:
+        kind = "inputs"
         try:
-            command = _decode_command(head)
-        except msgspec.MsgspecError:
+            if chunk.is_chunk(head):
+                self._agent.on_inputs(chunk.Inputs.decode(head), head, body)
+            else:
+                command = _decode_command(head)
+                kind = command.kind
+                self._agent.on_command(command, body)
+        except (msgspec.MsgspecError, errors.InternalError):
             log.exception("a command of the server could not be read")
-            return
-        try:
-            self._agent.on_command(command, body)
         except Exception:  # one of the four loops: a fault in one command must not end the session
-            log.exception("fault %s in the command %s", os.urandom(4).hex(), command.kind)
+            log.exception("fault %s in the command %s", os.urandom(4).hex(), kind)
 
     async def _heartbeat(self, peer: Peer) -> None:
         while True:

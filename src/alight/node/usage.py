@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from alight.node.container import Container, Surroundings
+from alight.node.container import Container
 from alight.node.engine.base import Engine
 from alight.node.session import Session
+from alight.node.surroundings import Surroundings
 from alight.wire import errors
 from alight.wire.commands import Report
 

@@ -1,0 +1,31 @@
+"""What a container needs of the node that it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alight.node.gpus import GpuLocks
+from alight.node.logs import Inotify
+from alight.node.naming import Dns
+from alight.node.prepare import Workshop
+from alight.node.session import Session
+
+if TYPE_CHECKING:
+    from alight.node.container import Container
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a container needs of the node it runs on."""
+
+    shop: Workshop
+    session: Session
+    notices: Inotify
+    dns: Dns
+    gpu_locks: GpuLocks
+    watched: set[str]
+    """Ids of the apps whose output somebody looks at."""
+    forget: Callable[[Container], None]
+    """The container is gone and acknowledged."""

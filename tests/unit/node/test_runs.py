@@ -1,0 +1,133 @@
+"""What a container was given: no position is answered twice, none is forgotten before its answer is acknowledged."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alight.node.deadlines import Deadlines
+from alight.node.runs import Held, Line
+from alight.wire.commands import Run
+from alight.wire.spec import Autoscaling, FunctionSpec
+
+CALL, OTHER = "fc-1", "fc-2"
+
+
+def line_of(*runs: tuple[str, int, int, float]) -> tuple[Line, list[Held]]:
+    line = Line()
+    held = [Held(call, start, stop, 1, at) for call, start, stop, at in runs]
+    for one in held:
+        line.add(one)
+    return line, held
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40))))
+def test_a_run_is_open_where_nobody_answered(cuts):
+    held, model = Held(CALL, 5, 35, 1, 0.0), set(range(5, 35))
+    for one, other in cuts:
+        start, stop = min(one, other), max(one, other)
+        gone = model & set(range(start, stop))
+        inside = {position for low, high in held.within(start, stop) for position in range(low, high)}
+        assert inside == gone
+        assert held.close(start, stop) == len(gone)
+        model -= gone
+        assert list(held.positions()) == sorted(model)
+        assert held.open == bool(model)
+        assert all(held.is_open(position) == (position in model) for position in range(40))
+
+
+@given(st.lists(st.lists(st.integers(0, 19), min_size=1, max_size=6, unique=True), max_size=12), st.randoms())
+def test_each_position_is_answered_once_and_a_run_is_kept_until_all_are_acknowledged(frames, random):
+    line, held = line_of((CALL, 0, 10, 0.0), (CALL, 10, 20, 0.0))
+    open_, unacknowledged, over = set(range(20)), [], []
+    for positions in frames:
+        shares = line.answer(CALL, 1, tuple(sorted(positions)))
+        assert sum(count for _, count in shares) == len(open_ & set(positions))
+        open_ -= set(positions)
+        unacknowledged.append(shares)
+        if random.random() < 0.5:
+            over += line.settle(unacknowledged.pop(random.randrange(len(unacknowledged))))
+        told = [position for run in line.open_runs() for position in range(run.start, run.stop)]
+        assert told == sorted(open_)
+    rest = line.answer(CALL, 1, range(20))
+    for shares in [*unacknowledged, rest]:
+        over += line.settle(shares)
+    assert sorted(one.start for one in over) == [0, 10]
+    assert not line.holds(CALL, 1, 0, 20)
+    assert held[0].unacked == held[1].unacked == 0
+
+
+def test_nobody_answers_for_another_call_attempt_or_position():
+    line, _ = line_of((CALL, 0, 4, 0.0))
+    assert line.answer(OTHER, 1, range(4)) == ()
+    assert line.answer(CALL, 2, range(4)) == ()
+    assert line.answer(CALL, 1, range(4, 9)) == ()
+    assert line.find(CALL, 1, 4) is None
+    assert line.open_runs() == (Run(CALL, 0, 4),)
+
+
+def test_what_is_given_back_is_only_what_was_open():
+    line, (held,) = line_of((CALL, 0, 10, 0.0))
+    shares = line.answer(CALL, 1, range(3))
+    back, over = line.give_back([Run(CALL, 0, 5), Run(CALL, 8, 99), Run(OTHER, 0, 9)])
+    assert back == [Run(CALL, 3, 5), Run(CALL, 8, 10)]
+    assert over == []
+    assert line.give_back([Run(CALL, 0, 99)]) == ([Run(CALL, 5, 8)], [])
+    assert line.settle(shares) == [held]
+    line, (held,) = line_of((CALL, 0, 10, 0.0))
+    assert line.give_back([Run(CALL, 0, 10)]) == ([Run(CALL, 0, 10)], [held])
+
+
+def test_what_the_runtime_does_not_have_and_never_answered_is_missing():
+    line, (_, _, late) = line_of((CALL, 0, 10, 0.0), (CALL, 10, 20, 0.0), (OTHER, 0, 3, 0.0))
+    late.begun = False
+    line.answer(CALL, 1, range(2))
+    assert line.missing([Run(CALL, 4, 12)]) == [Run(CALL, 2, 4), Run(CALL, 12, 20)]
+
+
+def test_what_comes_late_stands_at_the_end_of_the_line():
+    line, (first, second) = line_of((CALL, 0, 1, 1.0), (OTHER, 0, 1, 2.0))
+    first.begun = False
+    assert line.head is second
+    line.deliver(first, 5.0)
+    assert line.head is second
+    line.answer(OTHER, 1, range(1))
+    assert line.head is first
+    assert first.given_at == 5.0
+
+
+def expired(deadlines: Deadlines, line: Line, answered_at: float, now: float) -> list[int]:
+    return [run.start for _, run in deadlines.expired(line, answered_at, now)]
+
+
+def test_one_at_a_time_the_head_of_the_line_has_its_time_from_the_last_answer():
+    deadlines = Deadlines(FunctionSpec("f", timeout=10.0))
+    line, _ = line_of((CALL, 0, 5, 100.0))
+    assert deadlines.next(line, 0.0) == 110.0
+    line.answer(CALL, 1, range(2))
+    assert deadlines.next(line, 108.0) == 118.0
+    assert expired(deadlines, line, 108.0, 117.9) == []
+    assert expired(deadlines, line, 108.0, 118.0) == [2], "its neighbours have not begun"
+    line.answer(CALL, 1, range(5))
+    assert deadlines.next(line, 108.0) == 0.0
+
+
+def test_several_at_once_have_their_time_from_when_they_were_given():
+    deadlines = Deadlines(FunctionSpec("f", timeout=10.0, autoscaling=Autoscaling(max_concurrent_inputs=4)))
+    line, _ = line_of((CALL, 0, 2, 100.0), (OTHER, 0, 1, 105.0))
+    assert deadlines.next(line, 104.0) == 110.0
+    assert expired(deadlines, line, 109.0, 111.0) == [0, 1]
+    line.answer(CALL, 1, range(2))
+    assert deadlines.next(line, 111.0) == 115.0
+
+
+def test_a_batch_has_its_time_from_when_it_is_gathered_and_times_out_whole():
+    deadlines = Deadlines(FunctionSpec("f", timeout=10.0, autoscaling=Autoscaling(batch_size=3, batch_wait=2.0)))
+    line, _ = line_of((CALL, 0, 1, 100.0), (CALL, 1, 2, 101.0), (CALL, 2, 3, 104.0))
+    assert deadlines.next(line, 0.0) == 112.0
+    assert expired(deadlines, line, 0.0, 112.0) == [0, 1], "the third came after this batch had begun"
+
+
+def test_no_limit_is_no_limit():
+    line, _ = line_of((CALL, 0, 1, 0.0))
+    assert Deadlines(FunctionSpec("f", timeout=0.0)).next(line, 0.0) == 0.0
