@@ -173,7 +173,7 @@ class Server:
             **info_routes.routes(self.info, self.stop),
             **apps_routes.routes(parts.apps, parts.functions, parts.containers, watching),
             **calls_routes.routes(parts.calls, parts.functions, parts.apps, parts.loop.why),
-            **call_views_routes.routes(CallViews(parts.store, parts.calls, parts.loop.state), parts.apps),
+            **call_views_routes.routes(self._views(), parts.store),
             **functions_routes.routes(parts.apps, parts.functions, lambda one: why.stats(parts.loop.state, one)),
             **images_routes.routes(parts.images, parts.apps),
             **volumes_routes.routes(parts.volumes, parts.containers),
@@ -183,6 +183,10 @@ class Server:
             **setup_routes.routes(parts.setup, parts.tokens),
             **tokens_routes.routes(parts.tokens),
         }
+
+    def _views(self) -> CallViews:
+        parts = self.parts
+        return CallViews(parts.store, parts.loop.state, parts.functions, parts.apps, lambda _: 0)
 
     def quick_routes(self) -> QuickRoutes:
         """The methods that are asked so often that a task for each would be most of their cost."""

@@ -286,6 +286,12 @@ def is_variant(key: str) -> bool:
     return _VARIANT in key
 
 
+def shown_name(key: str, method: str = "") -> str:
+    """What people call it: "train" for a variant of train, "Model.predict" for a method."""
+    name = key.partition(_VARIANT)[0]
+    return name[:-1] + method if method and name.endswith(".*") else name
+
+
 def may_use(who: Principal, function: Published) -> bool:
     """Whether a principal may call and scale a function: the server's owner any, users their own, and a container
     those of its own owner and environment."""

@@ -1,0 +1,289 @@
+"""``alight call``: which calls there are, how each is doing and why it waits, and how to end or follow one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import click
+
+from alight.cli import options, session, tables, terminal
+from alight.cli.errors import UsageError
+from alight.cli.terminal import Style
+from alight.wire import ids
+from alight.wire.codec import to_plain
+from alight.wire.messages import (
+    CallCancel,
+    CallDetails,
+    CallGraph,
+    CallList,
+    CallListed,
+    CallShow,
+    CallSummary,
+    RunningInput,
+    Waiting,
+)
+from alight.wire.record import shape_of
+
+_STATES = ("waiting", "running", "done")
+_ALL = 1_000_000
+_SHOWN = 10  # of what may be many: running inputs, failures
+_NAMES = 9  # columns of what stands before each line of `call show`
+
+
+@click.group(short_help="Look at calls: what runs, what waits and why.")
+def call() -> None:
+    """Look at calls: what runs, what waits and why."""
+
+
+@call.command("list")
+@click.option("--app", "app_name", metavar="APP", default="", help="Only calls of this app, by name or id.")
+@click.option("--function", metavar="NAME", default="", help="Only calls of this function, by name or id.")
+@click.option("--state", type=click.Choice(_STATES), help="Only calls that wait, run or are done.")
+@click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="At most so many; 0 for all.")
+@options.environment
+@options.as_json
+def list_(
+    app_name: str, function: str, state: Optional[str], limit: int, environment: Optional[str], as_json: bool
+) -> None:
+    """List calls, the newest first."""
+    request = CallList(
+        environment=session.environment(environment),
+        app=app_name,
+        function=function,
+        state=state or "",
+        limit=limit or _ALL,
+    )
+    listed = session.ask("call.list", request, CallListed)
+    columns = ("Call ID", "App", "Function", "Verb", "State", "Waiting", "Running", "Done", "Failed", "Created at")
+    rows = [
+        (
+            one.call_id,
+            one.app,
+            one.function,
+            one.verb,
+            state_of(one),
+            one.waiting,
+            one.running,
+            one.succeeded + one.failed,
+            one.failed,
+            tables.when(one.created_at),
+        )
+        for one in listed.calls
+    ]
+    chosen = any((app_name, function, state))
+    empty = "No calls like that." if chosen else "No calls yet. `alight run script.py` makes one."
+    tables.show(columns, rows, as_json=as_json, empty=empty)
+    if as_json or not rows:
+        return
+    words = [f"{_count(listed.waiting, 'input')} waiting, {listed.running:,} running"]
+    if listed.more:
+        words.append(f"the newest {len(rows):,} calls are shown; --limit 0 shows all")
+    print(f"({'; '.join(words)})", file=sys.stderr)
+
+
+@call.command()
+@click.argument("call_id", metavar="CALL")
+@options.as_json
+def show(call_id: str, as_json: bool) -> None:
+    """Show how a call is doing: who made it, what is done, and why the rest waits. CALL is its id."""
+    details = session.ask("call.show", CallShow(check(call_id)), CallDetails)
+    if as_json:
+        print(json.dumps(_whole(details), indent=2))
+        return
+    style = Style(colour=terminal.wants_colour(sys.stdout))
+    for line in _lines(details, style, time.time()):
+        print(line)
+
+
+@call.command()
+@click.argument("call_id", metavar="CALL")
+@click.option(
+    "--terminate-containers", is_flag=True, help="End the containers that run it, too, whatever else they run."
+)
+@options.yes
+def cancel(call_id: str, terminate_containers: bool, yes: bool) -> None:
+    """Cancel a call: what waits is dropped and what runs is interrupted; what is done stays. CALL is its id."""
+    found = session.ask("call.show", CallShow(check(call_id)), CallDetails).call
+    if found.state == "done":
+        print(f"{call_id} had ended already: nothing was cancelled", file=sys.stderr)
+        return
+    left = f"{_count(found.waiting, 'input')} waiting, {found.running:,} running"
+    options.confirm(f"Cancel {call_id} of {found.function}() ({left})?", yes=yes)
+    session.tell("call.cancel", CallCancel(call_id, terminate_containers))
+    done = found.succeeded + found.failed
+    kept = f"; what was done ({_count(done, 'input')}) keeps its results" if done else ""
+    print(f"Cancelled {call_id}{kept}", file=sys.stderr)
+
+
+@call.command()
+@click.argument("call_id", metavar="CALL")
+@click.option("--results", is_flag=True, help="Print each result as it comes: its position, a tab, and the value.")
+def attach(call_id: str, results: bool) -> None:
+    """Follow a call to its end, wherever it was started. CALL is its id.
+
+    The status is 0 when every input that its caller meant to send has succeeded. Ctrl-C leaves the call as it is.
+    """
+    from alight.cli import following  # noqa: PLC0415  loads what unpickles and draws
+
+    following.follow(check(call_id), results=results)
+
+
+@call.command()
+@click.argument("call_id", metavar="CALL")
+@options.as_json
+def graph(call_id: str, as_json: bool) -> None:
+    """Show which calls a call's inputs made, and those theirs. CALL is its id."""
+    found = session.ask("call.graph", CallGraph(check(call_id)), CallGraph)
+    if as_json:
+        print(json.dumps(list(found.inputs), indent=2))
+        return
+    rows = _tree(found)
+    columns = ("Input", "Function", "Status", "Container")
+    tables.show(columns, rows, as_json=False, empty="This call has no inputs.")
+
+
+def check(call_id: str) -> str:
+    """The id of a call. Raises UsageError for what cannot be one."""
+    if not ids.is_id(call_id, ids.CALL):
+        raise UsageError(f"{call_id!r} is not the id of a call", hint="they look like fc-…: `alight call list`")
+    return call_id
+
+
+def state_of(found: CallSummary) -> str:
+    """Its state for people: done says how."""
+    if found.state != "done":
+        return found.state
+    if found.cancelled:
+        return "cancelled"
+    return "failed" if found.failed else "done"
+
+
+def inputs_of(found: CallSummary) -> str:
+    """How far a call is, in numbers."""
+    done = found.succeeded + found.failed
+    total = f"{found.total:,}" if found.total is not None else f"{found.accepted:,} so far"
+    words = [f"{done:,} of {total} done"]
+    for count, what in ((found.failed, "failed"), (found.running, "running"), (found.waiting, "waiting")):
+        if count:
+            words.append(f"{count:,} {what}")
+    return ", ".join(words)
+
+
+def never_sent(found: CallSummary) -> str:
+    """What is said of a call whose caller died half-way; "" for all others."""
+    if not found.caller_gone:
+        return ""
+    if not found.accepted:
+        return "its caller died before the server had any of its inputs"
+    return (
+        f"its caller died after {_count(found.accepted, 'input')} had been accepted; "
+        "what it would have sent after them is not known here and never ran"
+    )
+
+
+def _lines(details: CallDetails, style: Style, now: float) -> List[str]:
+    found = details.call
+    state = state_of(found)
+    shade = {"failed": style.bad, "done": style.good}.get(state, style.strong)
+    pairs: List[Tuple[str, str]] = [
+        ("call", f"{found.call_id}  {shade(state)}"),
+        ("function", f"{found.function}() of {_app(found)}"),
+        ("made", f"{_moment(found.created_at, now)}, by {_caller(found)}"),
+    ]
+    if found.done_at:
+        took = tables.duration(max(0.0, found.done_at - found.created_at))
+        pairs.append(("ended", f"{_moment(found.done_at, now)}, after {took}"))
+    pairs.append(("inputs", inputs_of(found)))
+    if found.total is None and found.state != "done":
+        pairs.append(("", "its caller is still sending"))
+    if found.caller_gone:
+        pairs.append(("", style.warning(never_sent(found))))
+    pairs += _running(details.running, found.running, now)
+    if details.waiting is not None:
+        pairs += _waiting(details.waiting, style, now)
+    for index, (position, words) in enumerate(details.failed[:_SHOWN]):
+        pairs.append(("failed" if not index else "", f"input {position:,}: {words}"))
+    if found.failed > len(details.failed[:_SHOWN]) > 0:
+        pairs.append(("", f"and {found.failed - len(details.failed[:_SHOWN]):,} before these"))
+    return [
+        f"{style.faint(name.ljust(_NAMES))} {terminal.clean(' '.join(text.split(chr(10))))}" for name, text in pairs
+    ]
+
+
+def _running(running: Sequence[RunningInput], count: int, now: float) -> List[Tuple[str, str]]:
+    pairs = []
+    for index, one in enumerate(running[:_SHOWN]):
+        attempt = f", attempt {one.attempt}" if one.attempt > 1 else ""
+        since = f" for {tables.duration(max(0.0, now - one.since))}" if one.since else ""
+        pairs.append(("running" if not index else "", f"input {one.position:,} in {one.container}{since}{attempt}"))
+    if pairs and count > len(pairs):
+        pairs.append(("", f"and {count - len(pairs):,} more"))
+    return pairs
+
+
+def _waiting(waiting: Waiting, style: Style, now: float) -> List[Tuple[str, str]]:
+    pairs = []
+    why = waiting.why.removeprefix("waiting ") or "a container"
+    since = f", since {_moment(waiting.since, now)}" if waiting.since else ""
+    pairs.append(("waits", f"{why}{since}"))
+    pairs.append(("line", f"{_count(waiting.ahead, 'input')} of this function come first" if waiting.ahead > 1 else ""))
+    pairs.append(("needs", waiting.needs))
+    pairs += [("held by" if not index else "", holder) for index, holder in enumerate(waiting.holders)]
+    pairs.append(("starts", waiting.starts_when))
+    if waiting.never:
+        pairs.append(("", style.bad("nobody will ever return what it needs")))
+    return [(name, text) for name, text in pairs if text]
+
+
+def _tree(found: CallGraph) -> List[Tuple[str, str, str, str]]:
+    """The inputs in rows, those that an input called beneath it and indented."""
+    children: Dict[str, List[Dict[str, Any]]] = {}
+    for one in found.inputs:
+        children.setdefault(one.get("parent", ""), []).append(one)
+    rows: List[Tuple[str, str, str, str]] = []
+    todo = [(0, one) for one in reversed(children.get("", []))]
+    while todo:
+        depth, one = todo.pop()
+        name = f"{one.get('function', '')}()"
+        status = one.get("status") or ("running" if one.get("container") else "waiting")
+        rows.append((f"{'  ' * depth}{one['input_id']}", name, status, one.get("container", "")))
+        todo += [(depth + 1, child) for child in reversed(children.get(one["input_id"], []))]
+    return rows
+
+
+def _whole(details: CallDetails) -> Dict[str, Any]:
+    """Every field, at its default too: programs should not have to know defaults."""
+    return {
+        "call": _fields(details.call),
+        "waiting": None if details.waiting is None else _fields(details.waiting),
+        "running": [_fields(one) for one in details.running],
+        "failed": [{"position": position, "error": words} for position, words in details.failed],
+    }
+
+
+def _fields(record: Any) -> Dict[str, Any]:
+    shape = shape_of(type(record))
+    return {name: to_plain(getattr(record, name)) for name in (shape.names if shape is not None else ())}
+
+
+def _app(found: CallSummary) -> str:
+    return f"{found.app} ({found.app_id})" if found.app else found.app_id
+
+
+def _caller(found: CallSummary) -> str:
+    verb = f" ({found.verb})" if found.verb else ""
+    if not found.parent_input:
+        return f"a client{verb}"
+    call_id, position = ids.of_input(found.parent_input)
+    return f"input {position:,} of {call_id}{verb}"
+
+
+def _moment(seconds: float, now: float) -> str:
+    return f"{tables.when(seconds)} ({tables.duration(max(0.0, now - seconds))} ago)"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
