@@ -13,8 +13,9 @@ from typing import Any, AsyncIterator, Callable, Dict, List, Mapping, NoReturn, 
 from alight.sdk import app_more, options, resources, shaping
 from alight.sdk import run as running_app
 from alight.sdk.client import Client, default_client
-from alight.sdk.cls import Cls
+from alight.sdk.cls import Cls, made_from
 from alight.sdk.function import Function
+from alight.sdk.handle import check_retries
 from alight.sdk.image import Image
 from alight.sdk.object import checked_name, environment_or_default
 from alight.sdk.options import Options
@@ -144,8 +145,9 @@ class App(app_more.LaterApp):
             _check_function(raw, serialized=serialized)
             tag = checked_name(name, "function") if name is not None else raw.__qualname__
             where = f"the function {tag}"
-            checked = options.check(given, old, where, max_concurrent_inputs=shape.max_concurrent_inputs)
+            checked = options.check(given, old, where, shape)
             function = Function(self, tag, raw, self._with_defaults(checked, where), shape)
+            check_retries(tag, checked.retries, function.traits["is_generator"], shape.web)
             self._register(tag, self._functions, function)
             return function
 
@@ -195,8 +197,8 @@ class App(app_more.LaterApp):
             if not isinstance(raw, type):
                 raise TypeError(f"@app.cls() is for classes; {raw!r} is none: use @app.function()")
             where = f"the class {raw.__name__}"
-            checked = options.check(given, old, where, max_concurrent_inputs=shape.max_concurrent_inputs)
-            made = Cls(self, raw.__qualname__, raw, self._with_defaults(checked, where))
+            checked = options.check(given, old, where, shape)
+            made = made_from(self, raw, self._with_defaults(checked, where), shape)
             self._register(raw.__qualname__, self._classes, made)
             return made
 
@@ -269,7 +271,8 @@ class App(app_more.LaterApp):
             needed=_needed,
             gpu=_gpu,
         )
-        run = running_app.Run(plan, self._functions)
+        classes = {made._service.info_name: made._service for made in self._classes.values()}  # noqa: SLF001
+        run = running_app.Run(plan, {**self._functions, **classes})
         # Handles reach their ids by way of the apps that declared them.
         apps = [self, *self._all_included()]
         try:

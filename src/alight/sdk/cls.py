@@ -1,59 +1,29 @@
 """Classes whose methods run in containers: what ``@app.cls`` makes of a class, and the decorators of its methods.
 
-This version takes the declarations, so that scripts import; calling a method raises UnimplementedError.
+To the server a class is one function named "Name.*", whose inputs name their method; all methods share its containers.
+An instance with parameters is a variant of it. A method's handle is a Function that adds its name to every call.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, NoReturn, Optional, Sequence
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
+from alight.sdk import methods, options, parameters
 from alight.sdk.client import Client
+from alight.sdk.methods import Found, Service
+from alight.sdk.obj import Obj
 from alight.sdk.options import Options
-from alight.sdk.shaping import Shaped, add, needs_parentheses
-from alight.sdk.surface import UNIMPLEMENTED, unimplemented
+from alight.sdk.parameters import NO_DEFAULT, Parameter
+from alight.sdk.shaping import Shape, Shaped, add, needs_parentheses
+from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
-from alight.wire.errors import InvalidError, UnimplementedError
+from alight.wire import ambient
+from alight.wire.errors import InvalidError
 
-_LATER = "methods of @app.cls classes run in containers from the next version on; use @app.function() until then"
-_TYPES = (str, int, bytes, bool)
-
-UNIMPLEMENTED["Cls.__call__"] = _LATER
+_REMEMBERED = 1_000  # parameter sets whose handles are kept
 
 
-class _NoDefault:
-    def __repr__(self) -> str:
-        return "modal.cls._NO_DEFAULT()"
-
-
-_NO_DEFAULT: Any = _NoDefault()
-
-
-class Parameter:
-    """``parameter()``: a keyword of the class's constructor. On an instance it reads as its value."""
-
-    def __init__(self, default: Any, init: bool) -> None:
-        self.default = default
-        self.init = init
-        self.name = ""
-
-    @property
-    def has_default(self) -> bool:
-        return self.default is not _NO_DEFAULT
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        if instance is None:
-            return self
-        if self.name in instance.__dict__:
-            return instance.__dict__[self.name]
-        if self.has_default:
-            return self.default
-        raise AttributeError(f"{self.name} has no value yet")
-
-
-def parameter(*, default: Any = _NO_DEFAULT, init: bool = True) -> Any:
+def parameter(*, default: Any = NO_DEFAULT, init: bool = True) -> Any:
     """A parameter of a class (``x: int = parameter(default=3)``); with ``init=False`` a plain attribute."""
     return Parameter(default, init)
 
@@ -76,64 +46,46 @@ def exit(_given: Any = None, /) -> Callable[[Any], Shaped]:
     return lambda thing: add(thing, "exit", exit=True)
 
 
-class Obj:
-    """An instance of a Cls: its methods are handles."""
-
-    def __init__(self, cls: Cls, kwargs: Mapping[str, Any]) -> None:
-        self._cls = cls
-        self._kwargs = dict(kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if name in self._cls._methods:  # noqa: SLF001  of this file
-            return LaterMethod(f"{self._cls._name}.{name}")  # noqa: SLF001
-        raise AttributeError(f"{self._cls._name} has no method {name!r} with @method()")  # noqa: SLF001
-
-
-class LaterMethod:
-    """A method's handle; using it says that methods come later."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise UnimplementedError(f"{self._name} cannot be called: {_LATER}")
-
-    remote = local = spawn = map = starmap = for_each = remote_gen = spawn_map = _refuse
-
-
 class Cls:
-    """A class whose methods run in containers. Made by ``@app.cls``."""
+    """A class whose methods run in containers. Made by ``@app.cls``, or found by ``Cls.from_name()``."""
 
-    def __init__(self, app: Any, name: str, raw: Optional[type], options: Options) -> None:
+    def __init__(
+        self,
+        app: Any,
+        name: str,
+        raw: Optional[type],
+        options: Options,
+        found: Optional[Mapping[str, Found]] = None,
+    ) -> None:
         self._app = app
         self._name = name
         self._raw = raw
-        self._options = options
         self._methods: Dict[str, Callable[..., Any]] = {}
         self._parameters: Dict[str, Parameter] = {}
+        self._bound: Dict[Any, Service] = {}
+        service = Service(app, f"{name}.*", raw, options)
         if raw is not None:
             self.__name__ = raw.__name__
             self.__qualname__ = raw.__qualname__
             self.__module__ = raw.__module__
             self.__doc__ = raw.__doc__
-            self._collect(raw)
+            _check_constructor(raw, name)
+            found = methods.of_class(raw, name) if found is None else found
+            self._methods = {one.name: one.raw for one in found.values()}
+            self._parameters, specs = parameters.of_class(raw, name)
+            service.describe(name, found, specs)
+        self._service = service
 
     def __call__(self, *args: Any, **kwargs: Any) -> Obj:
-        """An instance with these parameters, all by keyword."""
+        """An instance with these parameters, all by keyword. Asks nobody."""
         if args:
             raise InvalidError(f"{self._name} takes its parameters by keyword", hint=f"{self._name}(name=value)")
-        known = {name for name, one in self._parameters.items() if one.init}
-        unknown = [name for name in kwargs if name not in known]
-        if self._raw is not None and unknown:
-            raise InvalidError(
-                f"{self._name} has no parameter {unknown[0]!r}", hint=f"it has: {', '.join(sorted(known)) or 'none'}"
-            )
-        missing = [name for name in known if name not in kwargs and not self._parameters[name].has_default]
-        if missing:
-            raise InvalidError(f"{self._name} needs its parameter {missing[0]!r}")
-        return Obj(self, kwargs)
+        known = self._service.parameter_specs()
+        if known is None:
+            parameters.check_kinds(self._name, kwargs)
+        else:
+            parameters.check_given(self._name, known, kwargs)
+        return Obj(self, self._service_of(kwargs), kwargs)
 
     @classmethod
     def from_name(
@@ -145,27 +97,42 @@ class Cls:
         environment_name: Optional[str] = None,
         client: Optional[Client] = None,
     ) -> Cls:
-        """A class of a deployed app, found at its first use."""
-        del app_name, version, environment_name, client
-        return cls(None, name, None, Options())
+        """A class of another app, found at its first use: NotFoundError then when there is none."""
+        del version  # one version of an app lives at a time
+        found = cls(None, name, None, Options())
+        found._service.look_in(app_name, environment_name, client)
+        return found
 
     @property
-    @unimplemented("Cls.object_id would be the id of a class on the server; classes come with the next version")
-    def object_id(self) -> str: ...
+    def object_id(self) -> str:
+        """The id: while its app runs, or once it was looked up. AttributeError before."""
+        return self._service.object_id
+
+    @property
+    def is_hydrated(self) -> bool:
+        """Whether its id is known."""
+        return self._service.is_hydrated
 
     @property
     def client(self) -> Optional[Client]:
-        return None
+        """The client that it was made with."""
+        return self._service.client
+
+    @property
+    def options(self) -> Options:
+        """What it was declared with."""
+        return self._service.options
 
     @dual
-    @unimplemented("Cls.hydrate() would look the class up; classes come with the next version")
-    async def hydrate(self, client: Optional[Client] = None) -> Cls: ...
+    async def hydrate(self, client: Optional[Client] = None) -> Cls:
+        """Look it up now. Raises NotFoundError when there is none."""
+        await self._service.hydrate.raw(client)
+        return self
 
     @dual
     @unimplemented("get_dashboard_url() would link to the class's page; there is no dashboard yet")
     async def get_dashboard_url(self) -> str: ...
 
-    @unimplemented("Cls.with_options() would make a variant with other resources; classes come with the next version")
     def with_options(  # noqa: PLR0913  the public form
         self,
         *,
@@ -183,75 +150,111 @@ class Cls:
         region: Any = None,
         cloud: Optional[str] = None,
         routing_region: Optional[str] = None,
-    ) -> Cls: ...
+    ) -> Cls:
+        """The same class with other options, whose instances have containers of their own.
 
-    @unimplemented("Cls.with_concurrency() would change how many inputs run at a time; use @alight.concurrent")
-    def with_concurrency(self, *, max_inputs: int, target_inputs: Optional[int] = None) -> Cls: ...
+        What is falsy stays as it is. ``secrets`` and ``volumes`` replace, ``env`` adds; changes of changes add up.
+        """
+        given = {key: value for key, value in locals().items() if key != "self"}
+        return self._varied(self._service.with_options(**given))
 
-    @unimplemented("Cls.with_batching() would change the size of batches; use @alight.batched")
-    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls: ...
+    def with_concurrency(self, *, max_inputs: int, target_inputs: Optional[int] = None) -> Cls:
+        """The same class, whose containers take this many inputs at once."""
+        return self._varied(self._service.with_concurrency(max_inputs=max_inputs, target_inputs=target_inputs))
 
-    def _signature(self) -> Callable[..., None]:
-        """A function whose parameters are the class's, for those that read signatures."""
+    def with_batching(self, *, max_batch_size: int, wait_ms: int) -> Cls:
+        """The same class with batches of this size and wait. It has one method."""
+        return self._varied(self._service.with_batching(max_batch_size=max_batch_size, wait_ms=wait_ms))
 
-        def constructor() -> None:
-            """Of the class."""
-
-        import inspect  # noqa: PLC0415  for those who read signatures, or classes with parameters
-
-        constructor.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # inspect reads it
-            [
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=one.default if one.has_default else inspect.Parameter.empty,
-                    annotation=_annotations(self._raw).get(name, inspect.Parameter.empty),
-                )
-                for name, one in self._parameters.items()
-                if one.init
-            ]
-        )
-        return constructor
-
-    def _collect(self, raw: type) -> None:
-        if "__init__" in raw.__dict__:
-            raise InvalidError(
-                f"{self._name} has an __init__, which @app.cls classes cannot have",
-                hint="declare parameters with alight.parameter(), and do work in an @alight.enter() method",
+    def __getattr__(self, name: str) -> Any:
+        state = self.__dict__
+        raw = state.get("_raw")
+        if name.startswith("__") or "_service" not in state:
+            raise AttributeError(name)
+        if name in state["_service"].method_specs() or raw is None:
+            raise AttributeError(
+                f"{self._name}.{name} belongs to an instance: write {self._name}(…).{name}, with the class's parameters"
             )
-        for base in reversed(raw.__mro__):
-            for name, value in vars(base).items():
-                if isinstance(value, Parameter):
-                    self._parameters[name] = value
-                elif isinstance(value, Shaped) and (value.shape.method or value.shape.web is not None):
-                    self._methods[name] = value._raw  # noqa: SLF001  of this package
-        annotations = _annotations(raw)
-        for name, one in self._parameters.items():
-            if not one.init:
-                continue
-            if name not in annotations:
-                raise InvalidError(f"{self._name}.{name} needs a type", hint=f"{name}: int = alight.parameter(…)")
-            if annotations[name] not in _TYPES:
-                raise InvalidError(
-                    f"{self._name}.{name} is {annotations[name]!r}; parameters are str, int, bytes or bool"
-                )
+        return getattr(raw, name)
+
+    # inside
+
+    def _varied(self, service: Service) -> Cls:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made._service = service
+        made._bound = {}
+        return made
+
+    def _service_of(self, given: Mapping[str, Any]) -> Service:
+        """The function of one parameter set: the same handle for the same set, so that it is bound once."""
+        if not given:
+            return self._service
+        key = tuple((name, type(given[name]), given[name]) for name in sorted(given))
+        known = self._bound.get(key)
+        if known is None:
+            while len(self._bound) >= _REMEMBERED:
+                self._bound.pop(next(iter(self._bound)), None)
+            known = self._bound[key] = self._service.with_parameters({name: given[name] for name in sorted(given)})
+        return known
+
+    def __getstate__(self) -> Dict[str, Any]:
+        state = {**self.__dict__, "_app": None, "_raw": None, "_bound": {}}
+        state["_methods"], state["_parameters"] = {}, {}
+        return {key: value for key, value in state.items() if not key.startswith("__")}
 
     def __repr__(self) -> str:
         return f"Cls({self._name!r})"
 
 
-def _annotations(raw: Optional[type]) -> Dict[str, Any]:
-    """Of the class and its bases; text ones resolved where that is plain."""
-    import inspect  # noqa: PLC0415  for classes alone
-
-    found: Dict[str, Any] = {}
-    plain = {kind.__name__: kind for kind in _TYPES}
-    for base in reversed(raw.__mro__ if raw is not None else ()):
-        own = (
-            inspect.get_annotations(base)
-            if hasattr(inspect, "get_annotations")
-            else vars(base).get("__annotations__", {})
+def made_from(app: Any, raw: type, checked: Options, shape: Shape) -> Cls:
+    """What ``@app.cls`` makes of ``raw`` and of the decorators below it."""
+    where = f"the class {raw.__qualname__}"
+    misplaced = [word for word in shape.words if word in {"method", "enter", "exit", "batched"}]
+    if misplaced:
+        raise InvalidError(f"@{misplaced[0]}() is for methods, and stands at {where}")
+    if "<locals>" in raw.__qualname__ and not checked.serialized:
+        raise InvalidError(
+            f"{where} is defined within a function, where a container cannot find it",
+            hint="move it to the top of the module, or declare it with serialized=True",
         )
-        for name, value in own.items():
-            found[name] = plain.get(value, value) if isinstance(value, str) else value
-    return found
+    found = methods.of_class(raw, raw.__qualname__)
+    batched = [one for one in found.values() if one.shape.batch is not None]
+    if batched and shape.max_concurrent_inputs:
+        raise InvalidError(f"{where} is @concurrent() and its method {batched[0].name}() @batched(): one of the two")
+    if shape.cluster is not None and len(found) != 1:
+        raise InvalidError(f"{where} is @clustered() and has {len(found)} methods: it can have one")
+    if batched:
+        scaling = options.batched(checked.autoscaling, batched[0].shape.batch)
+        checked = options.replaced(checked, {"autoscaling": scaling})
+    if not checked.enable_memory_snapshot:
+        methods.check_no_snapshot(raw, raw.__qualname__)
+    return Cls(app, raw.__qualname__, raw, checked, found)
+
+
+def bind_instance(cls_handle: Any, instance: Any) -> None:
+    """Let the methods of a container's instance be handles, too: ``self.other()`` is a plain call as ever,
+    ``self.other.remote()`` an input for the same class and parameters, in whichever container is free.
+
+    ``cls_handle`` is the Cls, or the class itself where it came without one (serialized). Imports nothing, asks nobody.
+    """
+    handle = cls_handle
+    if not isinstance(handle, Cls):
+        handle = Cls(None, type(instance).__qualname__, type(instance), Options())
+    own = handle._service.with_parameters({})  # noqa: SLF001  of this file
+    if ambient.container is not None:
+        own.known_as(ambient.container.function_id)
+    Obj(handle, own, {}).adopt(instance)
+
+
+def _check_constructor(raw: type, name: str) -> None:
+    for base in raw.__mro__:
+        if base is not object and "__init__" in vars(base) and base.__module__ != "typing":
+            where = f"{name} has" if base is raw else f"{name} inherits from {base.__qualname__}, which has"
+            raise InvalidError(
+                f"{where} an __init__, and classes of an app are made without one",
+                hint="declare parameters with alight.parameter(), and do work in an @alight.enter() method",
+            )
+
+
+__all__ = ["Cls", "Obj", "Parameter", "bind_instance", "enter", "exit", "made_from", "method", "parameter"]

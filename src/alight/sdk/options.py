@@ -12,7 +12,8 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 from alight.sdk import resources
 from alight.sdk.image import Image
 from alight.sdk.secret import Secret
-from alight.wire.errors import DeprecationError, InvalidError
+from alight.sdk.shaping import Shape
+from alight.wire.errors import DeprecationError, InvalidError, UnimplementedError
 from alight.wire.record import dataclass, field, replace
 from alight.wire.spec import Autoscaling, Resources, RetryPolicy
 
@@ -59,10 +60,17 @@ class Options:
     hosted_only: Dict[str, Any] = field(default_factory=dict)
 
 
-def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, *, max_concurrent_inputs: int = 0) -> Options:
+def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, shape: Shape) -> Options:
     """The options in ``given``; ``old`` are keywords that are no longer in the signature. Raises InvalidError."""
     values = dict(given)
     concurrent = _take_old(values, old, where)
+    autoscaling = resources.autoscaling(values)
+    if concurrent or shape.max_concurrent_inputs:
+        autoscaling = replace(
+            autoscaling,
+            max_concurrent_inputs=shape.max_concurrent_inputs or concurrent,
+            target_concurrent_inputs=shape.target_concurrent_inputs,
+        )
     image = values.get("image")
     if image is not None and not isinstance(image, Image):
         raise InvalidError(f"image= of {where} is {type(image).__name__}, not an Image", hint="Image.debian_slim()…")
@@ -77,7 +85,7 @@ def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, *, max_c
         resources=resources.resources(
             values.get("cpu"), values.get("memory"), values.get("gpu"), values.get("ephemeral_disk")
         ),
-        autoscaling=resources.autoscaling(values, concurrent or max_concurrent_inputs),
+        autoscaling=batched(autoscaling, shape.batch),
         retries=resources.retries(values.get("retries")),
         timeout=timeout,
         startup_timeout=startup_timeout,
@@ -90,6 +98,11 @@ def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, *, max_c
         is_generator=values.get("is_generator"),
         hosted_only=_hosted_only(values),
     )
+
+
+def batched(autoscaling: Autoscaling, batch: Optional[Tuple[int, int]]) -> Autoscaling:
+    """``autoscaling`` with what ``@batched`` said: the most inputs of a batch, and the milliseconds that it waits."""
+    return autoscaling if batch is None else replace(autoscaling, batch_size=batch[0], batch_wait=batch[1] / 1000)
 
 
 def secrets(value: Optional[Sequence[Any]], where: str) -> Tuple[Secret, ...]:
@@ -134,14 +147,30 @@ def _take_old(values: Dict[str, Any], old: Mapping[str, Any], where: str) -> int
     return concurrent
 
 
-def _hosted_only(values: Mapping[str, Any]) -> Dict[str, Any]:
+def check_volume(path: str, volume: Any) -> None:
+    """UnimplementedError for what can be declared as a volume and not be mounted yet."""
+    if not hasattr(volume, "mount_sub_path"):
+        raise UnimplementedError(
+            f"{type(volume).__name__} at {path} would mount a cloud bucket; this version mounts volumes"
+        )
+
+
+def warn_hosted(values: Mapping[str, Any], stacklevel: int) -> Dict[str, Any]:
+    """What of ``values`` has no effect on one's own machines; says so once for each, in the user's own line."""
     given = {name: values[name] for name in _HOSTED if values.get(name)}
     for name in given:
         if name not in _WARNED:
             _WARNED.add(name)
             warnings.warn(
-                f"{name}= is for a hosted cloud and has no effect on your own machines", UserWarning, stacklevel=5
+                f"{name}= is for a hosted cloud and has no effect on your own machines",
+                UserWarning,
+                stacklevel=stacklevel,
             )
+    return given
+
+
+def _hosted_only(values: Mapping[str, Any]) -> Dict[str, Any]:
+    given = warn_hosted(values, 6)
     kept = {name: _plain(value) for name, value in given.items()}
     if values.get("experimental_options"):
         kept["experimental_options"] = {str(key): str(value) for key, value in values["experimental_options"].items()}

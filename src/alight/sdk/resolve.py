@@ -18,6 +18,7 @@ from alight.sdk.options import Options
 from alight.sdk.resources import gpus
 from alight.sdk.secret import Secret
 from alight.sdk.source import Definition, Hashes, LocalFiles, collect, definition_of, name_main
+from alight.sdk.variants import mounts_of
 from alight.wire import errors, messages, payload
 from alight.wire.codec import PIECE
 from alight.wire.record import replace
@@ -49,7 +50,7 @@ class Resolver:
 
     async def function(self, name: str, raw: Any, options: Options, traits: Mapping[str, Any]) -> FunctionSpec:
         """The spec of one function. ``traits`` are fields that follow from its code (is_async, is_generator)."""
-        what = f"the function {name}"
+        what = f"the class {name[:-2]}" if name.endswith(".*") else f"the function {name}"
         serialized = ""
         if options.serialized:
             serialized = self._serialize(raw, what)
@@ -219,21 +220,7 @@ class Resolver:
         return known[1]
 
     async def _volumes(self, volumes: Mapping[str, Any]) -> Tuple[VolumeMount, ...]:
-        mounts = []
-        for path, volume in volumes.items():
-            if not hasattr(volume, "mount_sub_path"):
-                raise errors.UnimplementedError(
-                    f"{type(volume).__name__} at {path} would mount a cloud bucket; this version mounts volumes"
-                )
-            mounts.append(
-                VolumeMount(
-                    path=path,
-                    volume_id=await volume._resolve(self._client),  # noqa: SLF001  of this package
-                    read_only=volume.mount_read_only,
-                    sub_path=volume.mount_sub_path,
-                )
-            )
-        return tuple(mounts)
+        return tuple(await mounts_of(volumes, self._client))
 
 
 def _override(gpu: str) -> Tuple[str, ...]:

@@ -93,7 +93,7 @@ def timeouts(timeout: Optional[float], startup_timeout: Optional[float]) -> Tupl
     return float(timeout), None if startup_timeout is None else float(startup_timeout)
 
 
-def autoscaling(options: Mapping[str, Any], max_concurrent_inputs: int = 0) -> Autoscaling:
+def autoscaling(options: Mapping[str, Any]) -> Autoscaling:
     """min_containers, max_containers, buffer_containers, scaledown_window and single_use_containers as declared."""
     least = _count(options, "min_containers", 0) or 0
     most = _count(options, "max_containers", 1)
@@ -107,7 +107,6 @@ def autoscaling(options: Mapping[str, Any], max_concurrent_inputs: int = 0) -> A
         max_containers=most,
         buffer_containers=_count(options, "buffer_containers", 0) or 0,
         scaledown_window=None if window is None else float(window),
-        max_concurrent_inputs=max_concurrent_inputs or 1,
         single_use=bool(options.get("single_use_containers")),
     )
 

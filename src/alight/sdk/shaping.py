@@ -18,6 +18,14 @@ _LONGEST_WAIT_MS = 600_000
 _WEB = frozenset({"asgi_app", "fastapi_endpoint", "web_server", "wsgi_app"})
 _HOOKS = frozenset({"enter", "exit"})
 
+# Flags of code objects: inspect knows them by name, and costs more than all of this.
+COROUTINE = 0x80
+ASYNC_GENERATOR = 0x200
+GENERATORS = 0x20 | ASYNC_GENERATOR
+
+#: On an instance whose methods are handles as well (`cls.bind_instance`): what makes the handles.
+HANDLES = "_alight_object"
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -35,6 +43,14 @@ class Shape:
     cluster: Optional[Tuple[int, bool]] = None  # how many containers, whether with RDMA
     sessioned: bool = False
 
+    @property
+    def is_method(self) -> bool:
+        """Whether callers of a class may name it."""
+        return self.method or self.batch is not None or self.web is not None
+
+
+_NOTHING: Dict[str, Any] = {}
+
 
 class Shaped:
     """A function, method or class with its shape."""
@@ -43,12 +59,21 @@ class Shaped:
         functools.update_wrapper(self, raw, updated=())
         self._raw = raw
         self.shape = shape
+        self.attribute = ""  # the name that a class has for it
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.attribute = self.attribute or name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._raw(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else types.MethodType(self._raw, instance)
+        if instance is None:
+            return self
+        handles = getattr(instance, "__dict__", _NOTHING).get(HANDLES)
+        if handles is not None and self.shape.is_method:
+            return handles.inside(self, instance)
+        return types.MethodType(self._raw, instance)
 
     def __repr__(self) -> str:
         return f"<{self._raw!r} with {', '.join(f'@{word}()' for word in self.shape.words)}>"
@@ -97,11 +122,7 @@ def concurrent(
     needs_parentheses("concurrent", _given)
     if max_inputs is None:
         raise InvalidError("@concurrent() needs max_inputs", hint="for example @concurrent(max_inputs=10)")
-    _whole("concurrent", "max_inputs", max_inputs, 1)
-    if target_inputs is not None:
-        _whole("concurrent", "target_inputs", target_inputs, 1)
-        if target_inputs > max_inputs:
-            raise InvalidError(f"@concurrent(): target_inputs ({target_inputs}) is above max_inputs ({max_inputs})")
+    check_concurrent("@concurrent", max_inputs, target_inputs)
     said: Dict[str, Any] = {"max_concurrent_inputs": max_inputs, "target_concurrent_inputs": target_inputs}
     return lambda thing: add(thing, "concurrent", **said)
 
@@ -112,15 +133,14 @@ def batched(_given: Any = None, /, *, max_batch_size: int, wait_ms: int) -> Call
     Callers pass single values; the function gets lists of one length and returns a list of that length.
     """
     needs_parentheses("batched", _given)
-    _whole("batched", "max_batch_size", max_batch_size, 1, _MOST_IN_BATCH)
-    _whole("batched", "wait_ms", wait_ms, 0, _LONGEST_WAIT_MS)
-    return lambda thing: add(thing, "batched", batch=(max_batch_size, wait_ms))
+    check_batched("@batched", max_batch_size, wait_ms)
+    return lambda thing: add(_batchable(thing), "batched", batch=(max_batch_size, wait_ms))
 
 
 def clustered(_given: Any = None, /, *, size: int, rdma: bool = False) -> Callable[[Any], Shaped]:
     """Run each input on ``size`` containers at once that can reach each other; the result is that of rank 0."""
     needs_parentheses("clustered", _given)
-    _whole("clustered", "size", size, 1)
+    _whole("@clustered", "size", size, 1)
     return lambda thing: add(thing, "clustered", cluster=(size, bool(rdma)))
 
 
@@ -128,6 +148,39 @@ def sessioned(_given: Any = None, /) -> Callable[[Any], Shaped]:
     """Keep the requests of one session on one container of a server class."""
     needs_parentheses("sessioned", _given)
     return lambda thing: add(thing, "sessioned", sessioned=True)
+
+
+def check_concurrent(word: str, max_inputs: Any, target_inputs: Any) -> None:
+    """InvalidError for numbers that ``word`` (as it is written) cannot take."""
+    _whole(word, "max_inputs", max_inputs, 1)
+    if target_inputs is not None:
+        _whole(word, "target_inputs", target_inputs, 1)
+        if target_inputs > max_inputs:
+            raise InvalidError(f"{word}(): target_inputs ({target_inputs}) is above max_inputs ({max_inputs})")
+
+
+def check_batched(word: str, max_batch_size: Any, wait_ms: Any) -> None:
+    """InvalidError for numbers that ``word`` (as it is written) cannot take."""
+    _whole(word, "max_batch_size", max_batch_size, 1, _MOST_IN_BATCH)
+    _whole(word, "wait_ms", wait_ms, 0, _LONGEST_WAIT_MS)
+
+
+def _batchable(thing: Any) -> Any:
+    """A function that can take lists for single values."""
+    raw = raw_of(thing)
+    if isinstance(raw, type):
+        raise InvalidError(
+            f"@batched() is for the method that takes the batches, not for the class {raw.__name__}",
+            hint="put it on the class's only method",
+        )
+    if getattr(raw, "__defaults__", None) or getattr(raw, "__kwdefaults__", None):
+        raise InvalidError(
+            f"@batched(): a parameter of {raw.__name__}() has a default, and every input of a batch passes all of them",
+            hint="leave the default out",
+        )
+    if of(thing).is_generator or getattr(getattr(raw, "__code__", None), "co_flags", 0) & GENERATORS:
+        raise InvalidError(f"@batched(): {raw.__name__}() is a generator; a batch is answered with a list")
+    return thing
 
 
 def _exclude(one: str, other: str) -> bool:
@@ -139,7 +192,7 @@ def _exclude(one: str, other: str) -> bool:
 
 def _whole(word: str, name: str, value: Any, least: int, most: Optional[int] = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidError(f"@{word}(): {name} is a whole number, not {value!r}")
+        raise InvalidError(f"{word}(): {name} is a whole number, not {value!r}")
     if value < least or (most is not None and value > most):
         limits = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise InvalidError(f"@{word}(): {name} must be {limits}, not {value}")
+        raise InvalidError(f"{word}(): {name} must be {limits}, not {value}")

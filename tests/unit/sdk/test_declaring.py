@@ -227,33 +227,6 @@ def test_handles_travel_as_declarations_without_values_or_clients():
         _ = volume_there.object_id
 
 
-def test_classes_are_declared_and_come_later():
-    app = alight.App("a")
-
-    @app.cls(gpu="T4")
-    @alight.concurrent(max_inputs=3)
-    class Model:
-        size: int = alight.parameter(default=1)
-        note: str = alight.parameter(init=False)
-
-        @alight.enter()
-        def load(self): ...
-
-        @alight.method()
-        def predict(self, x): ...
-
-    assert list(Model._methods) == ["predict"]
-    assert str(Model._signature().__signature__) == "(*, size: int = 1)"
-    with pytest.raises(UnimplementedError, match="predict cannot be called"):
-        Model(size=2).predict.remote(1)
-    with pytest.raises(InvalidError, match="no parameter 'sise'"):
-        Model(sise=2)
-    with pytest.raises(InvalidError, match="__init__"):
-        app.cls()(type("Bad", (), {"__init__": lambda self: None}))
-    with pytest.raises(InvalidError, match="needs a type"):
-        app.cls()(type("Bad", (), {"x": alight.parameter()}))
-
-
 # images
 
 
