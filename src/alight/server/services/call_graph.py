@@ -43,7 +43,7 @@ async def _inputs(store: Store, views: CallViews, row: Row, parent: str, known: 
     function = known[function_id]
     count = min(row["accepted"], _OF_A_CALL)
     rest, ended = await _ended(store, call_id, count)
-    if row["done_at"] is not None and not rest:
+    if row["done_at"] is not None and not rest[0]:
         rest = (row["status"] if row["status"] in {"cancelled", "success"} else "", "")
     running = {one.position: one.container for one in views.running(call_id)}
     made = []
