@@ -244,6 +244,15 @@ def test_publishing_anew_takes_scaling_back(place):
             (FunctionScaled, train.function_id, None),
             (FunctionScaled, variant.function_id, None),
         }
+        # and with other code they go, with the same scaling as if nobody had touched it
+        await place.functions.scale(train.function_id, {"max_containers": 3})
+        place.inbox.take()
+        changed = FunctionSpec(name="train", source_path="/root/new.py")
+        await place.functions.publish(app_id, "main", "owner", (changed,))
+        events = {one.function_id: one for one in place.inbox.take()}
+        assert isinstance(events[train.function_id], FunctionPublished)
+        assert events[train.function_id].need.max_containers is None
+        assert (await place.functions.scale(train.function_id, {})).max_containers is None
 
     place(work)
 
