@@ -2,86 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent / "scripts"
-TIMEOUT_S = 600
-
-
-@dataclass
-class Reading:
-    """One row: samples in a unit, and what the design asks for."""
-
-    what: str
-    samples: list[float]
-    unit: str
-    budget: float | None = None
-    more_is_better: bool = False
-    note: str = ""
-
-
-@dataclass
-class Bench:
-    """An instance of Alight for the length of a run, and a folder for scripts that are generated."""
-
-    home: Path
-    folder: Path
-
-    @classmethod
-    def start(cls, home: Path) -> Bench:
-        """The directory may hold images of an earlier run: they are what makes the second run quick."""
-        folder = home / "scripts"
-        folder.mkdir(parents=True, exist_ok=True)
-        for script in SCRIPTS.glob("*.py"):
-            shutil.copy(script, folder)
-        bench = cls(home, folder)
-        bench.alight("run", "hello.py")  # builds the image, and starts server and node
-        return bench
-
-    def alight(self, *words: str) -> float:
-        """Run a command; the seconds that the whole process took."""
-        began = time.perf_counter()
-        self._run([sys.executable, "-m", "alight", *words])
-        return time.perf_counter() - began
-
-    def python(self, script: str, *words: str) -> object:
-        """Run a script that ends by printing its measurements as one line of JSON."""
-        return json.loads(self._run([sys.executable, script, *words]).splitlines()[-1])
-
-    def close(self) -> None:
-        """Stop the instance. Its images stay for the next run."""
-        self.alight("server", "stop")
-
-    def _run(self, command: list[str]) -> str:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ALIGHT_", "MODAL_"))}
-        environment |= {"ALIGHT_HOME": str(self.home), "ALIGHT_CONFIG_PATH": str(self.home / "alight.toml")}
-        done = subprocess.run(
-            command,
-            env=environment,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command[1:])} failed: {done.stderr.strip()[-2000:]}")
-        return done.stdout
-
-
-def warm(bench: Bench) -> list[Reading]:
-    """`f.remote()` of a function that does nothing, in a container that is there."""
-    samples = bench.python("warm.py", "2000")
-    return [Reading("warm `f.remote()`, no-op", [1e3 * s for s in samples], "ms", 0.3)]
+import cases_calls
+from measured import Bench, Reading, cpu_seconds, processes_of, resident_mb
 
 
 def cold(bench: Bench) -> list[Reading]:
@@ -144,19 +71,24 @@ def idle(bench: Bench) -> list[Reading]:
     """What server, node and spawner use while nobody calls."""
     bench.alight("run", "hello.py")
     time.sleep(3)
-    processes = _processes(bench.home)
-    before, began = sum(map(_cpu_seconds, processes)), time.monotonic()
+    processes = processes_of(bench.home)
+    before, began = sum(map(cpu_seconds, processes)), time.monotonic()
     time.sleep(10)
-    share = 100 * (sum(map(_cpu_seconds, processes)) - before) / (time.monotonic() - began)
-    names = ", ".join(sorted(processes.values()))
+    share = 100 * (sum(map(cpu_seconds, processes)) - before) / (time.monotonic() - began)
+    names = ", ".join(sorted(f"{name} {resident_mb(pid):.0f} MB" for pid, name in processes.items()))
     return [
-        Reading("server, node and spawner, idle: memory", [sum(map(_resident_mb, processes))], "MB", 150, note=names),
+        Reading("server, node and spawner, idle: memory", [sum(map(resident_mb, processes))], "MB", 150, note=names),
         Reading("server, node and spawner, idle: processor", [share], "% of a core", 1.0),
     ]
 
 
 CASES: dict[str, Callable[[Bench], list[Reading]]] = {
-    "warm": warm,
+    "warm": cases_calls.warm,
+    "map": cases_calls.map_chunked,
+    "map-single": cases_calls.map_single,
+    "map-naps": cases_calls.map_naps,
+    "spawn": cases_calls.spawn,
+    "pending": cases_calls.pending,
     "cold": cold,
     "run": run,
     "start": start,
@@ -186,31 +118,3 @@ def _cold_script(count: int) -> str:
         "    print(json.dumps(samples))",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _processes(home: Path) -> dict[int, str]:
-    """Server, node and spawner of an instance, by process id."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            name = next((word.decode() for word in words if word.startswith((b"alight.server", b"alight.node"))), "")
-            if name and str(home).encode() in b"\0".join(words) + (entry / "environ").read_bytes():
-                found[int(entry.name)] = f"{name} {_resident_mb(int(entry.name)):.0f} MB"
-    return found
-
-
-def _resident_mb(pid: int) -> float:
-    """Memory of a process, pages that it shares counted in part."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

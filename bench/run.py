@@ -4,6 +4,8 @@
     sudo .venv/bin/python bench/run.py                 # everything, in an instance of its own; some minutes
     sudo .venv/bin/python bench/run.py warm cold       # the cases named
     sudo .venv/bin/python bench/run.py --peer ray      # a peer in the same run, when it is installed
+    sudo .venv/bin/python bench/run.py --peer ray --peer-python /tmp/peers/bin/python   # where it is installed
+    sudo .venv/bin/python bench/run.py --profile server --profile client map   # and where their time went
     sudo .venv/bin/python bench/run.py --write         # and put the table into docs/performance.md
 
 Goes through the public API and the command line only, in a state directory that is removed afterwards. Asserts nothing:
@@ -13,19 +15,24 @@ a wall time depends on who else uses the machine. Compare rows of one run; keep 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import statistics
+import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import machine as facts
-from cases import CASES, Bench, Reading
+import sampling
+from cases import CASES
+from measured import Bench, Reading
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+PEERS = ("ray", "pool", "dask", "celery")
+PEER_TIMEOUT_S = 600
 BEGIN, END = "<!-- bench/run.py writes from here -->", "<!-- to here -->"
 
 
@@ -36,9 +43,12 @@ def main() -> int:
     readings: list[Reading] = []
     try:
         for name in options.cases or CASES:
+            began = time.monotonic()
             print(f"# {name}", file=sys.stderr, flush=True)
             try:
-                readings += CASES[name](bench)
+                with sampling.sampled(options.profile, options.home, name):
+                    readings += CASES[name](bench)
+                bench.say(f"took {time.monotonic() - began:.0f} s")
             except Exception as error:  # noqa: BLE001  one case that cannot run must not hide the others
                 readings.append(Reading(name, [], "", note=f"could not be measured: {str(error).splitlines()[0]}"))
                 print(error, file=sys.stderr)
@@ -46,10 +56,7 @@ def main() -> int:
         bench.close()
     for peer in options.peer:
         print(f"# {peer}", file=sys.stderr, flush=True)
-        try:
-            readings += importlib.import_module(f"peer_{peer}").readings()
-        except ImportError as error:
-            print(f"{peer} cannot be measured here: {error}", file=sys.stderr)
+        readings += of_peer(peer, options.peer_python)
     text = report(readings)
     print(text)
     if options.json:
@@ -63,8 +70,17 @@ def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default all")
+    parser.add_argument("--peer", action="append", default=[], choices=PEERS, help="measure this too, in the same run")
     parser.add_argument(
-        "--peer", action="append", default=[], choices=["ray"], help="measure this too, in the same run"
+        "--peer-python", default=sys.executable, metavar="PATH", help="the interpreter that has the peers"
+    )
+    parser.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        choices=list(sampling.KINDS),
+        metavar="NAME",
+        help=f"say where the time of this process went, of {', '.join(sampling.KINDS)}; slows the run",
     )
     parser.add_argument("--home", type=Path, default=Path("/var/tmp/alight-bench"), help="state directory of the run")
     parser.add_argument("--json", type=Path, help="write the samples here")
@@ -73,7 +89,18 @@ def arguments() -> argparse.Namespace:
     unknown = [name for name in options.cases if name not in CASES]
     if unknown:
         parser.error(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    if options.profile and options.write:
+        parser.error("figures taken with --profile are not for the document: leave --write out")
     return options
+
+
+def of_peer(peer: str, python: str) -> list[Reading]:
+    """A peer's rows, from a process of its own: what it imports and starts is no part of ours."""
+    script = Path(__file__).with_name(f"peer_{peer}.py")
+    done = subprocess.run([python, script], stdout=subprocess.PIPE, text=True, timeout=PEER_TIMEOUT_S, check=False)
+    if done.returncode:
+        return [Reading(peer, [], "", note="could not be measured here")]
+    return [Reading(**row) for row in json.loads(done.stdout.splitlines()[-1])]
 
 
 def report(readings: list[Reading]) -> str:
