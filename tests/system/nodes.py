@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from alight.link.run import run
 from alight.testing.fake_server import FakeServer
-from alight.wire import ids, payload
-from alight.wire.commands import GiveInput, StartContainer
+from alight.wire import chunk, ids, payload
+from alight.wire.commands import StartContainer
 from alight.wire.spec import FileEntry, FilesAt, FunctionSpec, encode_tree
 
 BARE = ("--engine", "process", "--lenient")
@@ -143,9 +142,34 @@ def start_of(server: FakeServer, name: str, code: str = CODE, **changes) -> Star
     )
 
 
-def give_of(start: StartContainer, *args, **changes) -> tuple[GiveInput, bytes]:
-    give = GiveInput(start.container_id, ids.new_id(ids.INPUT), ids.new_id(ids.CALL), 1)
-    return replace(give, **changes), payload.dumps_bytes((args, {}))
+def give_of(start: StartContainer, *args) -> tuple[chunk.Inputs, bytes]:
+    """One input of a call of its own."""
+    return many_of(start, [args])
+
+
+def many_of(start: StartContainer, inputs, **more) -> tuple[chunk.Inputs, bytes]:
+    """Inputs of one call: the arguments of each."""
+    bodies = [payload.dumps_bytes((tuple(args), {})) for args in inputs]
+    sizes = tuple(len(body) for body in bodies)
+    more.setdefault("start", 0)
+    give = chunk.Inputs(more.pop("call_id", ids.new_id(ids.CALL)), sizes=sizes, container=start.container_id, **more)
+    return give, b"".join(bodies)
+
+
+def large_of(start: StartContainer, blob: str, size: int) -> tuple[chunk.Inputs, bytes]:
+    """One input whose arguments are a blob of the server."""
+    body = chunk.reference(blob, size)
+    call_id = ids.new_id(ids.CALL)
+    return chunk.Inputs(call_id, 0, (len(body),), container=start.container_id, flags=chunk.REFERENCE), body
+
+
+async def until(condition, seconds: float = 5.0) -> None:
+    """Return when it holds."""
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not come about")
 
 
 async def started(server: FakeServer, start: StartContainer) -> StartContainer:

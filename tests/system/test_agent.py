@@ -15,11 +15,10 @@ import pytest
 
 from alight.node import output
 from alight.testing.fake_server import random_content
-from alight.wire import payload
+from alight.wire import chunk, payload
 from alight.wire.codec import PREFACE, Kind, encode_frame
-from alight.wire.commands import Command
-from alight.wire.messages import Payload
-from tests.system.nodes import BARE, give_of, scenario, start_of, started
+from alight.wire.commands import Command, Run
+from tests.system.nodes import BARE, give_of, large_of, many_of, scenario, start_of, started, until
 
 pytestmark = pytest.mark.system
 
@@ -37,8 +36,7 @@ def test_a_call_goes_through_and_its_output_is_kept(home):
         start = await started(server, start_of(server, "add"))
         give, body = give_of(start, 2, 3)
         await server.give(give, body)
-        answer, result = await server.wait_output(give.input_id)
-        assert answer.status == "success"
+        result = await server.wait_value(give.call_id)
         assert payload.loads(result) == 5
         await server.say(Command("stop", start.container_id, grace=5))
         ended, _ = await server.wait_report("ended", start.container_id)
@@ -62,11 +60,12 @@ def test_while_somebody_watches_the_lines_come_before_the_result(home):
         await server.say(Command("watch", app_id=start.app_id, on=True))
         give, body = give_of(start, 5000)
         await server.give(give, body)
-        answer, _ = await server.wait_output(give.input_id)
+        await server.wait_value(give.call_id)
+        answer = server.values[-1][0]
         before = [report for report, _ in server.reports if report.kind == "log"]
         assert answer.log_offset == len(server.logs[start.container_id])
         assert before
-        assert server.reports[-1][0].kind == "output"
+        assert server.told[-1] == "values"
         assert server.logs[start.container_id].count(b"line") > 0
 
     scenario(home, play, *BARE)
@@ -76,21 +75,22 @@ def test_large_arguments_and_results_travel_as_files(home):
     async def play(server, _node):
         start = await started(server, start_of(server, "length"))
         content = random_content(5 << 20)
-        blob = server.keep(payload.dumps_bytes(((content,), {})))
-        give, _ = give_of(start, payload=Payload(blob, 5 << 20))
-        await server.give(give)
-        answer, result = await server.wait_output(give.input_id)
-        assert answer.status == "success", answer
+        arguments = payload.dumps_bytes(((content,), {}))
+        give, body = large_of(start, server.keep(arguments), len(arguments))
+        await server.give(give, body)
+        result = await server.wait_value(give.call_id)
         assert payload.loads(result) == len(content)
 
         start = await started(server, start_of(server, "big"))
         give, body = give_of(start, 20 << 20)
         await server.give(give, body)
-        answer, result = await server.wait_output(give.input_id)
-        assert result == b""
-        assert payload.loads(server.blobs[answer.payload.blob]) == b"y" * (20 << 20)
-        await asyncio.sleep(0.1)
-        assert not list((home / "node/containers" / start.container_id / "outputs").iterdir())
+        blob, size = chunk.read_reference(await server.wait_value(give.call_id))
+        assert server.values[-1][0].is_reference
+        assert size == len(server.blobs[blob])
+        assert payload.loads(server.blobs[blob]) == b"y" * (20 << 20)
+        folder = home / "node/containers" / start.container_id
+        await until(lambda: not list((folder / "outputs").iterdir()))
+        await until(lambda: not list((folder / "spool").iterdir()))
 
     scenario(home, play, *BARE)
 
@@ -103,28 +103,34 @@ def test_an_output_survives_a_server_that_is_away_and_is_said_once(home):
         await asyncio.sleep(0.1)
         await server.close()
         await asyncio.sleep(0.8)
-        kept = list((home / "node/containers" / start.container_id / "outputs").glob("*.json"))
+        kept = list((home / "node/containers" / start.container_id / "outputs").iterdir())
         assert len(kept) == 1, "an output that nobody took belongs on the disk"
         await server.open()
         await server.wait_session()
-        _, result = await server.wait_output(give.input_id)
+        result = await server.wait_value(give.call_id)
         assert payload.loads(result) == "slept"
-        assert server.hellos[-1].containers[0].inputs == ()
-        assert sum(report.output is not None for report, _ in server.reports) == 1
+        assert server.hellos[-1].containers[0].runs == ()
+        assert len(server.values) == 1
 
     scenario(home, play, *BARE)
 
 
 def test_a_timeout_ends_the_container_and_says_how_long(home):
     async def play(server, _node):
-        start = await started(server, start_of(server, "slow"))
-        give, body = give_of(start, 60, timeout=0.3)
+        start = await started(server, start_of(server, "slow", timeout=0.6))
+        # Each has its time from when its own code begins; the last two never do.
+        give, body = many_of(start, [(0.4,), (0.4,), (60,), (0,), (0,)])
         await server.give(give, body)
-        answer, _ = await server.wait_output(give.input_id)
+        answer, _ = await server.wait_output(give.call_id, 2)
         assert answer.status == "timeout"
+        assert answer.serial == 0
         assert answer.error["code"] == "function_timeout"
-        assert "0.3 s" in answer.error["message"]
+        assert "0.6 s" in answer.error["message"]
+        assert payload.loads(await server.wait_value(give.call_id, 1)) == "slept"
+        returned, _ = await server.wait_report("returned", start.container_id)
+        assert returned.runs == (Run(give.call_id, 3, 5),)
         await server.wait_report("ended", start.container_id)
+        assert server.told.index("returned") < server.told.index("ended")
 
     scenario(home, play, *BARE)
 
@@ -137,6 +143,7 @@ def test_a_crash_is_reported_with_its_signal(home):
         ended, _ = await server.wait_report("ended", start.container_id)
         assert "SIGSEGV" in ended.text
         assert not any(report.output for report, _ in server.reports)
+        assert server.values == []
 
     scenario(home, play, *BARE)
 
@@ -179,7 +186,7 @@ def test_reserved_names_cannot_be_overridden(home):
         ):
             give, body = give_of(start, name)
             await server.give(give, body)
-            _, result = await server.wait_output(give.input_id)
+            result = await server.wait_value(give.call_id)
             assert payload.loads(result) == want
         kept = b"".join(path.read_bytes() for path in (home / "node/containers").rglob("*.json"))
         assert b"s3" not in kept, "a secret was written to a file"
@@ -203,7 +210,7 @@ def test_a_stranger_cannot_take_a_containers_sockets(home):
                 assert name == "link.sock" or b"only processes of this container" in answer
         give, body = give_of(start, 1, 1)
         await server.give(give, body)
-        await server.wait_output(give.input_id)
+        await server.wait_value(give.call_id)
 
     scenario(home, play, *BARE)
 
@@ -223,7 +230,7 @@ def test_sigterm_disconnects_and_the_servers_word_ends_all(home):
         start = await started(server, start_of(server, "pid"))
         give, body = give_of(start)
         await server.give(give, body)
-        _, result = await server.wait_output(give.input_id)
+        result = await server.wait_value(give.call_id)
         await server.say(Command("shutdown"))
         assert await asyncio.to_thread(node.process.wait, 10) == 0
         node.end(0) if node.process.poll() is None else node.process.stdout.close()
@@ -262,7 +269,7 @@ def test_a_stop_lets_the_input_finish_within_its_grace(home):
         await server.give(give, body)
         await asyncio.sleep(0.1)
         await server.say(Command("stop", start.container_id, grace=8, reason="scaled down"))
-        _, result = await server.wait_output(give.input_id)
+        result = await server.wait_value(give.call_id)
         assert payload.loads(result) == "slept"
         ended, _ = await server.wait_report("ended", start.container_id)
         assert ended.text == "scaled down"
@@ -291,12 +298,19 @@ def test_a_cancelled_input_says_so_and_the_container_serves_on(home):
         give, body = give_of(start, 60)
         await server.give(give, body)
         await asyncio.sleep(0.2)
-        await server.say(Command("cancel", start.container_id, input_id=give.input_id))
-        answer, _ = await server.wait_output(give.input_id)
+        await server.say(Command("cancel", start.container_id, call_id=give.call_id, position=0))
+        answer, _ = await server.wait_output(give.call_id)
         assert answer.status == "cancelled"
+        many, body = many_of(start, [(60,), (0,), (0,)])
+        await server.give(many, body)
+        await asyncio.sleep(0.2)
+        await server.say(Command("cancel", start.container_id, call_id=many.call_id))
+        for position in range(3):
+            answer, _ = await server.wait_output(many.call_id, position)
+            assert answer.status == "cancelled"
         give, body = give_of(start, 0)
         await server.give(give, body)
-        _, result = await server.wait_output(give.input_id)
+        result = await server.wait_value(give.call_id)
         assert payload.loads(result) == "slept"
 
     scenario(home, play, *BARE)
@@ -304,12 +318,15 @@ def test_a_cancelled_input_says_so_and_the_container_serves_on(home):
 
 FORGER = """
 import gc
-from alight.runtime.link import Link
+import socket
+from alight.wire import chunk
+from alight.wire.codec import Kind, encode_frame
 
 def forge(other):
-    link = next(one for one in gc.get_objects() if isinstance(one, Link))
+    link = next(one for one in gc.get_objects() if isinstance(one, socket.SocketType) and one.type == 1)
     for attempt in (1, 2):
-        link.output({"input_id": other, "attempt": attempt, "status": "success"}, [b"forged"])
+        head = chunk.Outputs(other, range(1), (6,), attempt=attempt, serial=1000 + attempt).encode()
+        link.sendall(b"".join(encode_frame(Kind.LINK_OUTPUT, 0, head, b"forged")))
     return "tried"
 """
 
@@ -320,13 +337,81 @@ def test_nobody_answers_for_an_input_that_the_container_does_not_hold(home):
         give, body = give_of(honest, 1)
         await server.give(give, body)
         forger = await started(server, start_of(server, "forge", code=FORGER))
-        forged, forged_body = give_of(forger, give.input_id)
+        forged, forged_body = give_of(forger, give.call_id)
         await server.give(forged, forged_body)
-        _, result = await server.wait_output(forged.input_id)
+        result = await server.wait_value(forged.call_id)
         assert payload.loads(result) == "tried"
-        answer, result = await server.wait_output(give.input_id)
-        assert answer.container == honest.container_id
-        assert payload.loads(result) == "slept"
+        assert payload.loads(await server.wait_value(give.call_id)) == "slept"
+        assert [values.container for values, _ in server.values if values.call_id == give.call_id] == [
+            honest.container_id
+        ]
+
+    scenario(home, play, *BARE)
+
+
+def test_a_chunk_of_inputs_is_answered_in_chunks(home):
+    async def play(server, _node):
+        start = await started(server, start_of(server, "add"))
+        give, body = many_of(start, [(n, n) for n in range(500)], start=100)
+        await server.give(give, body)
+        for position in range(100, 600):
+            assert payload.loads(await server.wait_value(give.call_id, position)) == 2 * (position - 100)
+        assert len(server.values) < 250, "outputs travel together"
+        assert [values.serial for values, _ in server.values] == list(range(1, len(server.values) + 1))
+        assert {values.container for values, _ in server.values} == {start.container_id}
+
+    scenario(home, play, *BARE)
+
+
+def test_what_has_not_begun_can_be_recalled_and_given_again(home):
+    async def play(server, _node):
+        start = await started(server, start_of(server, "slow"))
+        give, body = many_of(start, [(1.0,), (0,), (0,), (0,)])
+        await server.give(give, body)
+        await asyncio.sleep(0.3)
+        await server.say(Command("recall", start.container_id))
+        returned, _ = await server.wait_report("returned", start.container_id)
+        assert returned.runs == (Run(give.call_id, 1, 4),)
+        again, body = many_of(start, [(0,), (0,), (0,)], call_id=give.call_id, start=1)
+        await server.give(again, body)
+        for position in range(4):
+            assert payload.loads(await server.wait_value(give.call_id, position)) == "slept"
+
+    scenario(home, play, *BARE)
+
+
+def test_a_stop_returns_what_has_not_begun(home):
+    async def play(server, _node):
+        start = await started(server, start_of(server, "slow"))
+        give, body = many_of(start, [(0.8,), (60,), (60,)])
+        await server.give(give, body)
+        await asyncio.sleep(0.3)
+        await server.say(Command("stop", start.container_id, grace=8))
+        returned, _ = await server.wait_report("returned", start.container_id)
+        assert returned.runs == (Run(give.call_id, 1, 3),)
+        late, body = give_of(start, 0)
+        await server.give(late, body)
+        assert payload.loads(await server.wait_value(give.call_id)) == "slept"
+        await server.wait_report("ended", start.container_id)
+        back = [run for report, _ in server.reports if report.kind == "returned" for run in report.runs]
+        assert Run(late.call_id, 0, 1) in back, "what comes while it stops is returned, too"
+
+    scenario(home, play, *BARE)
+
+
+def test_items_of_a_generator_come_before_its_end(home):
+    async def play(server, _node):
+        code = "def count(n):\n    yield from range(n)\n"
+        start = await started(server, start_of(server, "count", code, is_generator=True))
+        give, body = give_of(start, 3000)
+        await server.give(give, body)
+        answer, _ = await server.wait_output(give.call_id)
+        assert (answer.status, answer.items) == ("success", 3000)
+        items = [one for values, body in server.values for one in chunk.cut(values.sizes, body)]
+        assert [payload.loads(one) for one in items] == list(range(3000))
+        numbers = [number for values, _ in server.values for number in values.positions]
+        assert numbers == list(range(3000))
+        assert server.told.index("output") > max(n for n, one in enumerate(server.told) if one == "values")
 
     scenario(home, play, *BARE)
 
@@ -339,7 +424,7 @@ def test_fake_gpus_are_handed_out_and_held(home):
         await started(server, start)
         give, body = give_of(start, "NVIDIA_VISIBLE_DEVICES")
         await server.give(give, body)
-        _, result = await server.wait_output(give.input_id)
+        result = await server.wait_value(give.call_id)
         assert payload.loads(result) == gpus[1].uuid
         second = replace(start_of(server, "env"), gpus=(gpus[1].uuid,))
         await server.start(second)

@@ -11,10 +11,10 @@ import pytest
 
 from alight.node import output
 from alight.wire import errors, payload
-from alight.wire.commands import BuildImage, Command, ImageBuilt, VolumeWork
+from alight.wire.commands import BuildImage, Command, ImageBuilt, Run, VolumeWork
 from alight.wire.messages import AppEvent, VolumeFiles, VolumePath
 from alight.wire.spec import ImageSpec, Resources, VolumeMount
-from tests.system.nodes import CODE, give_of, scenario, start_of, started
+from tests.system.nodes import CODE, give_of, many_of, scenario, start_of, started
 
 pytestmark = pytest.mark.system
 
@@ -25,12 +25,10 @@ def texts(log: bytes) -> str:
     return b"".join(record.data for record in output.parse(log)[0]).decode()
 
 
-async def call(server, start, *args, **changes):
-    give, body = give_of(start, *args, **changes)
+async def call(server, start, *args):
+    give, body = give_of(start, *args)
     await server.give(give, body)
-    answer, result = await server.wait_output(give.input_id, 60)
-    assert answer.status == "success", (answer, texts(server.logs.get(start.container_id, b"")))
-    return payload.loads(result)
+    return payload.loads(await server.wait_value(give.call_id, 0, 60))
 
 
 async def begun(server, name, code=CODE, **changes):
@@ -77,8 +75,8 @@ def f(n):
         held = server.hellos[-1].containers
         assert [one.container_id for one in held] == [start.container_id]
         assert held[0].ready
-        assert held[0].inputs == (give.input_id,)
-        _, result = await server.wait_output(give.input_id)
+        assert held[0].runs == (Run(give.call_id, 0, 1),)
+        result = await server.wait_value(give.call_id)
         assert payload.loads(result) == 200
         for _ in range(100):
             if "line 199" in texts(server.logs[start.container_id]):
@@ -99,9 +97,30 @@ def test_an_output_made_while_the_agent_was_dead_arrives(fresh_home):
         await asyncio.sleep(0.8)
         node.start()
         await node.wait_ready()
-        _, result = await server.wait_output(give.input_id)
+        result = await server.wait_value(give.call_id)
         assert payload.loads(result) == "slept"
         assert await call(server, start, 0) == "slept", "the container serves on"
+
+    scenario(fresh_home, play)
+
+
+def test_a_chunk_survives_kills_of_the_agent_between_its_answers(fresh_home):
+    async def play(server, node):
+        start = await begun(server, "slow")
+        give, body = many_of(start, [(0.02,)] * 150)
+        await server.give(give, body)
+        for _ in range(3):
+            await asyncio.sleep(0.5)
+            node.end(signal.SIGKILL)
+            node.start()
+            await node.wait_ready()
+        for position in range(150):
+            assert payload.loads(await server.wait_value(give.call_id, position)) == "slept"
+        # What it says that it had not begun is at most what was answered and kept before a kill.
+        done = {position for values, _ in server.values for position in values.positions}
+        back = [run for report, _ in server.reports if report.kind == "returned" for run in report.runs]
+        assert all(position in done for run in back for position in range(run.start, run.stop))
+        assert await call(server, start, 0) == "slept"
 
     scenario(fresh_home, play)
 
@@ -126,14 +145,14 @@ def test_an_end_while_the_agent_was_dead_is_reported(fresh_home):
 
 def test_a_timeout_holds_across_a_killed_agent(fresh_home):
     async def play(server, node):
-        start = await begun(server, "slow")
-        give, body = give_of(start, 60, timeout=1.5)
+        start = await begun(server, "slow", timeout=1.5)
+        give, body = give_of(start, 60)
         await server.give(give, body)
         await asyncio.sleep(0.1)
         node.end(signal.SIGKILL)
         node.start()
         await node.wait_ready()
-        answer, _ = await server.wait_output(give.input_id)
+        answer, _ = await server.wait_output(give.call_id)
         assert answer.status == "timeout"
 
     scenario(fresh_home, play)

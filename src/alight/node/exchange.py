@@ -88,16 +88,11 @@ class Exchange:
         if self.closed or self.stopping:
             self._returned([Run(call_id, inputs.start, inputs.stop, attempt)])
             return
-        if self._line.holds(call_id, attempt, inputs.start, inputs.stop):
-            return
-        held = Held(call_id, inputs.start, inputs.stop, attempt, time.monotonic(), inputs.method)
-        self._line.add(held)
-        self.ledger.add(held)
-        if inputs.flags & chunk.REFERENCE:
-            held.begun = False
-            self._soon(self._fetch_and_deliver(held, inputs, body))
-        else:
-            self._deliver(held, head, body)
+        for start, stop in self._line.new(call_id, attempt, inputs.start, inputs.stop):
+            if (start, stop) == (inputs.start, inputs.stop):
+                self._add(inputs, head, body)
+            else:
+                self._add(*_cut(inputs, body, start, stop))
 
     def cancel(self, call_id: str, position: int) -> None:
         """Cancel one input of a call, or all (-1). The runtime says how that went, or we do for what it has not got."""
@@ -248,6 +243,16 @@ class Exchange:
             self._returned(back)
 
     # inside
+
+    def _add(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
+        held = Held(inputs.call_id, inputs.start, inputs.stop, inputs.attempt, time.monotonic(), inputs.method)
+        self._line.add(held)
+        self.ledger.add(held)
+        if inputs.flags & chunk.REFERENCE:
+            held.begun = False
+            self._soon(self._fetch_and_deliver(held, inputs, body))
+        else:
+            self._deliver(held, head, body)
 
     def _deliver(self, held: Held, head: bytes, body: bytes) -> None:
         link = self.link
@@ -407,3 +412,14 @@ class Exchange:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _cut(inputs: chunk.Inputs, body: bytes, start: int, stop: int) -> tuple[chunk.Inputs, bytes, bytes]:
+    """Some inputs of a chunk as one of their own, with its head and body."""
+    low, high = start - inputs.start, stop - inputs.start
+    sizes = tuple(inputs.sizes)
+    at = sum(sizes[:low])
+    some = chunk.Inputs(
+        inputs.call_id, start, sizes[low:high], inputs.attempt, inputs.method, inputs.container, inputs.flags
+    )
+    return some, some.encode(), body[at : at + sum(some.sizes)]

@@ -17,7 +17,19 @@ from alight.wire.commands import Run
 class Held:
     """One run. ``given_at`` is of the machine's monotonic clock. ``begun`` is False while its bytes are not here."""
 
-    __slots__ = ("_bounds", "attempt", "begun", "call_id", "given_at", "method", "number", "start", "stop", "unacked")
+    __slots__ = (
+        "_bounds",
+        "attempt",
+        "begun",
+        "call_id",
+        "given_at",
+        "method",
+        "number",
+        "returned",
+        "start",
+        "stop",
+        "unacked",
+    )
 
     def __init__(self, call_id: str, start: int, stop: int, attempt: int, given_at: float, method: str = "") -> None:
         self.call_id = call_id
@@ -28,6 +40,7 @@ class Held:
         self.method = method
         self.begun = True
         self.unacked = 0
+        self.returned: list[tuple[int, int]] = []
         self.number = 0  # the line counts what it was given
         self._bounds = [start, stop]  # where open stretches begin and end, in turn
 
@@ -94,9 +107,19 @@ class Line:
         """The first that the container can be at: given, and not answered in full."""
         return next((held for held in self._open.values() if held.begun), None)
 
-    def holds(self, call_id: str, attempt: int, start: int, stop: int) -> bool:
-        """Whether any of these positions was given, and not yet answered and acknowledged."""
-        return any(one.start < stop and start < one.stop for one in self._of.get((call_id, attempt), ()))
+    def new(self, call_id: str, attempt: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """Those of these positions that are not here: never given, or given back, or answered and acknowledged."""
+        same = self._of.get((call_id, attempt))
+        if same is None:
+            return [(start, stop)]
+        asked = Held(call_id, start, stop, attempt, 0.0)
+        for held in same:
+            here = Held(call_id, held.start, held.stop, attempt, 0.0)
+            for low, high in held.returned:
+                here.close(low, high)
+            for low, high in here.stretches():
+                asked.close(low, high)
+        return list(asked.stretches())
 
     def add(self, held: Held) -> None:
         """At the end of the line."""
@@ -151,6 +174,7 @@ class Line:
             for held in list(self._of.get((run.call_id, run.attempt), ())):
                 for start, stop in held.within(run.start, run.stop):
                     held.close(start, stop)
+                    held.returned.append((start, stop))
                     back.append(Run(run.call_id, start, stop, run.attempt))
                 if not held.open:
                     self._open.pop(held.number, None)

@@ -14,27 +14,23 @@ import msgspec
 
 from alight.link.dial import Answers, serve
 from alight.link.peer import Peer, Stream
-from alight.wire import errors
-from alight.wire.commands import (
-    Command,
-    GiveInput,
-    NodeHello,
-    Output,
-    Report,
-    StartContainer,
-)
+from alight.wire import chunk, errors
+from alight.wire.commands import Command, NodeHello, Output, Report, Run, StartContainer
 from alight.wire.messages import BlobGet, BlobPut, Hello
 from alight.wire.spec import digest_of
 from alight.wire.version import WIRE_VERSION, __version__
 
 
 class FakeServer:
-    """One node's other side. ``reports`` is all that it said; ``acknowledge`` decides whether it is answered."""
+    """One node's other side. ``reports`` is all that it said in words, ``values`` what it sent as chunks, ``told`` both
+    by kind in the order in which they came; ``acknowledge`` decides whether it is answered."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.hellos: list[NodeHello] = []
         self.reports: list[tuple[Report, bytes]] = []
+        self.values: list[tuple[chunk.Outputs, bytes]] = []
+        self.told: list[str] = []
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, dict[str, Any], str]] = []
         self.logs: dict[str, bytes] = {}
@@ -76,8 +72,10 @@ class FakeServer:
     async def start(self, start: StartContainer) -> None:
         await self.say(Command("start", start=start))
 
-    async def give(self, give: GiveInput, body: bytes = b"") -> None:
-        await self.say(Command("give", give=give), body)
+    async def give(self, inputs: chunk.Inputs, body: bytes) -> None:
+        """Inputs to the container that they name."""
+        stream = await self.wait_session()
+        await stream.send_raw(inputs.encode(), body)
 
     def keep(self, content: bytes) -> str:
         """Put content among the blobs; its digest."""
@@ -103,19 +101,36 @@ class FakeServer:
         assert result is not None
         return result
 
-    async def wait_output(self, input_id: str, seconds: float = 10.0) -> tuple[Output, bytes]:
-        """The output of an input."""
+    async def wait_value(self, call_id: str, position: int = 0, seconds: float = 10.0) -> bytes:
+        """What an input returned: the payload, or the reference to it. Fails when it ended otherwise."""
 
-        def found() -> tuple[Output, bytes] | None:
-            for report, body in self.reports:
-                if report.output is not None and report.output.input_id == input_id:
-                    return report.output, body
+        def found() -> bytes | None:
+            for values, body in self.values:
+                if values.call_id == call_id and not values.is_items and position in values.positions:
+                    return bytes(chunk.cut(values.sizes, body)[list(values.positions).index(position)])
             return None
 
-        await self._wait(lambda: found() is not None, seconds, f"no output of {input_id}")
+        def done() -> bool:
+            return found() is not None or self._output(call_id, position) is not None
+
+        await self._wait(done, seconds, f"no value of {call_id}")
         result = found()
+        assert result is not None, self._output(call_id, position)
+        return result
+
+    async def wait_output(self, call_id: str, position: int = 0, seconds: float = 10.0) -> tuple[Output, bytes]:
+        """How an input ended that returned no value."""
+        await self._wait(lambda: self._output(call_id, position) is not None, seconds, f"no output of {call_id}")
+        result = self._output(call_id, position)
         assert result is not None
         return result
+
+    def _output(self, call_id: str, position: int) -> tuple[Output, bytes] | None:
+        for report, body in self.reports:
+            output = report.output
+            if output is not None and (output.call_id, output.position) == (call_id, position):
+                return output, body
+        return None
 
     async def _wait(self, done: Callable[[], bool], seconds: float, problem: str) -> None:
         async with self._news:
@@ -157,21 +172,34 @@ class FakeServer:
             self._stream = stream
             self._news.notify_all()
         async for head, body in stream:
-            report = msgspec.json.decode(head, type=Report)
-            self.reports.append((report, body))
-            if report.kind == "log":
-                kept = self.logs.get(report.container, b"")
-                if report.offset <= len(kept):
-                    self.logs[report.container] = kept[: report.offset] + body
-            if self.acknowledge:
-                await self._acknowledge(stream, report)
+            if chunk.is_chunk(head):
+                values = chunk.Outputs.decode(head)
+                self.values.append((values, body))
+                self.told.append("values")
+                if self.acknowledge:
+                    await stream.send(Command("ack", values.container, serials=(values.serial,)))
+            else:
+                await self._reported(stream, msgspec.json.decode(head, type=Report), body)
             async with self._news:
                 self._news.notify_all()
 
+    async def _reported(self, stream: Stream, report: Report, body: bytes) -> None:
+        self.reports.append((report, body))
+        self.told.append(report.kind)
+        if report.kind == "log":
+            kept = self.logs.get(report.container, b"")
+            if report.offset <= len(kept):
+                self.logs[report.container] = kept[: report.offset] + body
+        if self.acknowledge:
+            await self._acknowledge(stream, report)
+
     async def _acknowledge(self, stream: Stream, report: Report) -> None:
-        container = report.container
-        if report.output is not None:
-            await stream.send(Command("ack", container, input_ids=(report.output.input_id,)))
+        container, output = report.container, report.output
+        if output is not None and output.serial:
+            await stream.send(Command("ack", container, serials=(output.serial,)))
+        elif output is not None:
+            run = Run(output.call_id, output.position, output.position + 1, output.attempt)
+            await stream.send(Command("ack", container, answered=(run,)))
         elif report.kind == "log":
             await stream.send(Command("ack", container, offset=len(self.logs[container])))
         elif report.kind == "ended":

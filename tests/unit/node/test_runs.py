@@ -53,7 +53,7 @@ def test_each_position_is_answered_once_and_a_run_is_kept_until_all_are_acknowle
     for shares in [*unacknowledged, rest]:
         over += line.settle(shares)
     assert sorted(one.start for one in over) == [0, 10]
-    assert not line.holds(CALL, 1, 0, 20)
+    assert line.new(CALL, 1, 0, 20) == [(0, 20)]
     assert held[0].unacked == held[1].unacked == 0
 
 
@@ -76,6 +76,17 @@ def test_what_is_given_back_is_only_what_was_open():
     assert line.settle(shares) == [held]
     line, (held,) = line_of((CALL, 0, 10, 0.0))
     assert line.give_back([Run(CALL, 0, 10)]) == ([Run(CALL, 0, 10)], [held])
+
+
+def test_what_is_here_is_not_new_until_it_is_given_back_or_acknowledged():
+    line, _ = line_of((CALL, 0, 10, 0.0))
+    assert line.new(CALL, 1, 5, 15) == [(10, 15)]
+    assert line.new(CALL, 2, 5, 15) == [(5, 15)]
+    line.give_back([Run(CALL, 2, 4)])
+    shares = line.answer(CALL, 1, range(10))
+    assert line.new(CALL, 1, 0, 10) == [(2, 4)]
+    line.settle(shares)
+    assert line.new(CALL, 1, 0, 10) == [(0, 10)]
 
 
 def test_what_the_runtime_does_not_have_and_never_answered_is_missing():
