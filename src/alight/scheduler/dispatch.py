@@ -1,73 +1,214 @@
-"""Inputs to containers: the queue of each function, first come first served."""
+"""Inputs to containers: how many at a time, from which call, and what to take back.
+
+A container that runs one input at a time gets about ``AHEAD`` seconds of work, measured by its function's pace, so that
+tiny inputs share the cost of a message and long ones are never stuck behind each other.
+"""
 
 from __future__ import annotations
 
-import heapq
+from alight.scheduler import held, line
+from alight.scheduler.decisions import Decision, Give, Recall
+from alight.scheduler.state import Container, Function, Span, State
+from alight.wire.chunk import MOST
 
-from alight.scheduler.decisions import Decision, Give
-from alight.scheduler.state import Container, Function, Input, State
-
-
-def enqueue(state: State, function: Function, entry: Input, at: float, now: float, *, first: bool = False) -> None:
-    """Let an input wait for a container, from ``at`` on. ``first``: it has waited its turn once already."""
-    if at > now:
-        entry.delayed = True
-        set_timer(state, at, "input", entry.input_id)
-        return
-    if first:
-        function.waiting.appendleft(entry.input_id)
-    else:
-        function.waiting.append(entry.input_id)
-    state.hungry[function.function_id] = None
+AHEAD = 0.020  # seconds of work in a container: some ten times what a round to the server takes
+PREFETCH_BELOW = 0.050  # seconds; of longer inputs none waits inside a container: the round costs under a twentieth
+STALL = 0.1  # seconds without an answer after which what waits in a container is taken back
+RECALL_WORTH = 0.005  # seconds of work below which taking back costs more than it brings
 
 
-def take_from_queue(function: Function, entry: Input) -> None:
-    """Remove an input that waits; one that is delayed is dropped when its time comes."""
-    entry.delayed = False
-    if entry.input_id in function.waiting:
-        function.waiting.remove(entry.input_id)
+def give_inputs(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
+    """Hand what waits to containers that can take it."""
+    while function.waiting:
+        if function.suspects and _give_suspect(state, function, now, decisions):
+            continue
+        if not function.first and not function.line:
+            return
+        free = function.idle or function.partly
+        if not free:
+            return
+        container = state.containers[next(iter(free))]
+        most = _portion(function, container)
+        if most <= 0:
+            free.popitem(last=False)
+            continue
+        kind = "first" if function.first else "line"
+        call = state.calls[next(iter(function.first or function.line))]
+        span = line.take(function, call, most, kind)
+        _give(state, container, call.call_id, span, now, decisions)
+        refresh(state, container, now)
 
 
-def give_inputs(state: State, function: Function, decisions: list[Decision]) -> None:
-    """Hand what waits to containers that are free."""
-    while function.waiting and function.free:
-        container = state.containers[next(iter(function.free))]
-        entry = state.inputs[function.waiting.popleft()]
-        entry.container = container.container_id
-        container.inputs[entry.input_id] = entry.attempt
-        decisions.append(Give(entry.input_id, entry.attempt, container.container_id))
-        if len(container.inputs) >= function.need.max_concurrent:
-            del function.free[container.container_id]
-
-
-def refresh_free(state: State, container: Container, now: float) -> None:
-    """Note whether a container can take an input now, and since when it has had none."""
+def refresh(state: State, container: Container, now: float) -> None:
+    """Sort a container by what it can do now, and note since when it has had nothing to do."""
     function = state.functions.get(container.function_id)
     if function is None:
         return
-    node = state.nodes.get(container.node_id)
-    free = (
+    name, count = container.container_id, container.open
+    _note_blocked(state, function, container)
+    function.idle.pop(name, None)
+    function.partly.pop(name, None)
+    serves = (
         container.ready
         and not container.stopping
+        and not container.draining
         and container.version == function.version
-        and node is not None
-        and node.connected
-        and len(container.inputs) < function.need.max_concurrent
+        and not container.stalled
+        and not (container.blocked and function.need.slots == 1)
+        and state.nodes[container.node_id].connected
+        and not (container.served and function.need.single_use)
     )
-    if free:
-        function.free[container.container_id] = None
+    if serves:
+        function.serving.add(name)
+        if not count:
+            function.idle[name] = None
+            state.idled = True
+        elif (
+            not container.recalled
+            and function.quarantine != name
+            and _room(function, container) > 0
+            and not held.is_alone(container)
+        ):
+            function.partly[name] = None
         if function.waiting:
             state.hungry[function.function_id] = None
     else:
-        function.free.pop(container.container_id, None)
-    if container.ready and not container.inputs and not container.stopping:
+        function.serving.discard(name)
+    if not count and container.ready and not container.stopping:
         container.idle_since = now
         # One timer per idle spell would flood the heap on a busy container: the pending one looks again.
         if not container.idle_timer:
             container.idle_timer = True
-            set_timer(state, now + function.need.scaledown_window, "idle", container.container_id)
+            line.set_timer(state, now + function.need.scaledown_window, "idle", name)
 
 
-def set_timer(state: State, when: float, kind: str, name: str) -> None:
-    """Ask for a step at ``when``."""
-    heapq.heappush(state.timers, (when, state.next_order(), kind, name))
+def take_back(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
+    """While a container is idle and nothing waits, ask the one that holds most to return what it has not begun."""
+    if function.waiting or not function.idle or function.need.slots != 1:
+        return
+    most: Container | None = None
+    for name in function.containers:
+        container = state.containers[name]
+        if container.recalled:
+            return
+        if container.open > 1 and not container.stopping and (most is None or container.open > most.open):
+            most = container
+    if most is None:
+        return
+    if (most.open - 1) * (function.pace or AHEAD) >= RECALL_WORTH or now - most.moved >= STALL:
+        recall(state, most, now, decisions)
+    else:
+        look_later(state, function, now)
+
+
+def recall(state: State, container: Container, now: float, decisions: list[Decision]) -> None:
+    """Ask for what a container has not begun, once until it answers. One that runs all it has is not asked."""
+    function = state.functions.get(container.function_id)
+    if container.recalled or not container.ready or function is None:
+        return
+    if container.open <= 1 or function.need.slots != 1 or not state.nodes[container.node_id].connected:
+        return
+    container.recalled = True
+    decisions.append(Recall(container.container_id, container.node_id))
+    refresh(state, container, now)
+
+
+def look(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
+    """See which containers have answered nothing for long: they get no more, and return what they have not begun."""
+    function.looking = False
+    for name in list(function.serving):
+        container = state.containers[name]
+        if function.need.slots == 1 and container.open and now - container.moved >= slow(function):
+            container.stalled = True
+            recall(state, container, now, decisions)
+            refresh(state, container, now)
+        elif container.open > 1:
+            look_later(state, function, now)
+    state.hungry[function.function_id] = None
+
+
+def look_later(state: State, function: Function, now: float) -> None:
+    """Have ``look`` called after a while."""
+    if not function.looking:
+        function.looking = True
+        line.set_timer(state, now + slow(function), "look", function.function_id)
+
+
+def slow(function: Function) -> float:
+    """Seconds without an answer that say that an input takes much longer than usual."""
+    return max(STALL, 4 * (function.pace or 0.0))
+
+
+def learn_pace(function: Function, busy: float, count: int) -> None:
+    """Take in how long some inputs took. Slower ones count more: too much ahead is worse than too little."""
+    if busy <= 0:
+        return
+    seen, known = busy / count, function.pace
+    function.pace = seen if known is None else known + (seen - known) * (0.5 if seen > known else 0.2)
+
+
+def _give(state: State, container: Container, call_id: str, span: Span, now: float, decisions: list[Decision]) -> None:
+    if not container.open:
+        container.moved = now
+    held.hold(state, container, call_id, span)
+    decisions.append(Give(call_id, span[0], span[1], span[2], container.container_id))
+
+
+def _give_suspect(state: State, function: Function, now: float, decisions: list[Decision]) -> bool:
+    """Give one suspect a container of its own; without an empty one, see that one gets empty."""
+    if function.idle:
+        container = state.containers[next(iter(function.idle))]
+        call = state.calls[next(iter(function.suspects))]
+        span = line.take(function, call, 1, "suspects")
+        if not container.open:
+            container.moved = now
+        held.hold(state, container, call.call_id, span, alone=True)
+        decisions.append(Give(call.call_id, span[0], span[1], span[2], container.container_id))
+        was, function.quarantine = function.quarantine, ""
+        if was and was in state.containers:
+            refresh(state, state.containers[was], now)
+        refresh(state, container, now)
+        return True
+    if function.quarantine not in function.serving and function.serving and not function.starting:
+        function.quarantine = min(function.serving, key=lambda name: (state.containers[name].open, name))
+        refresh(state, state.containers[function.quarantine], now)
+    return False
+
+
+def _room(function: Function, container: Container) -> int:
+    """How many more inputs a container may be given, whatever waits."""
+    slots = function.need.slots
+    if slots > 1:
+        return slots - container.open + min(container.waits, container.open)
+    pace, count = function.pace, container.open
+    if function.need.single_use or pace is None or pace >= PREFETCH_BELOW:
+        return 1 - count
+    most = min(MOST, max(2, int(AHEAD / pace)) if pace > 0 else MOST)
+    # Refilled at half: each refill is worth its message.
+    return most - count if count * 2 <= most else 0
+
+
+def _portion(function: Function, container: Container) -> int:
+    """How many inputs to give a container now: never more than its fair part of what waits."""
+    room = _room(function, container)
+    if function.need.slots > 1:
+        if function.need.batch_size:
+            return room  # batches are better full
+        return min(room, -(-function.waiting // max(1, len(function.idle) + len(function.partly))))
+    return min(room, max(1, function.waiting // (2 * max(1, len(function.serving)))))
+
+
+def _note_blocked(state: State, function: Function, container: Container) -> None:
+    """All inputs of a container wait for other calls, or no longer: its CPU is free meanwhile."""
+    container.waits = min(container.waits, container.open)
+    slots = function.need.slots
+    blocked = container.open > 0 and container.waits >= (1 if slots == 1 else container.open)
+    if blocked is container.blocked:
+        return
+    container.blocked = blocked
+    state.nodes[container.node_id].cpu_used += -container.cpu if blocked else container.cpu
+    if blocked:
+        function.blocked.add(container.container_id)
+    else:
+        function.blocked.discard(container.container_id)
+    state.hungry[function.function_id] = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from alight.scheduler import gpus
-from alight.scheduler.state import Function, Gpu, Need, Node, State
+from alight.scheduler.state import Gpu, Need, Node, State
 from alight.wire import errors
 
 
@@ -18,55 +19,61 @@ class Place:
     gpus: tuple[str, ...]
 
 
-def find_place(state: State, need: Need) -> Place | None:
-    """The machine with the least CPU load that has the memory and GPUs free now and may start one more."""
-    best: tuple[float, Place] | None = None
-    choices = _choices(state, need)
-    for node in state.nodes.values():
-        if not node.connected or node.memory_free < need.memory or node.starting >= node.starts_at_once:
+def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | None:
+    """The machine with the least CPU load that has the memory and GPUs free now and may start one more.
+
+    Without ``all_of_it`` the last part of each machine's memory is left to others (``kept_back``).
+    """
+    key = (need.cpu, need.memory, need.gpus, all_of_it)
+    heap = state.shapes.get(key)
+    if heap is None or len(heap) > 4 * len(state.nodes) + 64:
+        heap = state.shapes[key] = [(_load(node, need.cpu), node.node_id) for node in state.nodes.values()]
+        heapq.heapify(heap)
+    choices = requests(state, need) if need.gpus else ()
+    while heap:
+        load, node_id = heap[0]
+        node = state.nodes.get(node_id)
+        if (
+            node is None
+            or not node.connected
+            or node.starting >= node.starts_at_once
+            or node.memory_free - (0 if all_of_it else kept_back(node)) < need.memory
+        ):
+            heapq.heappop(heap)
             continue
-        chosen = pick_gpus(choices, node.gpus_free.values())
+        now = (node.cpu_used + need.cpu) / (node.cpus or 0.1)
+        if now > load + 1e-9:
+            heapq.heapreplace(heap, (now, node_id))
+            continue
+        chosen = pick_gpus(choices, node.gpus_free.values()) if choices else ()
         if chosen is None:
+            heapq.heappop(heap)
             continue
-        load = (node.cpu_used + need.cpu) / max(node.cpus, 0.1)
-        if best is None or load < best[0]:
-            best = (load, Place(node.node_id, chosen))
-    return best[1] if best else None
-
-
-def room_to_make(state: State, need: Need) -> list[str] | None:
-    """Idle containers to end so that ``need`` fits somewhere. Empty: room is coming. None: idle ones don't help."""
-    choices = _choices(state, need)
-    for node in state.nodes.values():
-        if not node.connected:
-            continue
-        memory, free = node.memory_free, dict(node.gpus_free)
-        held = {gpu.uuid: gpu for gpu in node.gpus}
-        idle = []
-        for container_id in node.containers:
-            container = state.containers[container_id]
-            if container.stopping:
-                memory += container.memory
-                free.update({uuid: held[uuid] for uuid in container.gpus if uuid in held})
-            elif container.ready and not container.inputs:
-                function = state.functions.get(container.function_id)
-                if function is None or len(function.containers) > function.need.min_containers:
-                    idle.append(container)
-        ended: list[str] = []
-        idle.sort(key=lambda container: container.idle_since)
-        while memory < need.memory or pick_gpus(choices, free.values()) is None:
-            if not idle:
-                break
-            container = idle.pop(0)
-            memory += container.memory
-            free.update({uuid: held[uuid] for uuid in container.gpus if uuid in held})
-            ended.append(container.container_id)
-        else:
-            return ended
+        return Place(node_id, chosen)
     return None
 
 
-def pick_gpus(choices: list[gpus.Request], free: Iterable[Gpu]) -> tuple[str, ...] | None:
+def room_on(state: State, node: Node) -> None:
+    """A machine has more room than before: put it back into sight of what looks for a place."""
+    for (cpu, *_), heap in state.shapes.items():
+        heapq.heappush(heap, (_load(node, cpu), node.node_id))
+
+
+def machines_changed(state: State) -> None:
+    """Machines came, went or changed: what was known of them is read anew."""
+    state.shapes.clear()
+    state.choices.clear()
+
+
+def kept_back(node: Node) -> int:
+    """MiB that functions with a container leave to those without, so that a first container starts without waiting.
+
+    A start of about a small function's size: larger reserves would idle for too long. None on an empty machine.
+    """
+    return min(1024, node.memory // 8) if node.containers else 0
+
+
+def pick_gpus(choices: Sequence[gpus.Request], free: Iterable[Gpu]) -> tuple[str, ...] | None:
     """GPUs for the first choice that these can serve; () when none was asked for; None when they cannot."""
     if not choices:
         return ()
@@ -84,13 +91,13 @@ def check_possible(state: State, name: str, need: Need) -> str:
     Without a machine nothing is impossible: one may join. Raises InvalidError for a GPU that nobody knows.
     """
     everything = [gpu for node in state.nodes.values() for gpu in node.gpus]
-    requests = [gpus.parse(text, everything) for text in need.gpus]
+    asked = [gpus.parse(text, everything) for text in need.gpus]
     if not state.nodes:
         return ""
-    choices = _choices(state, need)
+    choices = requests(state, need)
     for node in state.nodes.values():
         if need.memory <= node.memory and pick_gpus(choices, node.gpus) is not None:
-            return _warning(name, need, requests, list(state.nodes.values()))
+            return _warning(name, need, asked, list(state.nodes.values()))
     largest = max(state.nodes.values(), key=lambda node: node.memory)
     if choices and all(pick_gpus(choices, node.gpus) is None for node in state.nodes.values()):
         raise _no_gpu(name, need, everything)
@@ -100,26 +107,17 @@ def check_possible(state: State, name: str, need: Need) -> str:
     )
 
 
-def why_blocked(state: State, function: Function) -> str:
-    """What keeps one more container of this function from starting now."""
-    need = function.need
-    nodes = [node for node in state.nodes.values() if node.connected]
-    if not nodes:
-        return "waiting for a machine: none is connected"
-    if need.max_containers is not None and len(function.containers) >= need.max_containers:
-        return f"waiting for a container: all {need.max_containers} of max_containers are busy"
-    choices = _choices(state, need)
-    if not any(pick_gpus(choices, node.gpus_free.values()) is not None for node in nodes):
-        return f"waiting for a GPU ({', '.join(need.gpus)}): {_holders(state, nodes, gpus_only=True)}"
-    if not any(node.memory_free >= need.memory for node in nodes):
-        return f"waiting for memory ({need.memory} MiB): {_holders(state, nodes, gpus_only=False)}"
-    return "waiting for a container: too many others are starting just now"
-
-
-def _choices(state: State, need: Need) -> list[gpus.Request]:
-    """The requests in order, narrowed to the exact type where some machine has it."""
+def requests(state: State, need: Need) -> list[gpus.Request]:
+    """The GPU requests in order, narrowed to the exact type where some machine has it."""
     if not need.gpus:
         return []
+    known: list[gpus.Request] | None = state.choices.get(need.gpus)
+    if known is None:
+        known = state.choices[need.gpus] = _read_requests(state, need)
+    return known
+
+
+def _read_requests(state: State, need: Need) -> list[gpus.Request]:
     everything = [gpu for node in state.nodes.values() for gpu in node.gpus]
     choices = []
     for text in need.gpus:
@@ -135,12 +133,16 @@ def _choices(state: State, need: Need) -> list[gpus.Request]:
     return choices or [gpus.Request("UNKNOWN", 1, exact=True)]
 
 
-def _warning(name: str, need: Need, requests: list[gpus.Request], nodes: list[Node]) -> str:
+def _load(node: Node, cpu: float) -> float:
+    return (node.cpu_used + cpu) / (node.cpus or 0.1)
+
+
+def _warning(name: str, need: Need, asked: list[gpus.Request], nodes: list[Node]) -> str:
     words = []
     most = max(node.cpus for node in nodes)
     if need.cpu > most:
         words.append(f"{name}() asks for {need.cpu:g} cores and shares the {most:g} there are")
-    for request in requests[:1]:
+    for request in asked[:1]:
         if request.type != gpus.ANY and not any(gpus.has_exact(request, node.gpus) for node in nodes):
             for node in nodes:
                 chosen = pick_gpus([request], node.gpus)
@@ -163,20 +165,3 @@ def _no_gpu(name: str, need: Need, everything: list[Gpu]) -> errors.Error:
         f"{name}() asks for {asked}; the machines here have {gpus.describe(everything)}, which is not enough",
         hint=f'ask for what is there ({names} or "any"), or run it without one: alight run --gpu none …',
     )
-
-
-def _holders(state: State, nodes: list[Node], *, gpus_only: bool) -> str:
-    counts: dict[str, int] = {}
-    for node in nodes:
-        for container_id in node.containers:
-            container = state.containers[container_id]
-            if gpus_only and not container.gpus:
-                continue
-            function = state.functions.get(container.function_id)
-            label = f"{function.name}() of app {function.app_id}" if function else "an app that is ending"
-            counts[label] = counts.get(label, 0) + 1
-    if not counts:
-        return "no machine that is connected has it"
-    words = [f"{count} container{'s' if count > 1 else ''} of {label}" for label, count in counts.items()]
-    others = " and others" if len(words) > 3 else ""
-    return f"{', '.join(words[:3])}{others} hold{'s' if sum(counts.values()) == 1 else ''} it"

@@ -2,222 +2,254 @@
 
 from __future__ import annotations
 
-from alight.scheduler import dispatch, place
-from alight.scheduler.decisions import Decision, Fail, Start, Stop
-from alight.scheduler.state import STUCK_SECONDS, Container, Function, State
-from alight.wire.errors import Error, ResourceExhaustedError, to_wire
+import heapq
+from typing import Any
+
+from alight.scheduler import dispatch, line, place, room, stuck
+from alight.scheduler.decisions import Decision, Fail, Start
+from alight.scheduler.ending import stop
+from alight.scheduler.state import Container, Function, State, Tried
+from alight.wire.errors import Error, to_wire
 from alight.wire.states import ResultStatus
+
+DRAIN_WITHIN = 1.0  # seconds in which a queue should be empty: a start is worth less than so much work
 
 
 def feed(state: State, now: float, decisions: list[Decision]) -> None:
     """Serve the hungry functions: free containers first, then one new container each in turn until none can start."""
-    for function_id in list(state.hungry):
-        function = state.functions[function_id]
-        dispatch.give_inputs(state, function, decisions)
-        if not _wants(state, function):
-            state.hungry.pop(function_id, None)
-    if not state.hungry:
+    order: list[tuple[int, int, str]] = []
+    _serve_hungry(state, now, decisions, order)
+    if state.idled:
+        state.idled = False
+        if state.starved:
+            room_appeared(state)
+            _serve_hungry(state, now, decisions, order)
+    if not order:
         return
     # Whoever has least starts first, then whoever has waited longest: a long queue does not starve a short one.
-    order = sorted(state.hungry, key=lambda function_id: _turn(state, state.functions[function_id]))
-    progress = True
-    while progress and order:
-        progress = False
-        for function_id in list(order):
-            function = state.functions[function_id]
-            if not _wants(state, function):
-                order.remove(function_id)
-                state.hungry.pop(function_id, None)
-            elif _start_one(state, function, now, decisions):
-                progress = True
-            else:
-                order.remove(function_id)
-    for function_id in list(state.hungry):
-        _fail_if_stuck(state, state.functions[function_id], now, decisions)
+    heapq.heapify(order)
+    waits: list[Function] = []
+    while order:
+        function = state.functions[order[0][2]]
+        if _start_one(state, function, now, decisions):
+            if wanted(state, function, now) > 0:
+                heapq.heapreplace(order, _turn(state, function))
+                continue
+        elif function.function_id in state.functions:
+            waits.append(function)
+        heapq.heappop(order)
+    for function in waits:
+        if not _cannot_more(function):
+            state.starved[function.function_id] = None
+            if function.waiting and function.start_after <= now:
+                room.make(state, function, now, decisions)
+        stuck.fail_if_stuck(state, function, now, decisions)
+    state.hungry.clear()
 
 
-def everyone_is_hungry(state: State) -> None:
-    """Room has appeared: let every function with a queue look at it."""
-    for function in state.functions.values():
-        if function.waiting or function.need.min_containers:
-            state.hungry[function.function_id] = None
+def _serve_hungry(state: State, now: float, decisions: list[Decision], order: list[tuple[int, int, str]]) -> None:
+    seen = {entry[2] for entry in order}
+    while state.hungry:
+        function_id = next(iter(state.hungry))
+        function = state.functions[function_id]
+        dispatch.give_inputs(state, function, now, decisions)
+        _settle(state, function, now, decisions)
+        del state.hungry[function_id]
+        state.starved.pop(function_id, None)
+        if function_id not in seen and wanted(state, function, now) > 0:
+            order.append(_turn(state, function))
+            seen.add(function_id)
+
+
+def room_appeared(state: State) -> None:
+    """Let every function that found no room look again; who waits longest with least comes first."""
+    state.hungry.update(state.starved)
+    state.starved.clear()
+    state.claimed.clear()
+    state.claimed_gpus.clear()
 
 
 def add_container(state: State, function: Function, container: Container) -> Container:
     """Enter a container that starts, and take what it holds from its machine."""
+    name = container.container_id
     node = state.nodes[container.node_id]
-    state.containers[container.container_id] = container
-    node.containers[container.container_id] = None
+    state.containers[name] = container
+    node.containers[name] = None
     node.memory_free -= container.memory
     node.cpu_used += container.cpu
     node.starting += 1
     for uuid in container.gpus:
         node.gpus_free.pop(uuid, None)
-    function.containers[container.container_id] = None
-    function.starting += 1
+    function.containers[name] = None
+    function.starting.add(name)
     return container
 
 
 def remove_container(state: State, container: Container) -> None:
     """Forget a container that is gone, and give back what it held."""
-    del state.containers[container.container_id]
+    name = container.container_id
+    del state.containers[name]
     node = state.nodes[container.node_id]
-    del node.containers[container.container_id]
+    del node.containers[name]
     node.memory_free += container.memory
-    if not container.cpu_lent:
+    if not container.blocked:
         node.cpu_used -= container.cpu
     held = {gpu.uuid: gpu for gpu in node.gpus}
     node.gpus_free.update({uuid: held[uuid] for uuid in container.gpus if uuid in held})
     function = state.functions.get(container.function_id)
     if function is not None:
-        function.containers.pop(container.container_id, None)
-        function.free.pop(container.container_id, None)
-        if not container.ready:
-            function.starting -= 1
+        function.containers.pop(name, None)
+        for group in (function.idle, function.partly):
+            group.pop(name, None)
+        for names in (function.starting, function.serving, function.leaving, function.blocked):
+            names.discard(name)
+        state.hungry[function.function_id] = None
     if not container.ready:
         node.starting -= 1
-    everyone_is_hungry(state)
-
-
-def stop(state: State, container: Container, why: str, decisions: list[Decision], grace: float = 30.0) -> None:
-    """Ask for the end of a container; it holds its place until it is gone."""
-    if container.stopping:
-        return
-    container.stopping = True
-    function = state.functions.get(container.function_id)
-    if function is not None:
-        function.free.pop(container.container_id, None)
-    decisions.append(Stop(container.container_id, container.node_id, why, grace))
+    place.room_on(state, node)
+    room_appeared(state)
 
 
 def stop_if_idle(state: State, container: Container, now: float, decisions: list[Decision]) -> None:
     """The end of an idle spell: stop, or look again when it has worked meanwhile."""
     container.idle_timer = False
     function = state.functions.get(container.function_id)
-    if function is None or container.inputs or container.stopping:
+    if function is None or container.open or container.stopping or not container.ready:
         return
-    until = container.idle_since + function.need.scaledown_window
-    if until > now:
+    window = function.need.scaledown_window
+    until = container.idle_since + window
+    alive = len(function.containers) - len(function.leaving)
+    if until > now + 1e-9:
         container.idle_timer = True
-        dispatch.set_timer(state, until, "idle", container.container_id)
-    elif len(_alive(state, function)) <= function.need.min_containers:
+        line.set_timer(state, until, "idle", container.container_id)
+    elif not container.draining and (
+        alive <= function.need.min_containers or (_active(state, function) and _spare(function) <= 0)
+    ):
         container.idle_timer = True
-        dispatch.set_timer(state, now + function.need.scaledown_window, "idle", container.container_id)
+        line.set_timer(state, now + window, "idle", container.container_id)
     else:
         stop(state, container, "nothing to do", decisions)
+        state.hungry[function.function_id] = None
 
 
-def _wants(state: State, function: Function) -> int:
+def wanted(state: State, function: Function, now: float) -> int:
     """How many more containers this function has reason for."""
-    need = function.need
-    slots = max(1, need.max_concurrent)
-    queue = -(-len(function.waiting) // slots) if function.waiting else 0
-    wanted = queue - _starting(state, function)
-    alive = len(_alive(state, function))
-    if function.awake and alive + max(0, wanted) < need.min_containers:
-        wanted = need.min_containers - alive
-    if function.waiting and need.buffer_containers:
-        wanted = max(wanted, queue + need.buffer_containers - _starting(state, function))
-    return max(0, wanted)
+    need, waiting = function.need, function.waiting
+    starting = len(function.starting)
+    more = 0
+    if waiting:
+        more = _for_queue(function, waiting)
+        if more <= starting and function.serving:
+            # Enough by what inputs usually take. Look again, for one may take longer.
+            dispatch.look_later(state, function, now)
+    if need.buffer_containers and (waiting or _active(state, function)):
+        more += need.buffer_containers - len(function.idle)
+    more -= starting
+    if function.awake and need.min_containers:
+        alive = len(function.containers) - len(function.leaving)
+        more = max(more, need.min_containers - alive)
+    return max(0, more)
 
 
-def _alive(state: State, function: Function) -> list[str]:
-    return [one for one in function.containers if not state.containers[one].stopping]
+def _for_queue(function: Function, waiting: int) -> int:
+    """Containers beyond those that serve, so that what waits has begun in about ``DRAIN_WITHIN``."""
+    need, pace = function.need, function.pace
+    each = max(1, min(need.target_concurrent or need.slots, need.slots))
+    if need.single_use:
+        return waiting
+    if need.slots > 1 and not need.batch_size:
+        # Those that serve may hold more than scaling aims at; a new one brings them back to it.
+        return -(-waiting // each)
+    most = -(-waiting // each)
+    if pace is None:
+        return most
+    serving = len(function.serving)
+    return max(0 if serving else 1, min(most, -int(-(waiting * pace / need.slots / DRAIN_WITHIN) // 1) - serving))
 
 
-def _starting(state: State, function: Function) -> int:
-    if not function.starting:
-        return 0
-    return sum(
-        not container.ready and not container.stopping and container.version == function.version
-        for container in (state.containers[one] for one in function.containers)
-    )
+def _settle(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
+    """After inputs were given: take back from containers with too much, and let a kept-empty one go."""
+    if function.quarantine and not function.suspects:
+        kept, function.quarantine = function.quarantine, ""
+        if kept in state.containers:
+            dispatch.refresh(state, state.containers[kept], now)
+            dispatch.give_inputs(state, function, now, decisions)
+    if function.need.slots != 1:
+        return
+    if function.idle and not function.waiting and len(function.serving) > len(function.idle):
+        dispatch.take_back(state, function, now, decisions)
+    for name in function.partly:
+        if state.containers[name].open > 1:
+            dispatch.look_later(state, function, now)
+            break
 
 
-def _turn(state: State, function: Function) -> tuple[int, int]:
-    return len(function.containers), state.inputs[function.waiting[0]].order if function.waiting else state.count
+def _active(state: State, function: Function) -> bool:
+    return function.waiting > 0 or len(function.serving) > len(function.idle) or bool(function.blocked)
+
+
+def _spare(function: Function) -> int:
+    """Idle containers beyond those that are to be kept ready."""
+    return len(function.idle) - function.need.buffer_containers
+
+
+def _cannot_more(function: Function) -> bool:
+    """Whether the function has as many containers as it may. Those whose inputs wait for other calls do not count."""
+    most = function.need.max_containers
+    return most is not None and len(function.containers) - len(function.blocked) >= most
+
+
+def _turn(state: State, function: Function) -> tuple[int, int, str]:
+    return len(function.containers) - len(function.blocked), line.oldest(state, function), function.function_id
 
 
 def _start_one(state: State, function: Function, now: float, decisions: list[Decision]) -> bool:
     need = function.need
-    if function.start_after > now:
+    if function.start_after > now or _cannot_more(function):
         return False
-    if need.max_containers is not None and len(function.containers) >= need.max_containers:
-        return False
-    found = place.find_place(state, need)
-    if found is None and _fail_if_impossible(state, function, decisions):
-        return False
+    # Children of its own waiting inputs may have all there is: without them, nothing moves.
+    has_one = len(function.containers) > len(function.blocked)
+    found = place.find_place(state, need, all_of_it=not has_one)
     if found is None:
-        ends = place.room_to_make(state, need) if function.waiting else None
-        for container_id in ends or ():
-            stop(state, state.containers[container_id], f"making room for {function.name}()", decisions)
+        _fail_if_impossible(state, function, decisions)
         return False
     container = Container(
-        state.make_id(), function.function_id, found.node_id, need.memory, need.cpu, found.gpus, function.version
+        state.make_id(),
+        function.function_id,
+        found.node_id,
+        need.memory,
+        need.cpu,
+        found.gpus,
+        function.version,
+        now,
     )
     add_container(state, function, container)
     decisions.append(Start(container.container_id, function.function_id, found.node_id, found.gpus, need.memory))
     return True
 
 
-def _fail_if_impossible(state: State, function: Function, decisions: list[Decision]) -> bool:
+def _fail_if_impossible(state: State, function: Function, decisions: list[Decision]) -> None:
     """Inputs that no machine here can ever run end at once, with the way out."""
+    if not function.waiting:
+        return
     try:
         place.check_possible(state, function.name, function.need)
     except Error as error:
-        for input_id in list(function.waiting):
-            dispatch.take_from_queue(function, state.inputs.pop(input_id))
-            decisions.append(Fail(input_id, ResultStatus.IMPOSSIBLE, to_wire(error)))
-        state.hungry.pop(function.function_id, None)
-        return True
-    return False
+        fail_waiting(state, function, ResultStatus.IMPOSSIBLE, to_wire(error), decisions)
 
 
-def _fail_if_stuck(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
-    """A child that can only be placed when its own waiting parents end will never be: say so instead of waiting."""
-    if not function.waiting or not _is_stuck(state, function, now):
-        function.stuck_since = None
-        return
-    if function.stuck_since is None:
-        function.stuck_since = now
-    if now - function.stuck_since < STUCK_SECONDS:
-        dispatch.set_timer(state, function.stuck_since + STUCK_SECONDS, "feed", function.function_id)
-        return
-    for input_id in [one for one in function.waiting if _ancestors(state, one)]:
-        entry = state.inputs[input_id]
-        parents = ", ".join(f"{name}()" for name in _ancestors(state, input_id))
-        dispatch.take_from_queue(function, entry)
-        del state.inputs[input_id]
-        error = ResourceExhaustedError(
-            f"{function.name}() can never start: {parents}, which wait for it, hold what it needs "
-            f"({place.why_blocked(state, function).removeprefix('waiting for ')})",
-            hint="let the caller ask for less, raise max_containers, or call it from a machine with more room",
-        )
-        decisions.append(Fail(input_id, ResultStatus.IMPOSSIBLE, to_wire(error)))
-    function.stuck_since = None
+def fail_waiting(
+    state: State, function: Function, status: str, error: dict[str, Any], decisions: list[Decision]
+) -> None:
+    """End all inputs that are in a function's line with an error."""
+    for call in line.calls_in_line(state, function):
+        for positions in line.clear(function, call):
+            _forget_counters(call.tried, positions)
+            call.items.difference_update(positions)
+            decisions.append(Fail(call.call_id, positions, status, error))
+        line.forget_if_done(state, call)
 
 
-def _is_stuck(state: State, function: Function, now: float) -> bool:
-    """Whether no container will ever free anything before this function's children run."""
-    if not any(_ancestors(state, input_id) for input_id in function.waiting) or function.start_after > now:
-        return False
-    if not any(node.connected for node in state.nodes.values()):
-        return False
-    return all(
-        container.ready and not container.stopping and container.cpu_lent and container.inputs
-        for container in state.containers.values()
-    ) and bool(state.containers)
-
-
-def _ancestors(state: State, input_id: str) -> list[str]:
-    names: list[str] = []
-    seen = {input_id}
-    parent = state.inputs[input_id].parent
-    while parent and parent not in seen and parent in state.inputs:
-        seen.add(parent)
-        entry = state.inputs[parent]
-        function = state.functions.get(entry.function_id)
-        if entry.container and function is not None:
-            names.append(function.name)
-        parent = entry.parent
-    return names
+def _forget_counters(tried: dict[int, Tried], positions: range) -> None:
+    for position in [one for one in tried if one in positions] if tried else ():
+        del tried[position]

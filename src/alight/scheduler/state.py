@@ -1,14 +1,16 @@
 """What the scheduler knows. Changed by ``step`` alone.
 
-Sums (free memory, free GPUs, cores in use) are kept as things change, so that a step costs what it touches and not what
-there is; the tests recompute them from the containers.
+Inputs are ranges of a call's positions: what waits is spans in the call, what runs is runs in containers, and only an
+input that was tried before has a record of its own. Sums (free memory, free GPUs, inputs that wait) are kept as things
+change, so that a step costs what it touches and not what there is; the tests recompute them.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from alight.wire.spec import RetryPolicy
 
@@ -17,6 +19,9 @@ DEFAULT_CPU = 0.125  # cores that it counts for
 DEFAULT_WINDOW = 60.0  # seconds that an idle container waits for more
 INFRASTRUCTURE_TRIES = 3  # containers that one input may lose before it is called poison
 STUCK_SECONDS = 1.0  # a child that only its own waiting parents could make room for fails after this
+
+#: Inputs ``start`` to ``stop`` (exclusive) of a call that wait, all at this attempt.
+Span = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,13 @@ class Need:
     max_concurrent: int = 1
     single_use: bool = False
     retries: RetryPolicy = field(default_factory=RetryPolicy)
+    target_concurrent: int | None = None  # inputs in a container that scaling aims at; None = the most
+    batch_size: int = 0  # most inputs in one run of a batched function; 0 = it is not batched
+
+    @property
+    def slots(self) -> int:
+        """Inputs that a container may hold begun."""
+        return 1 if self.single_use else max(1, self.max_concurrent) * max(1, self.batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,23 @@ class Node:
 
 
 @dataclass(slots=True)
+class Run:
+    """Inputs of a call at one attempt that a container holds and has not answered.
+
+    They are ``start`` to ``stop`` (exclusive), or those in ``left`` when answers came out of order. ``alone``: one of
+    them may have ended its last container, so nothing shares this one with it.
+    """
+
+    call_id: str
+    start: int
+    stop: int
+    attempt: int
+    order: int
+    alone: bool = False
+    left: set[int] | None = None
+
+
+@dataclass(slots=True)
 class Container:
     """A container from the decision to start it until the node says that it is gone."""
 
@@ -78,44 +107,80 @@ class Container:
     cpu: float
     gpus: tuple[str, ...]
     version: int
+    since: float = 0.0
     ready: bool = False
     stopping: bool = False
-    cpu_lent: bool = False  # its input waits for another call
+    draining: str = ""  # gets no more inputs and stops after its last; names who needs the room
+    blocked: bool = False  # all that it runs waits for other calls
+    waits: int = 0  # inputs that wait for other calls
+    recalled: bool = False  # asked to return what it has not begun, and has not answered yet
+    stalled: bool = False  # its input takes much longer than this function's usually do
+    served: bool = False  # has had an input
+    timed_out: bool = False  # it ends because of one input, which is known
+    moved: float = 0.0  # when it last was given its first input or answered one
     idle_since: float = 0.0
     idle_timer: bool = False
-    inputs: dict[str, int] = field(default_factory=dict)  # input id → attempt
+    open: int = 0  # inputs in ``runs`` and ``dropped``
+    runs: dict[str, list[Run]] = field(default_factory=dict)  # by call
+    dropped: dict[str, list[Run]] = field(default_factory=dict)  # cancelled: only their slots count
 
 
 @dataclass(slots=True)
-class Input:
-    """One input that is not done. ``order`` is the order of arrival over all functions."""
+class Tried:
+    """An input that is not at its first attempt."""
 
-    input_id: str
-    function_id: str
-    order: int
     attempt: int = 1
     retries: int = 0
     failures: int = 0
-    parent: str = ""
-    container: str = ""
-    delayed: bool = False  # waits for a time, not for a container
+
+
+@dataclass(slots=True)
+class Call:
+    """A call with inputs that are not done. ``order`` is the order of arrival over all functions.
+
+    What waits for a container is in three lines: ``first`` (returned, or lost with a container: they had their turn
+    once), ``waiting``, and ``suspects``, which may have ended their container and are given alone.
+    """
+
+    call_id: str
+    function_id: str
+    order: int
+    parent: tuple[str, int] | None = None
     arrived: float = 0.0
+    top: int = 0  # no position that was ever seen is at or above this
+    waiting: deque[Span] = field(default_factory=deque)
+    first: deque[Span] = field(default_factory=deque)
+    suspects: deque[Span] = field(default_factory=deque)
+    delayed: dict[int, float] = field(default_factory=dict)  # position → when it may be tried again
+    tried: dict[int, Tried] = field(default_factory=dict)
+    items: set[int] = field(default_factory=set)  # generators' inputs that gave items
+    containers: dict[str, None] = field(default_factory=dict)  # those that hold runs of it
 
 
 @dataclass(slots=True)
 class Function:
-    """A function with its queue and its containers. ``free`` are those that can take an input now."""
+    """A function with its calls in line and its containers, sorted by what they can do."""
 
     function_id: str
     app_id: str
     name: str
     need: Need
     version: int = 1
-    waiting: deque[str] = field(default_factory=deque)
+    pace: float | None = None  # seconds that an input takes; None while nobody knows
+    waiting: int = 0  # inputs in line
+    line: OrderedDict[str, None] = field(default_factory=OrderedDict)  # calls with ``waiting``, in turn
+    first: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    suspects: OrderedDict[str, None] = field(default_factory=OrderedDict)
     containers: dict[str, None] = field(default_factory=dict)
-    free: dict[str, None] = field(default_factory=dict)
-    starting: int = 0
+    starting: set[str] = field(default_factory=set)  # of this version, not ready yet
+    serving: set[str] = field(default_factory=set)  # ready and answering inputs, or able to
+    idle: OrderedDict[str, None] = field(default_factory=OrderedDict)  # can take inputs and have none
+    partly: OrderedDict[str, None] = field(default_factory=OrderedDict)  # have some and can take more
+    leaving: set[str] = field(default_factory=set)  # stopping or draining
+    blocked: set[str] = field(default_factory=set)  # do not count for max_containers
+    quarantine: str = ""  # the container that is kept empty for the next suspect
     awake: bool = False  # has had an input: from now on min_containers holds
+    looking: bool = False  # a timer is set to look at its containers' pace
     start_failures: int = 0
     start_after: float = 0.0
     stuck_since: float | None = None
@@ -129,12 +194,39 @@ class State:
     nodes: dict[str, Node] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
-    inputs: dict[str, Input] = field(default_factory=dict)
-    hungry: dict[str, None] = field(default_factory=dict)  # functions with inputs (or a minimum) unserved
+    calls: dict[str, Call] = field(default_factory=dict)
+    hungry: dict[str, None] = field(default_factory=dict)  # functions to look at in this step
+    starved: dict[str, None] = field(default_factory=dict)  # functions that need room that is not there
+    idled: bool = False  # a container has nothing to do since the last step
     timers: list[tuple[float, int, str, str]] = field(default_factory=list)  # heap of (when, order, kind, id)
     count: int = 0
+    shapes: dict[Any, Any] = field(default_factory=dict)  # ``place``: machines by what is asked of them
+    choices: dict[tuple[str, ...], Any] = field(default_factory=dict)  # ``place``: GPU requests as read
+    claimed: dict[str, int] = field(default_factory=dict)  # ``room``: MiB to come that somebody waits for, by node
+    claimed_gpus: set[str] = field(default_factory=set)
 
     def next_order(self) -> int:
         """A number that only grows."""
         self.count += 1
         return self.count
+
+
+def spans(run: Run) -> Iterator[tuple[int, int]]:
+    """What of a run is not answered, as ranges in order."""
+    if run.left is None:
+        yield run.start, run.stop
+        return
+    start = stop = -1
+    for position in sorted(run.left):
+        if position != stop:
+            if stop > start:
+                yield start, stop
+            start = position
+        stop = position + 1
+    if stop > start:
+        yield start, stop
+
+
+def size(run: Run) -> int:
+    """Inputs of a run that are not answered."""
+    return run.stop - run.start if run.left is None else len(run.left)

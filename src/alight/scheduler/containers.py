@@ -1,0 +1,189 @@
+"""What happens to functions and their containers: published, scaled, ended; ready, gone, failed to start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alight.scheduler import calls, dispatch, events, held, line, place, scale
+from alight.scheduler.decisions import Again, Decision
+from alight.scheduler.ending import stop
+from alight.scheduler.state import Call, Container, Function, Run, State, Tried, spans
+from alight.wire.errors import InternalFailure, to_wire
+
+_START_BACKOFF = 60.0
+_START_TRIES = 3
+
+
+def published(state: State, event: events.FunctionPublished, now: float, decisions: list[Decision]) -> None:
+    """Enter a function. The containers of an earlier version finish what they have begun, and end."""
+    function = state.functions.get(event.function_id)
+    if function is None:
+        state.functions[event.function_id] = Function(event.function_id, event.app_id, event.name, event.need)
+        return
+    function.need, function.name, function.pace = event.need, event.name, None
+    function.version += 1
+    function.start_failures, function.start_after = 0, 0.0
+    function.starting.clear()
+    for name in list(function.containers):
+        container = state.containers[name]
+        dispatch.refresh(state, container, now)
+        if container.open:
+            dispatch.recall(state, container, now, decisions)
+        else:
+            stop(state, container, "the function was published anew", decisions)
+    state.hungry[function.function_id] = None
+
+
+def scaled(state: State, event: events.FunctionScaled, now: float, decisions: list[Decision]) -> None:
+    """Change how many containers a function may have, and for how long idle ones stay."""
+    function = state.functions.get(event.function_id)
+    if function is None:
+        return
+    function.need = event.need
+    for name in list(function.containers):
+        container = state.containers[name]
+        since = container.idle_since
+        dispatch.refresh(state, container, now)
+        if container.ready and not container.open and not container.stopping:
+            container.idle_since = since  # it has been idle for as long as it was
+            line.set_timer(state, max(now, since + event.need.scaledown_window), "idle", name)
+    state.hungry[function.function_id] = None
+
+
+def app_ended(state: State, event: events.AppEnded, now: float, decisions: list[Decision]) -> None:
+    """Forget an app's functions and calls, and end its containers."""
+    gone = {one.function_id for one in state.functions.values() if one.app_id == event.app_id}
+    for call in [call for call in state.calls.values() if call.function_id in gone]:
+        for name in call.containers:
+            held.drop(state.containers[name], call.call_id)
+        del state.calls[call.call_id]
+    for function_id in gone:
+        function = state.functions[function_id]
+        for name in list(function.containers):
+            container = state.containers[name]
+            stop(state, container, "the app was stopped", decisions, event.grace if container.open else 30.0)
+        del state.functions[function_id]
+        state.hungry.pop(function_id, None)
+        state.starved.pop(function_id, None)
+
+
+def ready(state: State, event: events.ContainerReady, now: float, decisions: list[Decision]) -> None:
+    """A container takes inputs from now on."""
+    container = state.containers.get(event.container_id)
+    if container is not None and not container.ready:
+        mark_ready(state, container, now)
+
+
+def mark_ready(state: State, container: Container, now: float) -> None:
+    """Note that a container has started; another one may start on its machine."""
+    container.ready = True
+    function = state.functions.get(container.function_id)
+    if function is not None:
+        function.starting.discard(container.container_id)
+        function.start_failures = 0
+    node = state.nodes[container.node_id]
+    node.starting -= 1
+    dispatch.refresh(state, container, now)
+    place.room_on(state, node)
+    scale.room_appeared(state)
+
+
+def waits(state: State, event: events.InputsWaiting, now: float, decisions: list[Decision]) -> None:
+    """Inputs of a container wait for other calls. Behind one that waits, nothing can begin: that is taken back."""
+    container = state.containers.get(event.container_id)
+    if container is None or not container.ready:
+        return
+    container.waits = min(event.count, container.open)
+    was = container.blocked
+    if not container.waits:
+        container.moved = now  # the time that it waited is not the time that it ran
+    dispatch.refresh(state, container, now)
+    if container.blocked:
+        dispatch.recall(state, container, now, decisions)
+    if container.blocked is not was:
+        scale.room_appeared(state)
+
+
+def ended(
+    state: State, event: events.ContainerEnded, now: float, decisions: list[Decision], *, with_machine: bool = False
+) -> None:
+    """A container is gone. What had begun in it is tried again or fails, the rest waits again as if never given.
+
+    Which inputs had begun is known roughly: of a container that takes one at a time, the first that was not answered.
+    Answers that it had not sent are lost with it, so that one may be innocent; hence all go on one by one, each in a
+    container of its own, until the guilty one is found. A lost machine says nothing against its inputs.
+    """
+    container = state.containers.get(event.container_id)
+    if container is None:
+        return
+    function = state.functions.get(container.function_id)
+    runs = held.in_order(container)
+    for run in runs:
+        call = state.calls.get(run.call_id)
+        if call is not None:
+            call.containers.pop(container.container_id, None)
+    scale.remove_container(state, container)
+    if function is None:
+        return
+    at_once = function.need.slots > 1
+    first = True
+    begun: list[tuple[Run, Call, Sequence[int]]] = []
+    back: list[tuple[Run, Call, range]] = []
+    for run in runs:
+        call = state.calls[run.call_id]
+        for start, end in spans(run):
+            if at_once:
+                begun.append((run, call, range(start, end)))
+                continue
+            if first and not container.timed_out:
+                begun.append((run, call, range(start, start + 1)))
+                start += 1  # noqa: PLW2901  the rest of it
+            first = False
+            if start < end:
+                back.append((run, call, range(start, end)))
+    suspect = not (container.timed_out or with_machine)
+    for run, call, positions in reversed(back):
+        calls.requeue(state, call, positions, run.attempt, suspect=suspect)
+    for run, call, among in reversed(begun):
+        for position in reversed(among):
+            if container.timed_out and position not in call.items:
+                _innocent(state, function, (call, position), run.attempt, now, decisions)
+            else:
+                calls.lost(state, call, position, run.attempt, event, now, decisions)
+    for run in runs:
+        call_left = state.calls.get(run.call_id)
+        if call_left is not None:
+            line.forget_if_done(state, call_left)
+
+
+def start_failed(state: State, event: events.StartFailed, now: float, decisions: list[Decision]) -> None:
+    """A container did not start: try again later, or give up on what waits for it."""
+    container = state.containers.get(event.container_id)
+    if container is None:
+        return
+    function = state.functions.get(container.function_id)
+    scale.remove_container(state, container)
+    if function is None or container.version != function.version or container.stopping:
+        return
+    function.start_failures += 1
+    others = any(state.containers[one].ready for one in function.containers)
+    if (event.final and not others) or function.start_failures >= _START_TRIES:
+        error = event.error or to_wire(InternalFailure(f"no container of {function.name}() could be started"))
+        scale.fail_waiting(state, function, event.status, error, decisions)
+        function.start_failures = 0
+        function.awake = False  # the next input will show whether it starts by then
+        return
+    function.start_after = now + min(_START_BACKOFF, 0.1 * 4**function.start_failures)
+    line.set_timer(state, function.start_after, "feed", function.function_id)
+
+
+def _innocent(
+    state: State, function: Function, which: tuple[Call, int], attempt: int, now: float, decisions: list[Decision]
+) -> None:
+    """It ran beside an input that took too long and ended their container: again, at no charge."""
+    call, position = which
+    tried = call.tried.setdefault(position, Tried())
+    tried.attempt = max(tried.attempt, attempt) + 1
+    why = "another input of its container ran too long"
+    decisions.append(Again(call.call_id, position, tried.attempt, tried.retries, tried.failures, now, why))
+    line.join_first(state, function, call, (position, position + 1, tried.attempt), suspect=tried.failures > 0)

@@ -1,0 +1,181 @@
+"""What happens to machines: they join, perhaps with containers that run, go away, come back or stay gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alight.scheduler import containers, dispatch, events, held, line, place, scale
+from alight.scheduler.decisions import Adopted, Cancel, Decision, Give, Stop
+from alight.scheduler.state import Call, Container, Function, Node, Run, State, Tried, spans
+from alight.wire.errors import RemoteError, to_wire
+from alight.wire.states import ResultStatus
+
+
+def joined(state: State, event: events.NodeJoined, now: float, decisions: list[Decision]) -> None:
+    """A machine is there. What it holds goes on, what it lacks is lost, and what it may have missed is said again."""
+    node = state.nodes.get(event.node_id)
+    there = {one.container_id for one in event.held}
+    if node is not None:
+        node.connected = True
+        for name in [one for one in node.containers if one not in there]:
+            _lose(state, name, now, decisions, node.hostname)
+        _resize(node, event)
+    else:
+        node = Node(event.node_id, event.hostname, event.cpus, event.memory)
+        node.memory_free = event.memory
+        _resize(node, event)
+        state.nodes[event.node_id] = node
+    place.machines_changed(state)
+    for one in event.held:
+        _take_up(state, node, one, now, decisions)
+    scale.room_appeared(state)
+
+
+def away(state: State, event: events.NodeAway, now: float, decisions: list[Decision]) -> None:
+    """The connection to a machine is lost: nothing more goes there, and what runs there may go on."""
+    node = state.nodes.get(event.node_id)
+    if node is not None:
+        node.connected = False
+        for name in node.containers:
+            dispatch.refresh(state, state.containers[name], now)
+
+
+def gone(state: State, event: events.NodeGone, now: float, decisions: list[Decision]) -> None:
+    """A machine has been away for too long: its containers are lost."""
+    node = state.nodes.get(event.node_id)
+    if node is None or node.connected:
+        return
+    for name in list(node.containers):
+        _lose(state, name, now, decisions, node.hostname)
+    del state.nodes[event.node_id]
+    place.machines_changed(state)
+
+
+def _resize(node: Node, event: events.NodeJoined) -> None:
+    node.hostname, node.cpus = event.hostname, event.cpus
+    node.memory_free += event.memory - node.memory
+    node.memory = event.memory
+    taken = {gpu.uuid for gpu in node.gpus} - set(node.gpus_free)
+    node.gpus = event.gpus
+    node.gpus_free = {gpu.uuid: gpu for gpu in event.gpus if gpu.uuid not in taken}
+
+
+def _lose(state: State, name: str, now: float, decisions: list[Decision], hostname: str) -> None:
+    error: dict[str, Any] = to_wire(RemoteError(f"its container on {hostname} was lost"))
+    if not state.containers[name].ready:
+        failed = events.StartFailed(name, ResultStatus.INTERNAL, error, final=False)
+        containers.start_failed(state, failed, now, decisions)
+        return
+    lost = events.ContainerEnded(name, ResultStatus.TERMINATED, error)
+    containers.ended(state, lost, now, decisions, with_machine=True)
+
+
+def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: list[Decision]) -> None:
+    """Go on with a container that a machine holds; one that nobody needs any more is stopped."""
+    container = state.containers.get(one.container_id)
+    if container is not None:
+        if one.ready and not container.ready:
+            containers.mark_ready(state, container, now)
+        _say_again(state, container, one, decisions)
+        dispatch.refresh(state, container, now)
+        return
+    function = state.functions.get(one.function_id)
+    if function is None:
+        decisions.append(Stop(one.container_id, node.node_id, "its app has ended", 10.0))
+        return
+    fresh = Container(
+        one.container_id,
+        function.function_id,
+        node.node_id,
+        one.memory,
+        function.need.cpu,
+        one.gpus,
+        function.version,
+        now,
+    )
+    container = scale.add_container(state, function, fresh)
+    function.awake = True
+    if one.ready:
+        containers.mark_ready(state, container, now)
+    for run in one.runs:
+        _adopt(state, function, container, run, decisions)
+    container.moved = now
+    dispatch.refresh(state, container, now)
+
+
+def _say_again(state: State, container: Container, one: events.Held, decisions: list[Decision]) -> None:
+    """What was said to a container while its machine was away may be lost: say it again, the machine knows both.
+
+    Inputs that it claims and that are not open here are done: their answers came before.
+    """
+    name, node_id = container.container_id, container.node_id
+    if container.stopping:
+        decisions.append(Stop(name, node_id, "it was to stop", 10.0))
+    has: dict[tuple[str, int], set[int]] = {}
+    for claimed in one.runs:
+        has.setdefault((claimed.call_id, claimed.attempt), set()).update(range(claimed.start, claimed.stop))
+    container.recalled = False
+    for runs in [] if container.stopping else container.runs.values():
+        for run in runs:
+            there = has.get((run.call_id, run.attempt), set())
+            for start, stop in spans(run):
+                # Lost on the way there, or its answer is on the way here: a machine takes an attempt once only.
+                decisions.extend(
+                    Give(run.call_id, low, high, run.attempt, name) for low, high in _without(start, stop, there)
+                )
+    for call_id, dropped in list(container.dropped.items()):
+        still: list[Run] = []
+        for run in dropped:
+            there = has.get((call_id, run.attempt), set())
+            left = {position for start, stop in spans(run) for position in range(start, stop) if position in there}
+            container.open -= sum(stop - start for start, stop in spans(run)) - len(left)
+            if left:
+                run.left = left
+                still.append(run)
+        if still:
+            container.dropped[call_id] = still
+            decisions.append(Cancel(call_id, -1, name, node_id))
+        else:
+            del container.dropped[call_id]
+
+
+def _adopt(state: State, function: Function, container: Container, run: events.Run, decisions: list[Decision]) -> None:
+    """Inputs run in a container that nobody here knew: their answers count, unless they run elsewhere by now."""
+    call = state.calls.get(run.call_id)
+    if call is None:
+        call = Call(run.call_id, function.function_id, state.next_order(), arrived=container.since)
+        state.calls[run.call_id] = call
+    elsewhere = set(call.delayed)
+    for name in call.containers:
+        for other in state.containers[name].runs[call.call_id]:
+            elsewhere.update(position for start, stop in spans(other) for position in range(start, stop))
+    positions = range(run.start, run.stop)
+    line.leave(function, call, [one for one in positions if one not in elsewhere])
+    call.top = max(call.top, run.stop)
+    mine: list[int] = []
+    for start, stop in _without(run.start, run.stop, elsewhere):
+        for position in range(start, stop):
+            if run.attempt > 1 or position in call.tried:
+                tried = call.tried.setdefault(position, Tried())
+                tried.attempt = max(tried.attempt, run.attempt)
+            mine.append(position)
+        held.hold(state, container, call.call_id, (start, stop, run.attempt))
+    if mine:
+        decisions.append(Adopted(call.call_id, tuple(mine), container.container_id))
+    taken = [one for one in positions if one in elsewhere]
+    if taken:
+        container.dropped.setdefault(call.call_id, []).append(
+            Run(call.call_id, taken[0], taken[-1] + 1, run.attempt, state.next_order(), left=set(taken))
+        )
+        container.open += len(taken)
+        decisions.extend(
+            Cancel(call.call_id, position, container.container_id, container.node_id) for position in taken
+        )
+
+
+def _without(start: int, stop: int, there: set[int]) -> list[tuple[int, int]]:
+    """A range without some of its positions, as ranges."""
+    if not there:
+        return [(start, stop)]
+    rest = Run("", start, stop, 1, 0, left={one for one in range(start, stop) if one not in there})
+    return list(spans(rest))

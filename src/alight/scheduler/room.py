@@ -1,0 +1,134 @@
+"""Room for a function that finds none: idle containers end, and who has more than others gives one up.
+
+What was asked for is claimed until room appears, so that many who wait do not each ask for the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alight.scheduler import place
+from alight.scheduler.decisions import Decision
+from alight.scheduler.ending import begin_drain, stop
+from alight.scheduler.state import Container, Function, Node, State
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to end on one machine so that a container fits there, and the GPUs that it would get."""
+
+    node: Node
+    idle: tuple[Container, ...]
+    busy: tuple[Container, ...]
+    gpus: tuple[str, ...]
+
+
+def make(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
+    """End or drain what must go so that one container of this function can start."""
+    plan = find(state, function)
+    if plan is None:
+        return
+    state.claimed[plan.node.node_id] = state.claimed.get(plan.node.node_id, 0) + function.need.memory
+    state.claimed_gpus.update(plan.gpus)
+    why = f"making room for {function.name}()"
+    for container in plan.idle:
+        stop(state, container, why, decisions)
+    for container in plan.busy:
+        begin_drain(state, container, why, now, decisions)
+
+
+def find(state: State, function: Function) -> Plan | None:
+    """The plan that ends the fewest busy containers, then the fewest idle ones."""
+    best: Plan | None = None
+    counts = _counts(state)
+    may_drain = any(count >= len(function.containers) + 2 for count in counts.values())
+    for node in state.nodes.values():
+        if not node.connected or node.memory < function.need.memory:
+            continue
+        plan = _plan(state, function, node, counts if may_drain else {})
+        if plan is not None and (best is None or _cost(plan) < _cost(best)):
+            best = plan
+            if not plan.busy and not plan.idle:
+                break
+    return best
+
+
+def _cost(plan: Plan) -> tuple[int, int]:
+    return len(plan.busy), len(plan.idle)
+
+
+def _counts(state: State) -> dict[str, int]:
+    """How many containers each function has that neither end nor wait for other calls."""
+    return {
+        one.function_id: len(one.containers) - len(one.leaving | one.blocked)
+        for one in state.functions.values()
+        if len(one.containers) > 1
+    }
+
+
+def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) -> Plan | None:
+    need, choices = function.need, place.requests(state, function.need)
+    has_one = len(function.containers) > len(function.blocked)
+    memory = node.memory_free - state.claimed.get(node.node_id, 0) - (place.kept_back(node) if has_one else 0)
+    present = {gpu.uuid: gpu for gpu in node.gpus if gpu.uuid not in state.claimed_gpus}
+    free = {uuid: gpu for uuid, gpu in node.gpus_free.items() if uuid in present}
+    idle: list[Container] = []
+    busy: list[Container] = []
+    for name in node.containers:
+        container = state.containers[name]
+        owner = state.functions.get(container.function_id)
+        if container.stopping or container.draining:
+            memory += container.memory
+            free.update({uuid: present[uuid] for uuid in container.gpus if uuid in present})
+        elif container.ready and not container.open:
+            if owner is None or _may_lose(owner):
+                idle.append(container)
+        elif counts and not container.blocked and counts.get(container.function_id, 0) > 1 and owner is not function:
+            busy.append(container)
+    idle.sort(key=lambda container: container.idle_since)
+    # Who has most gives first, and of its containers the one that is least busy or was given its input first.
+    busy.sort(key=lambda one: (-counts[one.function_id], one.ready, one.open, one.moved))
+    left, losses = dict(counts), dict.fromkeys((one.function_id for one in idle), 0)
+    ended: list[Container] = []
+    drained: list[Container] = []
+    while memory < need.memory or place.pick_gpus(choices, free.values()) is None:
+        one = _next(state, function, idle, busy, (left, losses))
+        if one is None:
+            return None
+        if memory >= need.memory and not one.gpus:
+            continue  # only its memory would come free, and that is not what lacks
+        (ended if one.ready and not one.open else drained).append(one)
+        memory += one.memory
+        free.update({uuid: present[uuid] for uuid in one.gpus if uuid in present})
+    return Plan(node, tuple(ended), tuple(drained), place.pick_gpus(choices, free.values()) or ())
+
+
+def _next(
+    state: State,
+    function: Function,
+    idle: list[Container],
+    busy: list[Container],
+    tally: tuple[dict[str, int], dict[str, int]],
+) -> Container | None:
+    left, losses = tally
+    while idle:
+        container = idle.pop(0)
+        owner = state.functions.get(container.function_id)
+        if owner is None:
+            return container
+        if len(owner.containers) - len(owner.leaving) - losses[owner.function_id] > owner.need.min_containers:
+            losses[owner.function_id] += 1
+            left[owner.function_id] = left.get(owner.function_id, 0) - 1
+            return container
+    while busy:
+        container = busy.pop(0)
+        owner = state.functions[container.function_id]
+        mine = len(function.containers) - len(function.leaving | function.blocked)
+        if left[owner.function_id] > max(mine + 1, owner.need.min_containers):
+            left[owner.function_id] -= 1
+            return container
+    return None
+
+
+def _may_lose(owner: Function) -> bool:
+    return len(owner.containers) - len(owner.leaving) > owner.need.min_containers
