@@ -1,55 +1,37 @@
-"""One call: arguments to bytes, there, and back; the same for callers that wait and for those that come back later.
-
-The ids of a call are made here, so that it can be sent again after a lost connection and is never run twice for it.
-"""
+"""A call that somebody started: its handle, for those that come back later."""
 
 from __future__ import annotations
 
-import json
-import time
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from alight.sdk import config, progress
-from alight.sdk.client import Client
-from alight.sdk.large import get_blob, put_blob
-from alight.sdk.lost import LostError
+from alight.sdk import single
+from alight.sdk.callee import Callee
 from alight.sdk.object import Object
-from alight.sdk.running import RunningApp
+from alight.sdk.single import call_and_wait
 from alight.sdk.surface import unimplemented
-from alight.sdk.sync import dual, dual_function, dual_gen
-from alight.wire import ambient, errors, messages, payload
-from alight.wire.codec import MAX_INLINE, Buffer, loads_head
-from alight.wire.ids import CALL, INPUT, is_id, new_id
-from alight.wire.record import dataclass, replace
+from alight.sdk.sync import dual, dual_chunks, dual_function
+from alight.wire import errors, messages
+from alight.wire.ids import CALL, is_id
 from alight.wire.states import ResultStatus
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
-
-
-@dataclass(frozen=True)
-class Callee:
-    """What is called: by which client, under which id; ``running`` when this process runs its app."""
-
-    client: Client
-    function_id: str
-    name: str
-    raw: Optional[Callable[..., Any]] = None
-    running: Optional[RunningApp] = None
-    method: str = ""
-
-
-async def call_and_wait(callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-    """Call and return the value, or raise what the function raised."""
-    message, body = await _prepare(callee, args, kwargs, wait=True)
-    return await _wait(callee, "call.start", message, body)
+    from alight.sdk.answers import Answers
+    from alight.sdk.client import Client
+    from alight.sdk.reports import InputInfo
 
 
 async def spawn(callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> FunctionCall:
     """Call and return once the server has it on disk."""
-    message, body = await _prepare(callee, args, kwargs, wait=False)
-    await callee.client.call("call.start", message, messages.CallUpdate, body)
-    return FunctionCall._started(message.call_id, callee)  # noqa: SLF001  of this file
+    return FunctionCall._started(await single.start(callee, args, kwargs), callee)  # noqa: SLF001  of this file
+
+
+async def spawn_many(callee: Callee, iterables: Sequence[Any], kwargs: Mapping[str, Any]) -> FunctionCall:
+    """One call with many inputs; returns once the server has all of them on disk."""
+    from alight.sdk import inputs, mapping  # noqa: PLC0415  who calls with one input does without
+
+    spawned = mapping.Spawned(callee, inputs.Source(iterables, kwargs))
+    await spawned.more()
+    return FunctionCall._started(spawned.call_id, callee)  # noqa: SLF001  of this file
 
 
 class FunctionCallLogs:
@@ -89,15 +71,15 @@ class FunctionCall(Object):
 
     @dual
     async def get(self, timeout: Optional[float] = None, *, index: int = 0) -> Any:
-        """The result, waiting ``timeout`` seconds at most (None: for ever; 0: not at all).
+        """The result of input ``index``, waiting ``timeout`` seconds at most (None: for ever; 0: not at all).
 
         Raises the builtin TimeoutError when it is not there yet, OutputExpiredError when it was kept for its time and
         is gone, and what the function raised.
         """
-        client = await self._via()
-        callee = self._callee or Callee(client, "", "the function")
+        if index < 0:
+            raise errors.InvalidError(f"there is no input {index}", hint="they count from 0")
         message = messages.CallResult(self.object_id, timeout=timeout, index=index)
-        return await _wait(callee, "call.result", message, b"", timeout=timeout)
+        return await single.wait(await self._seen_by(), "call.result", self.object_id, message, timeout=timeout)
 
     @dual
     async def cancel(self, terminate_containers: bool = False) -> None:
@@ -105,26 +87,71 @@ class FunctionCall(Object):
         client = await self._via()
         await client.do("call.cancel", messages.CallCancel(self.object_id, terminate_containers))
 
-    @dual_gen
-    @unimplemented("FunctionCall.iter() would return the outputs of a call with many inputs; calls have one here yet")
-    async def iter(self, *, start: int = 0, end: Optional[int] = None) -> AsyncIterator[Any]:
-        yield None
+    @dual_chunks
+    def iter(self, *, start: int = 0, end: Optional[int] = None) -> Any:
+        """The results by number, from ``start`` to ``end`` (exclusive; None: all that there will be).
+
+        Follows a call that still runs. Raises what the function raised when that result's turn comes.
+        """
+        if start < 0 or (end is not None and end < start):
+            raise errors.InvalidError(f"there are no results from {start} to {end}", hint="they count from 0")
+        from alight.sdk import looking, mapping  # noqa: PLC0415  who calls with one input does without
+
+        async def begin() -> Answers:
+            return looking.Looked(await self._seen_by(), self.object_id, start, end)
+
+        return mapping.Mapping(begin, unread="")
 
     @dual
-    @unimplemented("FunctionCall.num_inputs() would count the inputs of a call with many; calls have one here yet")
-    async def num_inputs(self) -> int: ...
+    async def num_inputs(self) -> int:
+        """How many inputs it has; of a call that is still being sent, those that have arrived."""
+        client = await self._via()
+        shown = await client.call("call.show", messages.CallShow(self.object_id), messages.CallDetails)
+        return shown.call.accepted if shown.call.total is None else shown.call.total
 
     @dual
-    @unimplemented(
-        "FunctionCall.get_call_graph() would return which calls started which; this version doesn't record it"
-    )
-    async def get_call_graph(self) -> List[Any]: ...
+    async def get_call_graph(self) -> List[InputInfo]:
+        """Its inputs (the first 1,000), each with the inputs of the calls that it made, and so on."""
+        from alight.sdk.reports import InputInfo, InputStatus  # noqa: PLC0415  few ask
+
+        client = await self._via()
+        graph = await client.call("call.graph", {"call_id": self.object_id}, messages.CallGraph)
+        of_status = {
+            "": InputStatus.PENDING,
+            ResultStatus.SUCCESS: InputStatus.SUCCESS,
+            ResultStatus.EXCEPTION: InputStatus.FAILURE,
+            ResultStatus.INIT_FAILURE: InputStatus.INIT_FAILURE,
+            ResultStatus.TIMEOUT: InputStatus.TIMEOUT,
+        }
+        found = {
+            str(one["input_id"]): InputInfo(
+                input_id=one["input_id"],
+                function_call_id=one.get("call_id", ""),
+                task_id=one.get("container", ""),
+                status=of_status.get(one.get("status", ""), InputStatus.TERMINATED),
+                function_name=one.get("function", ""),
+                module_name=one.get("module", ""),
+                children=[],
+            )
+            for one in graph.inputs
+        }
+        roots: List[InputInfo] = []
+        for one in graph.inputs:
+            parent = found.get(one.get("parent", ""))
+            (roots if parent is None else parent.children).append(found[one["input_id"]])
+        return roots
 
     @staticmethod
     @dual_function
     async def gather(*function_calls: FunctionCall) -> List[Any]:
-        """The results of several calls, in order. The first failure among them is raised."""
-        return [await call.get.raw() for call in function_calls]
+        """The results of several calls, in order. The first failure among them is raised as soon as it is known."""
+        from alight.sdk import looking  # noqa: PLC0415  who calls with one input does without
+
+        return await looking.gather([(await call._seen_by(), call.object_id) for call in function_calls])  # noqa: SLF001
+
+    async def _seen_by(self) -> Callee:
+        client = await self._via()
+        return self._callee or Callee(client, "", "the function")
 
     @staticmethod
     def _started(call_id: str, callee: Callee) -> FunctionCall:
@@ -139,196 +166,4 @@ class FunctionCall(Object):
         return f"FunctionCall({self._object_id!r})"
 
 
-async def _prepare(
-    callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any], *, wait: bool
-) -> Tuple[messages.CallStart, Buffer]:
-    parts = pickle_arguments(callee, args, kwargs)
-    size = payload.size_of(parts)
-    where = messages.Payload()
-    body: Buffer = b""
-    if size > MAX_INLINE:
-        where = messages.Payload(blob=await put_blob(callee.client, parts), size=size)
-    else:
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-    call_id = new_id(CALL)
-    message = messages.CallStart(
-        call_id=call_id,
-        input_id=INPUT + call_id[len(CALL) :],  # one input, so one number serves both
-        function_id=callee.function_id,
-        payload=where,
-        wait=wait,
-        method=callee.method,
-        parent_input=ambient.current_input_id.get() or "",
-    )
-    return message, body
-
-
-async def _wait(callee: Callee, method: str, message: Any, body: Buffer, *, timeout: Optional[float] = None) -> Any:
-    """Follow a call to its end, sending it again after a lost connection."""
-    client = callee.client
-    deadline = None if timeout is None else time.monotonic() + timeout
-    on_waiting = ambient.on_waiting
-    if on_waiting is not None:
-        on_waiting(True)
-    client.held_calls.add(message.call_id)
-    told = _Waiting(message.call_id)
-    stream: Optional[Stream] = None
-    try:
-        stream = await client.open(method, message, body)
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic()) + _GRACE
-            try:
-                answer = await stream.recv_within(told.sooner(left))
-            except errors.BuiltinTimeoutError:
-                if not told.say():
-                    raise
-                continue
-            except LostError as lost:
-                await client.after_loss(lost)
-                if isinstance(message, messages.CallStart):
-                    message = replace(message, resend=True)
-                stream = await client.open(method, message, body)
-                continue
-            if answer is None:
-                raise errors.InternalError(f"the server ended {method} without a result")  # noqa: TRY301  not caught here
-            update = _update(answer[0])
-            if update.state == "done":
-                stream = None
-                break
-            told.because(update.why)
-    except errors.TimeoutError as error:
-        # "not ready yet" is the builtin TimeoutError; time that ran out over there is the result itself.
-        if method == "call.result" and type(error) is errors.TimeoutError:
-            raise errors.BuiltinTimeoutError(str(error)) from None
-        raise
-    except (Exception, GeneratorExit):
-        raise
-    except BaseException:  # Ctrl-C, or the caller's task was cancelled
-        await _give_up(callee, message.call_id, method)
-        raise
-    finally:
-        client.held_calls.discard(message.call_id)
-        if stream is not None:
-            stream.leave()
-        told.over()
-        if on_waiting is not None:
-            on_waiting(False)
-    if callee.running is not None and update.log_offset:
-        await callee.running.output_until(update.container, update.log_offset)
-    return await _outcome(callee, update, answer[1])
-
-
-def _update(head: bytes) -> messages.CallUpdate:
-    """``loads_head``, quicker for what nearly every answer is: plain words alone. Its share of a warm call counts."""
-    plain = _decode(head.decode())
-    if plain.keys() <= _PLAIN_WORDS:
-        return messages.CallUpdate(**plain)
-    return loads_head(messages.CallUpdate, head)
-
-
-_decode = json.JSONDecoder().decode  # json.loads guesses the encoding of bytes each time
-_PLAIN_WORDS = frozenset({"call_id", "state", "input_id", "status", "attempt", "container", "log_offset", "why"})
-
-
-class _Waiting:
-    """Why a call waits, told to whoever draws, once it has waited long enough to wonder."""
-
-    def __init__(self, call_id: str) -> None:
-        self._call_id = call_id
-        self._why = ""
-        self._told = ""
-        self._since = 0.0
-
-    def because(self, why: str) -> None:
-        if why and not self._why:
-            self._since = time.monotonic()
-        self._why = why
-        if self._told and why != self._told:
-            self._tell()
-
-    def sooner(self, left: Optional[float]) -> Optional[float]:
-        """How long to listen before something has to be told."""
-        if not self._why or self._told:
-            return left
-        until = max(0.0, self._since + _WONDER - time.monotonic())
-        return until if left is None else min(left, until)
-
-    def say(self) -> bool:
-        """Tell it when it is time. False when there was nothing to tell."""
-        if not self._why or self._told or time.monotonic() < self._since + _WONDER:
-            return False
-        self._tell()
-        return True
-
-    def over(self) -> None:
-        if self._told:
-            self._why = ""
-            self._tell()
-
-    def _tell(self) -> None:
-        self._told = self._why
-        progress.current().waiting(self._call_id, self._why)
-
-
-_WONDER = 1.0  # seconds
-_GRACE = 0.5  # seconds for the server's own "not ready" to arrive
-
-
-async def _give_up(callee: Callee, call_id: str, method: str) -> None:
-    """The caller leaves: its call is cancelled, unless it was only being looked at or its app lives on without us."""
-    if method != "call.start" or (callee.running is not None and callee.running.detach):
-        return
-    carrier = callee.client.carrier
-    if carrier is None:
-        return
-    try:
-        carrier.open(callee.client.encode("call.cancel", messages.CallCancel(call_id)))
-    except errors.Error:
-        return  # it is cancelled with its app, or when the server notices that we are gone
-
-
-async def _outcome(callee: Callee, update: messages.CallUpdate, body: bytes) -> Any:
-    data: Buffer = body
-    if update.payload.blob:
-        data = await get_blob(callee.client, update.payload)
-    if update.status == ResultStatus.SUCCESS:
-        return payload.loads(data, f"the result of {callee.name}()")
-    if update.failure is not None:
-        from alight.sdk import failures  # noqa: PLC0415  only failed calls need it
-
-        raise failures.to_exception(update.failure, bytes(data), update.container, show_all=_show_all())
-    if update.error is not None:
-        raise errors.from_wire(update.error)
-    if update.status == ResultStatus.CANCELLED:
-        raise errors.RemoteError(f"the call of {callee.name}() was cancelled")
-    raise errors.RemoteError(f"the call of {callee.name}() ended as {update.status or 'unknown'}")
-
-
-def _show_all() -> bool:
-    return bool(config.load()["traceback"])
-
-
-def pickle_arguments(callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> List[Any]:
-    """The parts of (args, kwargs). An argument that cannot be pickled is named."""
-    try:
-        return payload.dumps((args, kwargs), f"the arguments of {callee.name}()")
-    except errors.SerializationError as whole:
-        for name, value in _named(callee.raw, args, kwargs):
-            try:
-                payload.dumps(value, f"the argument {name} of {callee.name}()")
-            except errors.SerializationError as one:
-                raise one from whole.__cause__
-        raise
-
-
-def _named(raw: Optional[Callable[..., Any]], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> List[Tuple[str, Any]]:
-    names: List[str] = []
-    if raw is not None:
-        try:
-            import inspect  # noqa: PLC0415  paid by failures only
-
-            names = [repr(name) for name in inspect.signature(raw).parameters]
-        except (TypeError, ValueError):
-            names = []
-    positional = [(names[index] if index < len(names) else f"{index + 1}", value) for index, value in enumerate(args)]
-    return positional + [(repr(name), value) for name, value in kwargs.items()]
+__all__ = ["Callee", "FunctionCall", "call_and_wait", "spawn", "spawn_many"]

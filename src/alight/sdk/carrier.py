@@ -117,6 +117,10 @@ class Stream:
 
     async def send(self, message: Any = None, body: Buffer = b"") -> None:
         """Send one message; waits while the server has not taken enough of the earlier ones."""
+        await self.write(b"" if message is None else dumps_head(message), body)
+
+    async def write(self, head: bytes, body: Buffer = b"") -> None:
+        """``send`` of a head that is encoded already."""
         carrier = self._carrier
         while not carrier.may_send(self.number):
             if self._error is not None:
@@ -126,7 +130,11 @@ class Stream:
                 await credit
         if self._error is not None:
             raise self._error
-        carrier.send(self.number, b"" if message is None else dumps_head(message), body)
+        carrier.send(self.number, head, body)
+
+    def take(self) -> Optional[Message]:
+        """A message that is here already, or None."""
+        return self._take()
 
     def end(self) -> None:
         """Say that nothing more comes from here."""
@@ -135,6 +143,8 @@ class Stream:
     def leave(self) -> None:
         """Stop listening; the server is told that nobody waits here any more."""
         self._carrier.fail(self.number, errors.to_wire(errors.ClientClosed("the caller stopped waiting")))
+        if self._credit is not None:
+            self._credit.set()  # whoever still sends here need not wait for the server to take it
 
     def listen(self, listener: OnMessage) -> None:
         """Have every message handed to ``listener`` by the thread that read it; (None, error or None) is the end."""

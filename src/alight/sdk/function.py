@@ -7,16 +7,19 @@ is found, is in `handle.py`.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, AsyncIterator, Mapping, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, Mapping, NoReturn, Optional, Sequence
 
-from alight.sdk.call import FunctionCall, call_and_wait, spawn
+from alight.sdk.call import Callee, FunctionCall, call_and_wait, spawn, spawn_many
 from alight.sdk.handle import Handle
 from alight.sdk.surface import unimplemented
-from alight.sdk.sync import dual, dual_gen
+from alight.sdk.sync import dual, dual_chunks
 from alight.wire import ambient, errors
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from alight.sdk import mapping
+    from alight.sdk.answers import Answers
 
 
 class FunctionLogs:
@@ -55,19 +58,21 @@ class FunctionMetrics:
 class Function(Handle):
     """A function that runs in containers. Made by ``@app.function``."""
 
+    _fits = ""  # the verb that was found to fit last
+
     # calling
 
     @dual
     async def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Run it in a container and return what it returns, or raise what it raises."""
-        self._check_callable("remote")
-        return await call_and_wait(await self._callee(), args, kwargs)
+        callee = await self._callee_for("remote")
+        return await call_and_wait(callee, args, kwargs)
 
     @dual
     async def spawn(self, *args: Any, **kwargs: Any) -> FunctionCall:
         """Start it in a container and return at once, with a handle that has the result later."""
-        self._check_callable("spawn")
-        return await spawn(await self._callee(), args, kwargs)
+        callee = await self._callee_for("spawn")
+        return await spawn(callee, args, kwargs)
 
     def local(self, *args: Any, **kwargs: Any) -> Any:
         """Run it here, in this process, as if it were not decorated."""
@@ -79,30 +84,37 @@ class Function(Handle):
             warnings.warn(f"{self._name}.local() runs without the volumes that the function mounts", stacklevel=2)
         return self._raw(*args, **kwargs)
 
-    @dual_gen
-    @unimplemented(
-        "Function.remote_gen() would stream what a generator yields; this version calls functions that return"
-    )
-    async def remote_gen(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        yield None
+    @dual_chunks
+    def remote_gen(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a generator in a container; yields each item as it comes. Leaving the loop ends it there."""
+        from alight.sdk import items, mapping  # noqa: PLC0415  plain calls do without
 
-    @dual_gen
-    @unimplemented(
-        "Function.map() would run the function for many inputs at once; call .remote() or .spawn() for each yet"
-    )
-    async def map(
+        async def begin() -> Answers:
+            callee = await self._callee_for("remote_gen")
+            return items.Generated(callee, args, kwargs)
+
+        return mapping.Mapping(begin)
+
+    @dual_chunks
+    def map(
         self,
         *input_iterators: Any,
         kwargs: Mapping[str, Any] = {},
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: Optional[bool] = None,
-    ) -> AsyncIterator[Any]:
-        yield None
+    ) -> Any:
+        """Run it for each item of the iterators (side by side, to the shortest), in as many containers as it takes.
 
-    @dual_gen
-    @unimplemented("Function.starmap() would run the function for many inputs; call .remote() or .spawn() for each yet")
-    async def starmap(
+        Yields results in the order of the inputs, or as they come. Nothing is sent before the first result is asked
+        for, and at most some thousand inputs are under way, so that inputs may be endless. An exception is raised at
+        its turn and cancels the rest, or is yielded with ``return_exceptions``. ``kwargs`` go to each input.
+        """
+        _no_wrapping(wrap_returned_exceptions)
+        return self._mapped("map", input_iterators, kwargs, ordered=order_outputs, return_exceptions=return_exceptions)
+
+    @dual_chunks
+    def starmap(
         self,
         input_iterator: Any,
         *,
@@ -110,31 +122,57 @@ class Function(Handle):
         order_outputs: bool = True,
         return_exceptions: bool = False,
         wrap_returned_exceptions: Optional[bool] = None,
-    ) -> AsyncIterator[Any]:
-        yield None
+    ) -> Any:
+        """``map`` over tuples of arguments."""
+        _no_wrapping(wrap_returned_exceptions)
+        return self._mapped(
+            "starmap", (input_iterator,), kwargs, ordered=order_outputs, return_exceptions=return_exceptions
+        )
 
     @dual
-    @unimplemented(
-        "Function.for_each() would run the function for many inputs; call .remote() or .spawn() for each yet"
-    )
     async def for_each(
         self,
         *input_iterators: Any,
         kwargs: Mapping[str, Any] = {},
         ignore_exceptions: bool = False,
-    ) -> None: ...
+    ) -> None:
+        """``map`` at once and for its effects: waits for all, raises the first failure unless those are ignored."""
+        mapped = self._mapped("for_each", input_iterators, kwargs, ordered=False, return_exceptions=ignore_exceptions)
+        try:
+            while await mapped.more() is not None:
+                pass
+        finally:
+            mapped.close()
 
     @dual
-    @unimplemented("Function.spawn_map() would start the function for many inputs; call .spawn() for each yet")
-    async def spawn_map(self, *input_iterators: Any, kwargs: Mapping[str, Any] = {}) -> None: ...
+    async def spawn_map(self, *input_iterators: Any, kwargs: Mapping[str, Any] = {}) -> None:
+        """Start it for each item of the iterators; returns once all inputs are kept, without a handle."""
+        callee = await self._callee_for("spawn_map")
+        await spawn_many(callee, input_iterators, kwargs)
 
     @dual
-    @unimplemented("Function.experimental_spawn_map() would start many inputs as one call; call .spawn() for each yet")
     async def experimental_spawn_map(
         self,
         *input_iterators: Any,
         kwargs: Mapping[str, Any] = {},
-    ) -> FunctionCall: ...
+    ) -> FunctionCall:
+        """``spawn_map`` as one call with many inputs: use its ``num_inputs()``, ``iter()`` and ``get(index=…)``."""
+        callee = await self._callee_for("experimental_spawn_map")
+        return await spawn_many(callee, input_iterators, kwargs)
+
+    def _mapped(
+        self, verb: str, iterables: Sequence[Any], kwargs: Mapping[str, Any], *, ordered: bool, return_exceptions: bool
+    ) -> mapping.Mapping:
+        from alight.sdk import inputs, mapping  # noqa: PLC0415  plain calls do without
+
+        source = inputs.Source(iterables, kwargs, star=verb == "starmap")
+
+        async def begin() -> Answers:
+            callee = await self._callee_for(verb)
+            said = "for_each" if verb == "for_each" else "map"
+            return mapping.Mapped(callee, source, said, ordered=ordered, return_exceptions=return_exceptions)
+
+        return mapping.Mapping(begin)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
@@ -173,12 +211,38 @@ class Function(Handle):
 
     # inside
 
+    async def _callee_for(self, verb: str) -> Callee:
+        self._check_callable(verb)
+        callee = await self._callee()
+        self._check_callable(verb)
+        return callee
+
     def _check_callable(self, verb: str) -> None:
+        """InvalidError for a verb that does not fit. Of a function that was looked up: once it was found."""
+        if self._fits == verb:
+            return
         if self._web is not None:
             raise errors.InvalidError(
                 f"{self._name} is a web function: it answers requests", hint="`alight serve` gives it a URL"
             )
-        if self._is_generator():  # None, too, for one that was looked up by name and not found yet
+        is_generator = self._is_generator()
+        if is_generator is None:
+            return
+        if verb == "remote_gen" and not is_generator:
+            raise errors.InvalidError(
+                f"{self._name} is not a generator: it returns one value", hint="use .remote() or .map()"
+            )
+        if is_generator and verb != "remote_gen":
             raise errors.InvalidError(
                 f"{self._name} is a generator: .{verb}() returns one value", hint="use .remote_gen()"
             )
+        self._fits = verb
+
+
+def _no_wrapping(wrap_returned_exceptions: Optional[bool]) -> None:
+    if wrap_returned_exceptions is not None:
+        warnings.warn(
+            "wrap_returned_exceptions does nothing any more: returned exceptions are bare",
+            errors.DeprecationError,
+            stacklevel=4,
+        )

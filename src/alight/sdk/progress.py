@@ -63,6 +63,9 @@ class Silent:
     def waiting(self, call: str, why: str) -> None:
         """Draw nothing."""
 
+    def counted(self, call: str, text: str) -> None:
+        """Draw nothing."""
+
     def close(self) -> None:
         """Draw nothing."""
 
@@ -75,6 +78,16 @@ def current() -> Renderer:
 def is_shown() -> bool:
     """Whether anybody draws; when nobody does, logs need not be fetched at all."""
     return len(_stack) > 1
+
+
+def counted(call: str, text: str) -> None:
+    """How far a call with many inputs is, in words ("map f: 3,210 of 10,000 done"); an empty text says that it ended.
+
+    Told to renderers that have a method of this name and form; the others draw nothing.
+    """
+    tell = getattr(current(), "counted", None)
+    if tell is not None:
+        tell(call, text)
 
 
 @contextlib.contextmanager

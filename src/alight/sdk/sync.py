@@ -16,7 +16,20 @@ import os
 import sys
 import types
 import warnings
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Generator, Generic, List, Optional, Set, TypeVar, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Coroutine,
+    Generator,
+    Generic,
+    List,
+    Optional,
+    Protocol,
+    Set,
+    TypeVar,
+    Union,
+)
 
 from alight.wire.errors import AsyncUsageWarning, BuiltinTimeoutError, Error
 
@@ -214,6 +227,87 @@ class Items:
         await in_loop(self._generator.aclose())
 
 
+class Chunks(Protocol):
+    """Items that come in lists. What a verb of ``dual_chunks`` returns."""
+
+    unread: str  # what it means that nobody ever asked; "" when that means nothing
+
+    async def more(self) -> Optional[List[Any]]:
+        """The next items, None when there are no more."""
+
+    def close(self) -> None:
+        """Nobody asks again. Must not wait."""
+
+
+class Chunked:
+    """What comes in lists, one item at a time, for both ``for`` and ``async for``.
+
+    Between two lists an item costs what an item of a list costs: no coroutine, no lock, no event loop.
+    """
+
+    def __init__(self, source: Chunks, name: str) -> None:
+        self._source = source
+        self._name = name
+        self._iterator: Any = None
+
+    def __iter__(self) -> Any:
+        # The generator knows nothing of this object, so that a `break` ends it at once and not when a cycle is found.
+        if self._iterator is None:
+            self._iterator = _each(self._source, self._name)
+        return self._iterator
+
+    def __next__(self) -> Any:
+        return next(iter(self))
+
+    def close(self) -> None:
+        self._source.close()
+        if self._iterator is None:
+            self._iterator = iter(())
+
+    def __aiter__(self) -> Any:
+        if self._iterator is None:
+            self._iterator = _each_in_loop(self._source)
+        return self._iterator
+
+    async def __anext__(self) -> Any:
+        return await self.__aiter__().__anext__()
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._iterator is None and self._source.unread:
+            warnings.warn(
+                f"{self._name}(…) was never iterated: {self._source.unread}", RuntimeWarning, stacklevel=2, source=self
+            )
+
+
+def _each(source: Chunks, name: str) -> Generator[Any, None, None]:
+    try:
+        while True:
+            try:
+                items = run(source.more(), name)
+            except BaseException as error:  # noqa: BLE001  it is raised on, without our lines
+                raise _plainly(error)  # noqa: B904  it is the same one
+            if items is None:
+                return
+            yield from items
+    finally:
+        source.close()
+
+
+async def _each_in_loop(source: Chunks) -> AsyncGenerator[Any, None]:
+    try:
+        while True:
+            items = await in_loop(source.more())
+            if items is None:
+                return
+            for item in items:
+                yield item
+    finally:
+        source.close()
+
+
 class Context:
     """An async generator with one ``yield``, as a context manager for both ``with`` and ``async with``."""
 
@@ -311,6 +405,10 @@ if TYPE_CHECKING:
         def __init__(self, function: Callable[Concatenate[S, P], AsyncIterator[R]]) -> None: ...
         def __get__(self, instance: Any, owner: Any) -> GenVerb[P, R]: ...
 
+    class dual_chunks(Generic[S, P]):  # noqa: N801  a decorator
+        def __init__(self, function: Callable[Concatenate[S, P], Chunks]) -> None: ...
+        def __get__(self, instance: Any, owner: Any) -> GenVerb[P, Any]: ...
+
     class BothContext(ContextManager[R], AsyncContextManager[R]): ...
 
     class ContextVerb(Generic[P, R]):
@@ -386,6 +484,7 @@ else:
 
     _CALL = (run, _await)
     _ITEMS = (Items, Items)
+    _CHUNKS = (Chunked, Chunked)
     _CONTEXT = (Context, Context)
 
     class dual(_Dual):  # noqa: N801  a decorator
@@ -397,6 +496,11 @@ else:
         """``@dual_gen async def verb(self, …): yield …``."""
 
         kind = _ITEMS
+
+    class dual_chunks(_Dual):  # noqa: N801  a decorator
+        """``@dual_chunks def verb(self, …): return Chunks``: a generator whose items come in lists."""
+
+        kind = _CHUNKS
 
     class dual_context(_Dual):  # noqa: N801  a decorator
         """``@dual_context async def verb(self, …): yield once``."""
@@ -447,6 +551,8 @@ def call_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 __all__ = [
+    "Chunked",
+    "Chunks",
     "Context",
     "Future",
     "Items",
@@ -454,6 +560,7 @@ __all__ = [
     "Within",
     "call_blocking",
     "dual",
+    "dual_chunks",
     "dual_context",
     "dual_context_function",
     "dual_function",

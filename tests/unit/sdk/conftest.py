@@ -11,7 +11,7 @@ import pytest
 
 from alight.sdk.carrier import Carrier
 from alight.sdk.client import Client, Target
-from alight.wire import errors
+from alight.wire import chunk, errors
 from alight.wire.codec import PREFACE, Kind, dumps_head
 from alight.wire.connection import Connection
 from alight.wire.messages import Hello
@@ -28,10 +28,24 @@ class Asked:
         self.args = args
         self.body = body
         self.pieces: List[bytes] = []
+        self.heads: List[bytes] = []  # of the pieces
+        self.error: Optional[Dict[str, Any]] = None  # what the client ended it with
         self.ended = False
 
     def say(self, message: Any = None, body: bytes = b"") -> None:
         self._end.write(lambda wire: wire.send(self.number, dumps_head(message or {}), body))
+
+    def say_chunk(self, outputs: chunk.Outputs, body: bytes) -> None:
+        """Values, in the form in which they come from containers."""
+        self._end.write(lambda wire: wire.send(self.number, outputs.encode(), body))
+
+    def value(self, call_id: str, data: bytes, position: int = 0, **more: Any) -> None:
+        """One value and the end: what a call with one input gets."""
+        self.say_chunk(chunk.Outputs(call_id, range(position, position + 1), [len(data)], **more), data)
+        self.end()
+
+    def break_off(self) -> None:
+        self._end.break_off()
 
     def end(self) -> None:
         self._end.write(lambda wire: wire.end(self.number))
@@ -114,7 +128,14 @@ class End:
             self.server.on(asked)
         elif event.kind == Kind.DATA:
             self.write(lambda wire: wire.took(event.stream, len(event.body)))
-            self.streams[event.stream].pieces.append(event.body)
+            asked = self.streams[event.stream]
+            asked.pieces.append(bytes(event.body))
+            asked.heads.append(bytes(event.head))
+            took = self.server.at_data.get(asked.method)
+            if took is not None:
+                took(asked, asked.heads[-1], asked.pieces[-1])
+        elif event.kind == Kind.ERROR and event.stream in self.streams:
+            self.streams[event.stream].error = json.loads(event.head)
         elif event.kind == Kind.END:
             asked = self.streams[event.stream]
             asked.ended = True
@@ -129,6 +150,7 @@ class FakeFarSide:
     def __init__(self) -> None:
         self.answers: Dict[str, Callable[[Asked], Any]] = {}
         self.at_end: Dict[str, Callable[[Asked], Any]] = {}
+        self.at_data: Dict[str, Callable[[Asked, bytes, bytes], Any]] = {}
         self.asked: List[Asked] = []
         self.hellos: List[Dict[str, Any]] = []
         self.ends: List[End] = []

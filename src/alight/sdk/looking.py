@@ -1,0 +1,131 @@
+"""Looking at a call that somebody started: its results by number, one after the other, from any process."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Deque, List, Optional, Sequence, Tuple
+
+from alight.sdk.answers import Answers
+from alight.sdk.lost import LostError
+from alight.sdk.mapping import Results, piece_of, pieces_of
+from alight.sdk.ranges import Ranges
+from alight.sdk.sending import WINDOW
+from alight.sdk.single import wait
+from alight.wire import ambient, chunk, errors, messages
+from alight.wire.codec import loads_head
+
+if TYPE_CHECKING:
+    from alight.sdk.callee import Callee
+    from alight.sdk.carrier import Message, Stream
+    from alight.sdk.sync import Future
+
+_TOGETHER = 256  # calls that are looked at together
+_PATIENT = 1.0  # seconds between looks for answers that came on another connection
+
+
+class Looked(Answers):
+    """Results ``start`` to ``stop`` of a call (None: the last that there will be), in order. Reading ends nothing.
+
+    Asked for a window at a time, so that one slow input does not have all later results wait in memory.
+    """
+
+    cancels = False
+
+    def __init__(self, callee: Callee, call_id: str, start: int, stop: Optional[int]) -> None:
+        super().__init__(callee, call_id)
+        self._stop = stop
+        self._at = start
+        self._seen = Ranges()
+        self._results = Results(callee, ordered=True, return_exceptions=False, start=start)
+
+    async def _open(self, *, again: bool) -> Stream:
+        del again  # what was seen is said, and nothing else has to be done anew
+        until = self._at + WINDOW if self._stop is None else min(self._stop, self._at + WINDOW)
+        message = messages.CallResult(self.call_id, index=-1, start=self._at, stop=until, have=self._seen.pairs())
+        return await self.callee.client.open("call.result", message)
+
+    async def _next(self) -> Optional[List[Any]]:
+        while True:
+            ready = await self._results.take()
+            if ready:
+                return ready
+            message = await self._receive()
+            if message is None:
+                until = self._at + WINDOW
+                if self._seen.count < WINDOW or (self._stop is not None and until >= self._stop):
+                    return None
+                self._at, self._seen = until, Ranges()
+                self._stream = await self._open(again=True)
+                continue
+            head, body = message
+            if chunk.is_chunk(head):
+                self._told.because("")
+                for start, piece in pieces_of(chunk.Outputs.decode(head), body, self._seen):
+                    self._results.add(start, piece)
+                continue
+            update = loads_head(messages.CallUpdate, head)
+            if update.state != "done":
+                self._waits(update)
+            elif self._seen.add(update.position, update.position + 1):
+                self._results.add(update.position, piece_of(update, body))
+
+
+async def gather(calls: Sequence[Tuple[Callee, str]]) -> List[Any]:
+    """The results of several calls, in order. The first failure is raised as soon as it is known."""
+    results: List[Any] = []
+    on_waiting = ambient.on_waiting
+    for start in range(0, len(calls), _TOGETHER):
+        if on_waiting is not None:
+            on_waiting(True)
+        try:
+            results += await _together(calls[start : start + _TOGETHER])
+        finally:
+            if on_waiting is not None:
+                on_waiting(False)
+    return results
+
+
+async def _together(calls: Sequence[Tuple[Callee, str]]) -> List[Any]:
+    arrived: Deque[int] = deque()
+    bell: List[Future] = []
+    streams: List[Stream] = []
+
+    def listener(number: int) -> Any:
+        def hear(message: Optional[Message], error: Optional[errors.Error]) -> None:
+            if message is None and error is None:
+                return
+            # Anything but a word about how it stands is had by asking once more, which costs one question.
+            if message is None or chunk.is_chunk(message[0]) or b'"state":"done"' in message[0]:
+                arrived.append(number)
+                for one in bell:
+                    one.set()
+
+        return hear
+
+    values: List[Any] = [None] * len(calls)
+    missing = set(range(len(calls)))
+    try:
+        for number, (callee, call_id) in enumerate(calls):
+            stream = await callee.client.open("call.result", messages.CallResult(call_id))
+            streams.append(stream)
+            stream.listen(listener(number))
+        while missing:
+            bell[:] = [streams[min(missing)].arrival()]
+            if not arrived:
+                await bell[0].within(_PATIENT)
+            while arrived:
+                number = arrived.popleft()
+                if number in missing:
+                    missing.discard(number)
+                    callee, call_id = calls[number]
+                    values[number] = await wait(callee, "call.result", call_id, messages.CallResult(call_id))
+    except LostError:
+        # The connection broke under all of them: ask one after the other, each of which comes back by itself.
+        for number in sorted(missing):
+            callee, call_id = calls[number]
+            values[number] = await wait(callee, "call.result", call_id, messages.CallResult(call_id))
+    finally:
+        for number in missing:
+            if number < len(streams):
+                streams[number].leave()
+    return values
