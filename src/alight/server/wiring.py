@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alight.link.dial import Answers, serve
-from alight.scheduler import place, why
+from alight.scheduler import place
 from alight.scheduler.state import State
 from alight.server import http
 from alight.server.app import Front
@@ -174,7 +174,7 @@ class Server:
             **apps_routes.routes(parts.apps, parts.functions, parts.containers, watching),
             **calls_routes.routes(parts.calls, parts.functions, parts.apps, parts.loop.why),
             **call_views_routes.routes(self._views(), parts.store),
-            **functions_routes.routes(parts.apps, parts.functions, lambda one: why.stats(parts.loop.state, one)),
+            **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **images_routes.routes(parts.images, parts.apps),
             **volumes_routes.routes(parts.volumes, parts.containers),
             **nodes_routes.routes(parts.nodes),

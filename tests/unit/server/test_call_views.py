@@ -24,7 +24,7 @@ from alight.store import open_store
 from alight.wire import chunk, errors, ids
 from alight.wire.codec import dumps_head
 from alight.wire.failure import Failure
-from alight.wire.messages import AppCreate, CallList, CallUpdate, Waiting
+from alight.wire.messages import AppCreate, CallList, CallUpdate
 from alight.wire.spec import FunctionSpec, MethodSpec
 
 TRAIN = FunctionSpec(name="train", module="job")
@@ -286,11 +286,44 @@ def test_a_call_far_behind_waits_for_what_the_first_one_waits_for(place, monkeyp
         far = await place.call(train.function_id, 2)
         del place.state.calls[far]  # in the store alone until its turn comes near
         place.state.functions[train.function_id].line[first] = None
-        facts = Waiting(5.0, "waiting for a GPU", "1 x H100", 0, ("serve()",), "serve() ends", never=True)
-        monkeypatch.setattr(why, "waiting_of", lambda state, call, now: facts if call == first else None, raising=False)
+        facts = why.Facts(5.0, "waiting for a GPU", "1 x H100", 0, ("serve()",), "serve() ends", never=True)
+        monkeypatch.setattr(why, "waiting_of", lambda state, call, now: facts if call == first else None)
         waiting = (await place.views.show(await place.views.row(far))).waiting
         assert (waiting.why, waiting.holders, waiting.never) == ("waiting for a GPU", ("serve()",), True)
         assert (waiting.ahead, waiting.since) == (7, 1002.0)
+
+    place(work)
+
+
+def test_a_waiting_caller_reads_one_line_with_names(place, monkeypatch):
+    async def work(place):
+        app, (train,) = await place.app()
+        call = await place.call(train.function_id)
+        held = f"1 container of serve() of app {app}"
+        facts = why.Facts(
+            5.0, f"waiting for a GPU (H100): {held} holds it", "1 x H100, 2 cores", 12, (f"{held}, for 5 s",)
+        )
+        monkeypatch.setattr(why, "waiting_of", lambda state, call, now: facts)
+        assert place.views.sentence(call) == (
+            f"waiting for a GPU (H100): 1 container of serve() of app trainer ({app}) holds it; 12 inputs come first; "
+            "it needs 1 x H100, 2 cores"
+        )
+        waiting = (await place.views.show(await place.views.row(call))).waiting
+        assert waiting.holders == (f"1 container of serve() of app trainer ({app}), for 5 s",)
+        monkeypatch.setattr(why, "waiting_of", lambda state, call, now: None)
+        assert place.views.sentence(call) == ""
+
+    place(work)
+
+
+def test_a_functions_backlog_has_what_is_in_the_store_alone(place):
+    async def work(place):
+        _, (train,) = await place.app()
+        place.run(await place.call(train.function_id), 0, 1)
+        place.state.functions[train.function_id].waiting = 5
+        place.beyond[train.function_id] = 100
+        found = place.views.stats(train.function_id)
+        assert (found.backlog, found.containers, found.running) == (105, 1, 1)
 
     place(work)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from alight.wire.messages import AppCreate, AppCreated, AppList, AppListed, AppS
 from alight.wire.states import AppState
 
 log = logging.getLogger(__name__)
+_APP_ID = re.compile(rf"{ids.APP}-[0-9A-Za-z]{{22}}")
 _KINDS = {AppState.RUNNING, AppState.DETACHED, AppState.DEPLOYED}
 
 
@@ -140,6 +142,16 @@ class Apps:
             )
         found.sort(key=lambda app: (app.state == AppState.DEPLOYED, app.created_at), reverse=True)
         return found
+
+    def with_names(self, text: str) -> str:
+        """A sentence that names apps by their ids, with the names that they have."""
+
+        def named(found: re.Match[str]) -> str:
+            app = self.alive.get(found.group())
+            name = app.name or app.description if app is not None else ""
+            return f"{name} ({found.group()})" if name else found.group()
+
+        return _APP_ID.sub(named, text)
 
     async def owner_of(self, app_id: str) -> tuple[str, str] | None:
         """Owner and environment of an app, stopped ones too."""

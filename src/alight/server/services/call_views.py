@@ -26,6 +26,7 @@ from alight.wire.messages import (
     CallListed,
     CallSummary,
     CallUpdate,
+    FunctionStats,
     RunningInput,
     Waiting,
 )
@@ -129,6 +130,26 @@ class CallViews:
         found.sort(key=lambda one: one.position)
         return found
 
+    def sentence(self, call_id: str) -> str:
+        """Why inputs of a call wait, in one line for whoever waits for them; "" when none does."""
+        facts = why.waiting_of(self._state, call_id, time.time())
+        if facts is None:
+            return ""
+        waiting = self._told(facts)
+        words = [waiting.why]
+        if waiting.ahead and " other input" not in waiting.why:
+            come = "input comes" if waiting.ahead == 1 else "inputs come"
+            words.append(f"{waiting.ahead:,} {come} first")
+        if waiting.needs and waiting.holders:
+            words.append(f"it needs {waiting.needs}")
+        return "; ".join(words)
+
+    def stats(self, function_id: str) -> FunctionStats:
+        """What a function does now."""
+        found = why.stats(self._state, function_id)
+        backlog = found.backlog + self._beyond(function_id)
+        return FunctionStats(backlog, found.containers, found.running, found.headroom)
+
     # which calls
 
     async def _chosen(self, asked: CallList, owner: str) -> list[str] | None:
@@ -204,18 +225,31 @@ class CallViews:
 
     async def _waiting(self, row: Row, call: CallSummary) -> Waiting | None:
         now = time.time()
-        found = why.waiting_of(self._state, call.call_id, now)
-        if found is not None or call.running:
-            return found
+        facts = why.waiting_of(self._state, call.call_id, now)
+        if facts is not None or call.running:
+            return self._told(facts) if facts is not None else None
         # It is in the store alone until its turn comes near. What keeps those before it keeps this one too.
         before = await self._store.one("calls_open_before", function_id=row["function_id"], seq=row["seq"])
         ahead = int(before["inputs"]) if before is not None else 0
         function = self._state.functions.get(row["function_id"])
         first = next(iter(function.line), "") if function is not None else ""
-        head = why.waiting_of(self._state, first, now) if first else None
-        if head is None:
+        facts = why.waiting_of(self._state, first, now) if first else None
+        if facts is None:
             return Waiting(call.created_at, "waiting for the calls that came before it", ahead=ahead)
-        return replace(head, since=call.created_at, ahead=ahead)
+        return replace(self._told(facts), since=call.created_at, ahead=ahead)
+
+    def _told(self, facts: why.Facts) -> Waiting:
+        """The scheduler's facts for people, who know apps by their names."""
+        named = self._apps.with_names
+        return Waiting(
+            facts.since,
+            named(facts.why),
+            facts.needs,
+            facts.ahead,
+            tuple(named(one) for one in facts.holders),
+            facts.starts_when,
+            facts.never,
+        )
 
 
 def _begun(container: scheduled.Container, slots: int) -> Iterator[tuple[str, int, int]]:
