@@ -87,7 +87,7 @@ class Bench:
 
     def python(self, script: str, *words: str) -> object:
         """Run a script that ends by printing its measurements as one line of JSON."""
-        return json.loads(self._run([sys.executable, script, *words]).splitlines()[-1])
+        return json.loads(self._run([sys.executable, str(self.folder / script), *words]).splitlines()[-1])
 
     @contextlib.contextmanager
     def talk(self, script: str, *words: str) -> Iterator[Talk]:
@@ -95,7 +95,7 @@ class Bench:
         errors = self.folder / "stderr"
         with errors.open("w") as file:
             process = subprocess.Popen(
-                [sys.executable, script, *words],
+                [sys.executable, str(self.folder / script), *words],
                 env=self.environment(),
                 cwd=self.folder,
                 stdin=subprocess.PIPE,

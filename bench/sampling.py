@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -103,7 +104,7 @@ def _show(kind: str, case: str, files: list[Path]) -> None:
     for file in files:
         for line in file.read_text().splitlines() if file.exists() else ():
             stack, _, count = line.rpartition(" ")
-            frames = [frame.rpartition(":")[0] or frame for frame in stack.split(";")]
+            frames = [re.sub(r":\d+\)$", ")", frame) for frame in stack.split(";")]
             own[frames[-1]] += int(count)
             for frame in set(frames):
                 below[frame] += int(count)
