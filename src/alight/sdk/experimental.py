@@ -11,6 +11,7 @@ from alight.sdk import shaping
 from alight.sdk.client import Client
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_function
+from alight.wire import ambient
 from alight.wire.errors import DeprecationError, InvalidError
 
 if TYPE_CHECKING:
@@ -166,19 +167,36 @@ def get_fabric_peers() -> List[int]:
 
 
 def get_local_input_concurrency() -> int:
-    """How many inputs this container takes at once; one, in this version."""
-    return 1
+    """How many inputs this container takes at once. InvalidError outside of containers."""
+    return _input_concurrency("get_local_input_concurrency")(None)
 
 
-@unimplemented("set_local_input_concurrency would let a container take several inputs at once; it takes one for now")
 def set_local_input_concurrency(concurrency: int) -> None:
-    """Change how many inputs this container takes at once."""
+    """Change how many inputs this container takes at once: from 1 to what ``@concurrent`` declared.
+
+    InvalidError outside of containers.
+    """
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise InvalidError(f"set_local_input_concurrency({concurrency!r}): it is a whole number, at least 1")
+    _input_concurrency("set_local_input_concurrency")(concurrency)
 
 
 @dual_function
-@unimplemented("stop_fetching_inputs would let this container end after its present inputs; it cannot be asked to yet")
 async def stop_fetching_inputs() -> None:
-    """Let this container end after its present inputs."""
+    """Let this container end after the inputs that it has begun. InvalidError outside of containers."""
+    if ambient.stop_fetching_inputs is None:
+        raise _not_here("stop_fetching_inputs")
+    ambient.stop_fetching_inputs()
+
+
+def _input_concurrency(name: str) -> Callable[[Optional[int]], int]:
+    if ambient.input_concurrency is None:
+        raise _not_here(name)
+    return ambient.input_concurrency
+
+
+def _not_here(name: str) -> InvalidError:
+    return InvalidError(f"{name}() is about the container that it is called in, and this is none")
 
 
 @dual_function

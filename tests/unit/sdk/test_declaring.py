@@ -11,7 +11,7 @@ import pytest
 import alight
 from alight.sdk import options, resources
 from alight.sdk.image_patterns import FilePatternMatcher
-from alight.wire.errors import DeprecationError, InvalidError, UnimplementedError
+from alight.wire.errors import DeprecationError, InvalidError
 from alight.wire.spec import RetryPolicy
 
 
@@ -179,7 +179,7 @@ def test_a_handle_is_not_called_and_runs_here_when_told_to():
         alight.App("c").function()(plain_generator).remote()
     with pytest.raises(alight.Error, match="its app is not running"):
         function.remote(1)
-    with pytest.raises(UnimplementedError):
+    with pytest.raises(alight.Error, match="its app is not running"):
         list(function.map([1]))
 
 
