@@ -31,9 +31,9 @@ def forget() -> None:
 if __name__ == "__main__":
     count, rounds = int(sys.argv[1]), int(sys.argv[2])
     if len(sys.argv) > 3:
-        from alight.sdk import mapping
+        from alight.sdk import inputs
 
-        mapping.CHUNK = int(sys.argv[3])
+        inputs.CHUNK = int(sys.argv[3])
     seconds, grown = [], []
     with app.run():
         while square.get_current_stats().num_total_runners < 2:
