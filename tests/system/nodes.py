@@ -147,12 +147,11 @@ def give_of(start: StartContainer, *args) -> tuple[chunk.Inputs, bytes]:
     return many_of(start, [args])
 
 
-def many_of(start: StartContainer, inputs, **more) -> tuple[chunk.Inputs, bytes]:
-    """Inputs of one call: the arguments of each."""
+def many_of(start: StartContainer, inputs, call_id: str = "", at: int = 0) -> tuple[chunk.Inputs, bytes]:
+    """Inputs of one call from position ``at`` on: the arguments of each."""
     bodies = [payload.dumps_bytes((tuple(args), {})) for args in inputs]
     sizes = tuple(len(body) for body in bodies)
-    more.setdefault("start", 0)
-    give = chunk.Inputs(more.pop("call_id", ids.new_id(ids.CALL)), sizes=sizes, container=start.container_id, **more)
+    give = chunk.Inputs(call_id or ids.new_id(ids.CALL), at, sizes, container=start.container_id)
     return give, b"".join(bodies)
 
 
