@@ -186,7 +186,7 @@ class Server:
 
     def _views(self) -> CallViews:
         parts = self.parts
-        return CallViews(parts.store, parts.loop.state, parts.functions, parts.apps, lambda _: 0)
+        return CallViews(parts.store, parts.loop.state, parts.functions, parts.apps, parts.calls)
 
     def quick_routes(self) -> QuickRoutes:
         """The methods that are asked so often that a task for each would be most of their cost."""

@@ -40,9 +40,16 @@ class Place:
         self.state = State(make_id=lambda: ids.new_id(ids.CONTAINER))
         self.functions = Functions(store, inbox, lambda name, need: "")
         self.apps = Apps(store, self.functions, Hub(), inbox, 30)
-        self.beyond = {}
-        self.views = CallViews(store, self.state, self.functions, self.apps, lambda one: self.beyond.get(one, 0))
+        self.lines = {}
+        self.counted = {}
+        self.views = CallViews(store, self.state, self.functions, self.apps, self)
         self.seq = 0
+
+    def counts(self, call_id):
+        return self.counted.get(call_id)
+
+    def line(self, function_id):
+        return self.lines.get(function_id, (0, 0))
 
     async def app(self, *specs, who=ME, environment="main", **fields):
         fields.setdefault("name", "trainer")
@@ -179,8 +186,7 @@ def test_totals_count_what_is_not_shown(place):
         _, (train,) = await place.app()
         calls = [await place.call(train.function_id, 10) for _ in range(3)]
         place.run(calls[0], 0, 4)
-        place.state.functions[train.function_id].waiting = 26
-        place.beyond[train.function_id] = 1_000_000
+        place.lines[train.function_id] = (1_000_026, 4)  # most are in the store alone
         listed = await place.views.listed(CallList(limit=1), "")
         assert (len(listed.calls), listed.more) == (1, True)
         # one of four runs; three were given ahead of their turn
@@ -271,6 +277,19 @@ def test_who_called_and_whether_the_caller_still_sends(place):
     place(work)
 
 
+def test_what_is_not_written_down_yet_is_counted(place):
+    async def work(place):
+        _, (train,) = await place.app()
+        call = await place.call(train.function_id, 10, total=None)
+        place.run(call, 8, 10)
+        place.counted[call] = {"waiting": 20, "running": 2, "succeeded": 7, "failed": 1}
+        (found,) = (await place.views.listed(CallList(), "")).calls
+        assert (found.accepted, found.waiting, found.running) == (30, 21, 1)  # one was given ahead of its turn
+        assert (found.succeeded, found.failed, found.total) == (7, 1, None)
+
+    place(work)
+
+
 def test_a_call_that_is_not_there(place):
     async def work(place):
         with pytest.raises(errors.NotFoundError, match="there is no call fc-"):
@@ -320,8 +339,7 @@ def test_a_functions_backlog_has_what_is_in_the_store_alone(place):
     async def work(place):
         _, (train,) = await place.app()
         place.run(await place.call(train.function_id), 0, 1)
-        place.state.functions[train.function_id].waiting = 5
-        place.beyond[train.function_id] = 100
+        place.lines[train.function_id] = (105, 1)
         found = place.views.stats(train.function_id)
         assert (found.backlog, found.containers, found.running) == (105, 1, 1)
 

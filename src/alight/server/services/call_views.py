@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 import msgspec
 
@@ -38,17 +38,27 @@ _SHOWN = 20  # running inputs, and failures, of one call
 _decode_update = msgspec.json.Decoder(CallUpdate).decode
 
 
-class CallViews:
-    """Looks at calls and changes nothing. ``beyond`` counts a function's open inputs that are in the store alone."""
+class Counting(Protocol):
+    """What the service of calls knows before it is written down."""
 
-    def __init__(
-        self, store: Store, state: State, functions: Functions, apps: Apps, beyond: Callable[[str], int]
-    ) -> None:
+    def counts(self, call_id: str) -> dict[str, int] | None:
+        """Inputs of a call in memory by state, None for one that is in the store alone."""
+        ...
+
+    def line(self, function_id: str) -> tuple[int, int]:
+        """How many inputs of a function wait, in memory or not, and how many lie in containers."""
+        ...
+
+
+class CallViews:
+    """Looks at calls and changes nothing."""
+
+    def __init__(self, store: Store, state: State, functions: Functions, apps: Apps, calls: Counting) -> None:
         self._store = store
         self._state = state
         self._functions = functions
         self._apps = apps
-        self._beyond = beyond
+        self._calls = calls
 
     async def listed(self, asked: CallList, owner: str) -> CallListed:
         """Calls, the newest first. ``owner`` '' means everybody's."""
@@ -78,6 +88,9 @@ class CallViews:
         """What the store has of a call. Raises NotFoundError."""
         rows = await self._store.read("calls_by_ids", call_ids=json.dumps([call_id]))
         if not rows:
+            await self._store.flush()  # it may have begun just now
+            rows = await self._store.read("calls_by_ids", call_ids=json.dumps([call_id]))
+        if not rows:
             raise errors.NotFoundError(
                 f"there is no call {call_id}",
                 hint="it may have expired, or belong to another server: `alight call list`",
@@ -87,9 +100,10 @@ class CallViews:
     def summary(self, row: Row) -> CallSummary:
         """A row with what runs of it now."""
         done = row["done_at"] is not None
-        running = 0 if done else len(self.running(row["call_id"]))
-        left = max(0, row["accepted"] - row["succeeded"] - row["failed"])
-        running = min(running, left)
+        now = None if done else self._calls.counts(row["call_id"])
+        succeeded, failed = (now["succeeded"], now["failed"]) if now else (row["succeeded"], row["failed"])
+        left = sum((now["waiting"], now["running"])) if now else max(0, row["accepted"] - succeeded - failed)
+        running = 0 if done else min(left, len(self.running(row["call_id"])))
         parent = ids.input_id(row["parent_call"], row["parent_position"]) if row["parent_call"] else ""
         return CallSummary(
             row["call_id"],
@@ -101,12 +115,12 @@ class CallViews:
             "done" if done else ("running" if running else "waiting"),
             row["created_at"],
             row["done_at"],
-            row["accepted"],
+            succeeded + failed + left,
             row["total"],
-            0 if done else left - running,
+            left - running,
             running,
-            row["succeeded"],
-            row["failed"],
+            succeeded,
+            failed,
             row["status"] == "cancelled",
             bool(row["caller_gone"]),
             parent,
@@ -147,7 +161,7 @@ class CallViews:
     def stats(self, function_id: str) -> FunctionStats:
         """What a function does now."""
         found = why.stats(self._state, function_id)
-        backlog = found.backlog + self._beyond(function_id)
+        backlog = max(0, sum(self._calls.line(function_id)) - found.running)
         return FunctionStats(backlog, found.containers, found.running, found.headroom)
 
     # which calls
@@ -212,13 +226,9 @@ class CallViews:
         """Inputs that wait and that run, of all calls that match and not only of those that are shown."""
         waiting = running = 0
         for function_id in self._matching(asked, owner, chosen):
-            function = self._state.functions.get(function_id)
-            if function is None:
-                continue
-            held = [self._state.containers[one].open for one in function.containers]
-            begun = sum(min(function.need.slots, one) for one in held)
-            running += begun
-            waiting += function.waiting + sum(held) - begun + self._beyond(function_id)
+            now = self.stats(function_id)
+            running += now.running
+            waiting += now.backlog
         return waiting, running
 
     # why one waits
