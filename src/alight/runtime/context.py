@@ -66,3 +66,5 @@ def _forget() -> None:
     """A forked child is user code's own process, not the function's."""
     ambient.container = None
     ambient.on_waiting = None
+    ambient.stop_fetching_inputs = None
+    ambient.input_concurrency = None

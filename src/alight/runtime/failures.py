@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
+from alight.wire.codec import MAX_INLINE
+from alight.wire.errors import Error, InputCancellation, RemoteError, to_wire
+from alight.wire.states import ResultStatus
+
 TYPE_CHECKING = False  # importing typing would cost as much as all of this
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
@@ -28,6 +32,41 @@ def describe(error: BaseException) -> Tuple[Dict[str, Any], List[Any]]:
     if parts:
         failure["pickled"] = True
     return failure, parts
+
+
+def outcome(error: BaseException, name: str, *, leaving: str, cancelled: bool) -> Tuple[Dict[str, Any], bytes]:
+    """What an exception of ``name`` means as an output: an ``Output`` in plain words, and its body.
+
+    ``leaving`` is the signal that told the container to end; ``cancelled`` says that the exception is what a
+    cancellation raised.
+    """
+    if cancelled or isinstance(error, InputCancellation):
+        gone = RemoteError(f"this input of {name}() was cancelled")
+        return {"status": ResultStatus.CANCELLED, "error": to_wire(gone)}, b""
+    if leaving and not isinstance(error, Exception):
+        gone = RemoteError(f"{name}() was interrupted: its container was told to end ({leaving})")
+        return {"status": ResultStatus.TERMINATED, "error": to_wire(gone)}, b""
+    head, body = in_words(error, f"{name}()")
+    head["status"] = ResultStatus.EXCEPTION
+    return head, body
+
+
+def in_words(error: BaseException, what: str) -> Tuple[Dict[str, Any], bytes]:
+    """The failure (and the error, if it is one of ours) in plain words; the exception, pickled. ``what`` raised it."""
+    sentence = exit_sentence(error, what)
+    if sentence is not None:
+        trace = error.__traceback__
+        error = RemoteError(sentence)
+        error.__traceback__ = trace
+    failure, parts = describe(error)
+    head: Dict[str, Any] = {"failure": failure}
+    if isinstance(error, Error):
+        head["error"] = to_wire(error)
+    body = b"".join(parts)
+    if len(body) > MAX_INLINE:  # words are enough of an exception that carries megabytes
+        failure.pop("pickled", None)
+        return head, b""
+    return head, body
 
 
 def exit_sentence(error: BaseException, name: str) -> Optional[str]:

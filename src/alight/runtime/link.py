@@ -1,12 +1,13 @@
 """The runtime's side of the link: bare frames over the node's unix socket.
 
-Keeps every output until the node acknowledged it. When the node is restarted the link dials again, says which inputs it
-holds, and sends again what was not acknowledged: user code notices nothing. Knows nothing of functions; must not run
-user code, nor hold its lock while it waits.
+When the node is restarted the link dials again, says which inputs it holds, and sends again what was not acknowledged:
+user code notices nothing. Knows nothing of functions; must not run user code, nor hold the lock while it waits for
+anything but the node's reading.
 
 Who reads: the main thread itself while it has nothing to do, because handing each input from one thread to another
 would cost more than all else here. When an input (or an import) has run for some milliseconds, a helper thread takes
-over, so that cancellations are heard; it hands back with the next input. It sleeps where nothing runs.
+over, so that cancellations are heard and values do not wait; it hands back with the next inputs. It sleeps where
+nothing runs.
 """
 
 from __future__ import annotations
@@ -17,19 +18,24 @@ import time
 from _queue import SimpleQueue
 from _thread import allocate_lock, start_new_thread
 
-from alight.runtime.quick_json import decode, encode
-from alight.wire.codec import HEADER, FrameReader, Kind
+from alight.runtime import stdio
+from alight.runtime.inputs import Held
+from alight.runtime.outputs import LATE, Outputs, message
+from alight.runtime.quick_json import decode
+from alight.wire import chunk
+from alight.wire.codec import FrameReader, Kind
 from alight.wire.errors import ConnectionError as NodeGone
 from alight.wire.version import WIRE_VERSION, __version__
 
 TYPE_CHECKING = False  # importing typing would cost as much as all of this
 if TYPE_CHECKING:
     import socket
-    from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+    from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
     Buffer = Union[bytes, bytearray, memoryview]
-    #: What arrives: the frame's kind, its head in plain words, its body. Kind.END: the node is gone for good.
-    Arrival = Tuple[int, Dict[str, Any], bytes]
+    #: What arrives: the frame's kind; its head in plain words, or (LINK_INPUT) a chunk of inputs; its body. Kind.END:
+    #: the node is gone for good.
+    Arrival = Tuple[int, Any, bytes]
 else:
     import _socket as socket  # without the enumerations and selectors, which take longer than all of this
 
@@ -42,29 +48,33 @@ _LOOK, _LOOKS = 0.005, 100
 
 
 class Link:
-    """``deliver`` gets every arrival but cancellations (``on_cancel``) and acks; ``next`` returns what it got, unless
-    somebody puts another function in its place."""
+    """``deliver`` gets every arrival but those that are answered here: acknowledgements, recalls, and cancellations
+    (``on_cancel``, after what they mean is marked). ``next`` returns what it got, unless somebody puts another
+    function in its place."""
 
-    def __init__(self, path: str, on_cancel: Callable[[str], Any]) -> None:
+    def __init__(self, path: str, on_cancel: Callable[[], Any]) -> None:
+        self.held = Held()
+        self.outputs = Outputs(self.held, self._send, stdio.flush, self._stir)
         self._inbox: SimpleQueue[Optional[Arrival]] = SimpleQueue()
         self.deliver: Callable[[Arrival], Any] = self._inbox.put
         self._reading = allocate_lock()  # held by whoever reads; what is read is delivered under it
         self._reader = FrameReader()
-        self._job = 0  # counts what the main thread began
+        self._stretch = 0  # counts what the main thread began
         self._busy = False
         self._always = False
         self._leaving = False
         self._helped = False
         self._asleep = False
+        self._poll: Any = None
+        self._pipe = (-1, -1)  # stirs the helper while it waits for the node
+        self._deaf = False  # it does, with nothing else in mind
         self._alarm: SimpleQueue[None] = SimpleQueue()
         self._on_cancel = on_cancel
         self._path = path
-        self._lock = allocate_lock()
+        self._lock = self.outputs.lock
         self._socket: Optional[socket.socket] = None
-        self._held: Dict[str, int] = {}  # inputs given and not answered, with their attempt
-        self._unacknowledged: Dict[str, Tuple[int, List[Buffer]]] = {}
-        self._all_acknowledged: Any = None  # a lock that somebody waits for
         self._ready = False
+        self._full = False
         self._closed = False
 
     def open(self) -> None:
@@ -74,6 +84,8 @@ class Link:
     def next(self) -> Arrival:
         """The next arrival, for the main thread, which has nothing to do until then."""
         inbox, reading = self._inbox, self._reading
+        if inbox.empty():
+            self.outputs.flush()
         self._busy = False
         while True:
             if inbox.empty() and reading.acquire(False):
@@ -89,7 +101,7 @@ class Link:
 
     def begin(self) -> None:
         """The main thread is about to do something that may take long."""
-        self._job += 1
+        self._stretch += 1
         self._busy = True
         if self._asleep:
             self._asleep = False
@@ -98,20 +110,31 @@ class Link:
             self._helped = True
             start_new_thread(self._help, ())
 
-    def redirect(self, deliver: Callable[[Arrival], Any]) -> List[Arrival]:
-        """From now on the helper reads and calls ``deliver``, because the main thread has an event loop to run.
+    def redirect(self, deliver: Optional[Callable[[Arrival], Any]] = None) -> List[Arrival]:
+        """From now on the helper reads and calls ``deliver`` (None: as before), because the main thread has an event
+        loop to run, or waits with a limit.
 
-        Returns what arrived before.
+        Returns what arrived before, for ``deliver``.
         """
-        self.deliver = deliver
+        early = []
+        if deliver is not None:
+            self.deliver = deliver
+            while not self._inbox.empty():
+                arrival = self._inbox.get()
+                if arrival is not None:
+                    early.append(arrival)
         self._always = True
         self.begin()
-        early = []
-        while not self._inbox.empty():
-            arrival = self._inbox.get()
-            if arrival is not None:
-                early.append(arrival)
         return early
+
+    def next_within(self, seconds: Optional[float]) -> Optional[Arrival]:
+        """The next arrival, or None when there was none for so long (None: for ever). Only after ``redirect()``."""
+        from _queue import Empty  # noqa: PLC0415  only batches wait with a limit
+
+        try:
+            return self._inbox.get(timeout=seconds)
+        except Empty:
+            return None
 
     def interrupt(self) -> None:
         """For signal handlers: nothing more is read, and who waits in ``next`` looks at what was delivered."""
@@ -123,39 +146,25 @@ class Link:
             except OSError:
                 return  # it was not connected any more
 
-    def ready(self, head: Dict[str, Any], parts: Sequence[Buffer] = ()) -> None:
+    def ready(self, head: Dict[str, Any], parts: Any = ()) -> None:
         """The user's code is imported, or ``head`` says how that failed."""
         with self._lock:
             self._ready = not head
-            self._send(_frame(Kind.LINK_READY, head, parts))
+            self._send(message(Kind.LINK_READY, head, b"".join(parts)))
 
-    def waiting(self, on: bool) -> None:
-        """Whether user code is blocked on another function's result."""
+    def waiting(self, count: int) -> None:
+        """How many inputs are blocked on results of other functions."""
         with self._lock:
-            self._send(_frame(Kind.LINK_WAITING, {"on": on}, ()))
+            self._send(message(Kind.LINK_WAITING, {"count": count}))
 
-    def output(self, head: Dict[str, Any], parts: Sequence[Buffer]) -> None:
-        """The end of one input; kept and sent again until it is acknowledged."""
-        frame = _frame(Kind.LINK_OUTPUT, head, parts)
-        input_id = head["input_id"]
+    def give_back(self, *, for_good: bool, begun: bool = False) -> None:
+        """Return what was not begun (with ``begun``: all that is not answered). ``for_good``: what still comes is
+        returned as well."""
         with self._lock:
-            self._held.pop(input_id, None)
-            self._unacknowledged[input_id] = (head["attempt"], frame)
-            self._send(frame)
-
-    def holds(self, input_id: str) -> bool:
-        """Whether the input was given and is not answered."""
-        return input_id in self._held
-
-    def wait_acknowledged(self, seconds: float) -> bool:
-        """Whether every output is on the node's disk (or further), within ``seconds``."""
-        self.begin()
-        with self._lock:
-            if not self._unacknowledged:
-                return True
-            self._all_acknowledged = gate = allocate_lock()
-            gate.acquire()
-        return bool(gate.acquire(timeout=seconds))
+            self._full = self._full or for_good
+            runs = self.held.running() if begun else []
+            taken = self.held.withdraw()
+            self._send(message(Kind.LINK_RETURNED, {"runs": runs or taken}))
 
     def close(self) -> None:
         with self._lock:
@@ -188,13 +197,14 @@ class Link:
         """The helper thread, for ever."""
         looks = 0
         while not self._closed:
-            job = self._job
+            stretch = self._stretch
             if not self._always:
-                time.sleep(_LOOK)
-            if self._always or (self._busy and self._job == job):
-                self._relieve(job)
+                time.sleep(LATE if self.outputs.is_waiting else _LOOK)
+                self.outputs.flush_late()
+            if self._always or (self._busy and self._stretch == stretch):
+                self._relieve(stretch)
                 looks = 0
-            elif self._busy or self._job != job:
+            elif self._busy or self._stretch != stretch:
                 looks = 0
             else:
                 looks += 1
@@ -210,18 +220,52 @@ class Link:
             return
         self._alarm.get()
 
-    def _relieve(self, job: int) -> None:
+    def _relieve(self, stretch: int) -> None:
         """Read while the main thread is at one thing, and until it has begun the next."""
         if not self._reading.acquire(False):
             return  # it was done just now, and reads
         try:
-            while (self._always or self._job == job) and not (self._leaving or self._closed):
-                self._read()
+            while (self._always or self._stretch == stretch) and not (self._leaving or self._closed):
+                if self._in_time():
+                    self._read()
         finally:
             self._reading.release()
             self._inbox.put(None)  # it may wait for what we would have read
         if self._leaving:
-            self._alarm.get()
+            self._look_after_the_rest()
+
+    def _in_time(self) -> bool:
+        """Wait until there is something to read. Values that wait for company leave meanwhile, when it is time."""
+        outputs, link = self.outputs, self._socket
+        if link is None:
+            return True
+        if self._poll is None:
+            import select  # noqa: PLC0415  only this thread waits for several things
+
+            self._poll, self._pipe = select.poll, os.pipe()
+            os.set_blocking(self._pipe[1], False)
+        poll = self._poll()
+        poll.register(link.fileno(), 1)  # POLLIN
+        poll.register(self._pipe[0], 1)
+        self._deaf = True  # before looking: who adds looks at this after adding
+        there = poll.poll(LATE * 1000 if outputs.is_waiting else None)
+        self._deaf = False
+        outputs.flush_late()
+        if any(number == self._pipe[0] for number, _ in there):
+            os.read(self._pipe[0], 64)
+        return any(number != self._pipe[0] for number, _ in there)
+
+    def _stir(self) -> None:
+        """A value waits for company, and the helper may wait for the node alone."""
+        if self._deaf:
+            self._deaf = False
+            os.write(self._pipe[1], b"!")
+
+    def _look_after_the_rest(self) -> None:
+        """Nothing is read any more; what user code still ends with leaves all the same."""
+        while not self._closed:
+            time.sleep(_LOOK)
+            self.outputs.flush_late()
 
     def _read(self) -> None:
         """Under ``_reading``: wait for bytes, deliver the frames that are whole; dial again when the node is gone."""
@@ -233,7 +277,7 @@ class Link:
                 data = b""
             if data:
                 for kind, _stream, head, body in self._reader.feed(data):
-                    self._arrived(kind, decode(head.decode()) if head else {}, body)
+                    self._arrived(kind, head, body)
                 return
             if self._leaving:
                 return
@@ -247,30 +291,28 @@ class Link:
             self._closed = True
             self.deliver((Kind.END, {}, b""))
 
-    def _arrived(self, kind: int, head: Dict[str, Any], body: bytes) -> None:
+    def _arrived(self, kind: int, head: bytes, body: bytes) -> None:
         if kind == Kind.LINK_INPUT:
-            if self._is_new(head["input_id"], head["attempt"]):
-                self.deliver((kind, head, body))
-        elif kind == Kind.LINK_ACK:
             with self._lock:
-                self._unacknowledged.pop(head["input_id"], None)
-                if not self._unacknowledged and self._all_acknowledged is not None:
-                    self._all_acknowledged.release()
-                    self._all_acknowledged = None
-        elif kind == Kind.LINK_CANCEL:
-            self._on_cancel(head["input_id"])
-        else:  # start, stop, an error of the handshake; kinds of a newer node are the loop's to ignore
-            self.deliver((kind, head, body))
-
-    def _is_new(self, input_id: str, attempt: int) -> bool:
-        """False for what a restarted node gives again although it is here already, running or answered."""
-        with self._lock:
-            if self._held.get(input_id) == attempt:
-                return False
-            if self._unacknowledged.get(input_id, (None,))[0] == attempt:
-                return False
-            self._held[input_id] = attempt
-        return True
+                new = self.held.add(chunk.Inputs.decode(head), body)
+            if self._full:
+                self.give_back(for_good=True)
+                return
+            for given in new:
+                self.deliver((kind, given, b""))
+        elif kind == Kind.LINK_ACK:
+            self.outputs.acknowledged(chunk.unpack_serials(body))
+        elif kind == Kind.LINK_RECALL:
+            self.give_back(for_good=False)
+        else:
+            words = decode(head.decode()) if head else {}
+            if kind == Kind.LINK_CANCEL:
+                if self.held.cancel(words["call_id"], words.get("position", -1)):
+                    self._on_cancel()
+                return
+            if kind == Kind.LINK_STOP:
+                self.give_back(for_good=True)
+            self.deliver((kind, words, body))  # kinds of a newer node are the loop's to ignore
 
     def _dial(self, deadline: float) -> None:
         pause = _FIRST_PAUSE
@@ -296,22 +338,7 @@ class Link:
             "version": __version__,
             "pid": os.getpid(),
             "python": "{}.{}.{}".format(*sys.version_info[:3]),
-            "running": list(self._held),
+            "running": self.held.running(),
             "ready": self._ready,
         }
-        frames = _frame(Kind.HELLO, hello, ())
-        for _attempt, frame in self._unacknowledged.values():
-            frames += frame
-        return frames
-
-
-def _frame(kind: int, head: Dict[str, Any], parts: Sequence[Buffer]) -> List[Buffer]:
-    """One frame as pieces to write. Small ones are one piece, so that they are one system call."""
-    text = encode(head).encode()
-    size = len(text)
-    for part in parts:
-        size += part.nbytes if isinstance(part, memoryview) else len(part)
-    start = HEADER.pack(size, 0, len(text), kind) + text
-    if size < 1 << 16:
-        return [b"".join((start, *parts))]
-    return [start, *parts]
+        return message(Kind.HELLO, hello) + self.outputs.unacknowledged()

@@ -25,6 +25,16 @@ def load(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any]:
 
     Raises what the user's module raises, and an Error when the function cannot be found in it.
     """
+    thing = unwrap(find(function, serialized))
+    if not callable(thing):
+        qualname = function.get("qualname") or function["name"]
+        raise ExecutionError(f"{qualname} is {type(thing).__name__} inside the container, not a function")
+    result: Callable[..., Any] = thing
+    return result
+
+
+def find(function: Dict[str, Any], serialized: bytes) -> Any:
+    """What the user's module has under the function's (or class's) name: itself, or the SDK's handle of it."""
     _install_compat()
     definition = function.get("definition", "file")
     ambient.importing = True
@@ -86,9 +96,9 @@ def _same_file(one: Optional[str], other: str) -> bool:
     return one is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
-def _find(module: Any, function: Dict[str, Any]) -> Callable[..., Any]:
+def _find(module: Any, function: Dict[str, Any]) -> Any:
     thing = module
-    qualname = function.get("qualname") or function["name"]
+    qualname = function.get("qualname") or function.get("class_name") or function["name"]
     for part in qualname.split("."):
         thing = getattr(unwrap(thing), part, _MISSING)
         if thing is _MISSING:
@@ -97,17 +107,13 @@ def _find(module: Any, function: Dict[str, Any]) -> Callable[..., Any]:
                 f"{where} has no {qualname} inside the container, though it has outside",
                 hint="define it whether or not `is_local()`, at the top level of the module",
             )
-    thing = unwrap(thing)
-    if not callable(thing):
-        raise ExecutionError(f"{qualname} is {type(thing).__name__} inside the container, not a function")
-    result: Callable[..., Any] = thing
-    return result
+    return thing
 
 
 _MISSING: Any = object()
 
 
-def _unpickled(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any]:
+def _unpickled(function: Dict[str, Any], serialized: bytes) -> Any:
     theirs = function.get("python_version", "")
     ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if theirs and theirs != ours:
@@ -119,5 +125,4 @@ def _unpickled(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any
         raise ExecutionError(f"the code of the serialized function {function['name']} did not reach its container")
     from alight.wire import payload  # noqa: PLC0415  most functions are files
 
-    result: Callable[..., Any] = unwrap(payload.loads(serialized, f"the function {function['name']}"))
-    return result
+    return payload.loads(serialized, f"the function {function['name']}")

@@ -1,192 +1,189 @@
-"""One input: arguments from bytes, the user's function, its result or exception to bytes.
+"""Inputs of blocking functions, one after the other: arguments from bytes, the user's function, its value to bytes.
 
-Blocking functions run in the main thread, because signals, KeyboardInterrupt and many libraries want that; coroutines
-run on the one event loop that the container has. Never raises what user code raised: that is an output.
+They run in the main thread, because signals, KeyboardInterrupt and many libraries want that. What runs otherwise has
+files of its own, imported where they are needed: ``generators``, ``tasks`` (coroutines), ``threads`` (blocking
+functions, several at once), ``batches``. All of them take arguments and give values through the Runner. Never raises
+what user code raised: that is an output.
 """
 
 from __future__ import annotations
 
-import os
 import time
 
-from alight.runtime import failures, stdio
 from alight.wire import ambient, payload
 from alight.wire.codec import MAX_INLINE
-from alight.wire.errors import Error, InputCancellation, InvalidError, RemoteError, UnimplementedError, to_wire
-from alight.wire.states import ResultStatus
+from alight.wire.errors import InputCancellation, InvalidError, NotFoundError, SerializationError
 
 TYPE_CHECKING = False  # importing typing would cost as much as all of this
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+    from typing import Any, Callable, Dict, Optional
 
-    Outcome = Tuple[Dict[str, Any], List[Any]]
+    from alight.runtime.inputs import Given
+    from alight.runtime.outputs import Outputs
 
-_COROUTINE, _GENERATOR, _ASYNC_GENERATOR = 0x80, 0x20, 0x200  # inspect's CO_*, whose import costs milliseconds
+COROUTINE, GENERATOR, ASYNC_GENERATOR = 0x80, 0x20, 0x200  # inspect's CO_*, whose import costs milliseconds
+_LATER = frozenset({"coroutine", "generator", "async_generator"})
+_PLAIN = b"\0\0\0\1"  # how a payload without buffers begins
+
+
+class Target:
+    """What an input runs: the function, or one method of the instance."""
+
+    __slots__ = ("arguments", "call", "is_async", "name", "streams")
+
+    def __init__(self, call: Callable[..., Any], name: str, *, streams: bool = False) -> None:
+        flags = getattr(getattr(call, "__code__", None), "co_flags", 0)
+        self.call = call
+        self.name = name
+        self.arguments = f"the arguments of {name}()"
+        self.is_async = bool(flags & (COROUTINE | ASYNC_GENERATOR))
+        self.streams = streams or bool(flags & (GENERATOR | ASYNC_GENERATOR))
 
 
 class Runner:
-    """Runs inputs of one function, one at a time."""
+    """What all ways of running share, and the plainest of them: ``run``."""
 
-    def __init__(self, function: Callable[..., Any], name: str, spool: str) -> None:
-        self._function = function
-        self._name = name
-        self._spool = spool
-        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-        self.is_async = bool(flags & _COROUTINE)
-        self._is_generator = bool(flags & (_GENERATOR | _ASYNC_GENERATOR))
-        self.armed: Optional[str] = None  # the input whose user code is running right now
-        self.cancelled: Set[str] = set()
-        self.task: Any = None
+    def __init__(self, targets: Dict[str, Target], outputs: Outputs, spool: str) -> None:
+        self.targets = targets
+        self.outputs = outputs
+        self.spool = spool
+        self.given: Any = None  # whose input's user code runs in the main thread right now: a Given
+        self.armed: Optional[int] = None  # and the input's index; None: a cancellation has nothing to interrupt
         self.leaving = ""  # the signal that told the container to end
 
-    def run(self, head: Dict[str, Any], body: bytes) -> Outcome:
-        """The output of one input of a blocking function, as LinkOutput's head and the body's parts."""
-        input_id = head["input_id"]
-        started = time.time()
-        if input_id in self.cancelled:
-            return self._finish(head, started, *self._cancelled())
-        self._announce(head)
-        try:
-            args, kwargs = self._arguments(head, body)
-            self._refuse_generator()
-            self.armed = input_id
-            if input_id in self.cancelled:  # between the first look and now
-                raise InputCancellation
-            value = self._function(*args, **kwargs)
-            self.armed = None
-            parts = self._result(value)
-        except InputCancellation:
-            self.armed = None
-            return self._finish(head, started, *self._cancelled())
-        except BaseException as error:  # noqa: BLE001  whatever user code raises is its output
-            self.armed = None
-            return self._finish(head, started, *self._raised(error))
-        return self._finish(head, started, {"status": ResultStatus.SUCCESS}, parts)
+    def run(self, given: Given) -> None:
+        """Take inputs of a chunk until its line is empty."""
+        target = self.target(given)
+        if target.streams:
+            from alight.runtime import generators  # noqa: PLC0415  only for generators
 
-    async def run_async(self, head: Dict[str, Any], body: bytes) -> Outcome:
-        """The same for a coroutine function; cancelled by cancelling ``task``."""
-        import asyncio  # noqa: PLC0415  only where the user's function is async
-
-        input_id = head["input_id"]
-        started = time.time()
-        if input_id in self.cancelled:
-            return self._finish(head, started, *self._cancelled())
-        self._announce(head)
-        try:
-            args, kwargs = self._arguments(head, body)
-            self.task = asyncio.ensure_future(self._function(*args, **kwargs))
-            self.armed = input_id
+            generators.run(self, given, target)
+            return
+        monotonic, set_input = time.monotonic, ambient.current_input_id.set
+        call, add, packed = target.call, self.outputs.add, self.packed
+        failure: Any
+        args: Any
+        value: Any
+        body: Any
+        self.given = given
+        ambient.current_call_id.set(given.call_id)
+        for index in given.line:
+            started = monotonic()
+            failure = None
             try:
-                value = await self.task
-            finally:
-                self.armed = self.task = None
-            parts = self._result(value)
-        except InputCancellation:
-            return self._finish(head, started, *self._cancelled())
-        except asyncio.CancelledError as error:
-            ours = input_id in self.cancelled
-            return self._finish(head, started, *(self._cancelled() if ours else self._raised(error)))
-        except BaseException as error:  # noqa: BLE001  whatever user code raises is its output
-            return self._finish(head, started, *self._raised(error))
-        return self._finish(head, started, {"status": ResultStatus.SUCCESS}, parts)
+                try:
+                    set_input(given.input_id(index))
+                    args, kwargs = self.arguments(target, given, index)
+                    self.armed = index
+                    if given.is_cancelled(index):  # before it began
+                        raise InputCancellation
+                    value = call(*args, **kwargs)
+                    self.armed = None
+                    body = packed(target, value)
+                except BaseException as error:  # noqa: BLE001  whatever user code raises is its output
+                    self.armed = None
+                    failure = error
+            except BaseException as error:  # noqa: BLE001  a signal came while another exception was on its way
+                failure = error
+            args = kwargs = value = None
+            now = monotonic()
+            if failure is not None:
+                self.fail(target, given, index, failure, started)
+            elif type(body) is bytes:
+                add(given, index, body, now - started, now)
+            else:
+                self.leave_file(target, given, index, body, started)
+            body = b""
+        self.done(given)
+
+    def target(self, given: Given) -> Target:
+        """What the chunk's inputs run; for a method that is not there, something that says so."""
+        target = self.targets.get(given.method)
+        return target if target is not None else _missing(given.method, self.targets)
+
+    def arguments(self, target: Target, given: Given, index: int) -> Any:
+        """The pair of positional and keyword arguments."""
+        data: Any = given.arguments(index)
+        if given.reference:
+            from alight.runtime import spool  # noqa: PLC0415  only large arguments pay for it
+
+            data = spool.mapped(self.spool, data)
+        elif data[:4] != _PLAIN:
+            # Arrays are views of what is given here: only a writable copy gives the function arrays it may change.
+            data = bytearray(data)
+        return payload.loads(data, target.arguments)
 
     @staticmethod
-    def _announce(head: Dict[str, Any]) -> None:
-        ambient.current_input_id.set(head["input_id"])
-        ambient.current_call_id.set(head["call_id"])
+    def packed(target: Target, value: Any) -> Any:
+        """What a function returned: bytes that are a copy, since user code may change it, or the parts of something
+        that is too large for a frame."""
+        if type(value).__name__ in _LATER:
+            raise _not_a_value(target, value)
+        try:
+            parts = payload.dumps(value, "the result")
+        except SerializationError:
+            kind = type(value)
+            named = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+            parts = payload.dumps(value, f"the result of {target.name}() (of type {named})")  # the same, with a name
+        if payload.size_of(parts) > MAX_INLINE:
+            return parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _arguments(self, head: Dict[str, Any], body: bytes) -> Any:
-        what = f"the arguments of {self._name}()"
-        spooled = head.get("spool")
-        if spooled:
-            return payload.loads(_mapped(os.path.join(self._spool, os.path.basename(spooled))), what)
-        # Arrays are views of what is given here: only a writable copy gives the function arrays it may change.
-        return payload.loads(bytearray(body) if body[:4] != b"\0\0\0\1" else body, what)
+    def leave_file(self, target: Target, given: Given, index: int, parts: Any, started: float) -> None:
+        """A value too large for a frame goes through a file."""
+        from alight.runtime import spool  # noqa: PLC0415  only large values pay for it
 
-    def _refuse_generator(self) -> None:
-        if self._is_generator:
-            raise UnimplementedError(f"{self._name} is a generator; streaming its items is not there yet")
+        try:
+            named = spool.write(self.spool, f"out-{given.input_id(index)}-{given.attempt}", parts, target.name)
+        except Exception as error:  # noqa: BLE001  no space is the input's failure, not the container's
+            self.fail(target, given, index, error, started)
+            return
+        self.outputs.add_reference(given, index, named, time.monotonic() - started)
 
-    def _result(self, value: Any) -> List[Any]:
-        kind = type(value).__name__
-        if kind in {"coroutine", "generator", "async_generator"}:
-            getattr(value, "close", _nothing)()  # else Python warns that it was never awaited
-            raise InvalidError(
-                f"{self._name} is a plain function and returned a {kind.replace('_', ' ')}",
-                hint="make it `async def`, or return the items in a list",
-            )
-        return payload.dumps(value, f"the result of {self._name}() (of type {_qualified(type(value))})")
+    def fail(
+        self, target: Target, given: Given, index: int, error: BaseException, started: float, items: int = 0
+    ) -> None:
+        """The output of an input that did not end well."""
+        from alight.runtime import failures  # noqa: PLC0415  paid by failures only
 
-    def _raised(self, error: BaseException) -> Outcome:
-        if self.leaving and not isinstance(error, Exception):
-            gone = RemoteError(f"{self._name}() was interrupted: its container was told to end ({self.leaving})")
-            return {"status": ResultStatus.TERMINATED, "error": to_wire(gone)}, []
-        sentence = failures.exit_sentence(error, f"{self._name}()")
-        if sentence is not None:
-            trace = error.__traceback__
-            error = RemoteError(sentence)
-            error.__traceback__ = trace
-        failure, parts = failures.describe(error)
-        head: Dict[str, Any] = {"status": ResultStatus.EXCEPTION, "failure": failure}
-        if isinstance(error, Error):
-            head["error"] = to_wire(error)
-        return head, parts
+        cancelled = given.is_cancelled(index) and not isinstance(error, Exception)
+        head, body = failures.outcome(error, target.name, leaving=self.leaving, cancelled=cancelled)
+        if given.is_spawned and head["status"] == "exception":
+            failures.print_local(error)
+        self.end(given, index, head, started, items, body)
 
-    def _cancelled(self) -> Outcome:
-        error = RemoteError(f"this input of {self._name}() was cancelled")
-        return {"status": ResultStatus.CANCELLED, "error": to_wire(error)}, []
+    def end(
+        self, given: Given, index: int, head: Dict[str, Any], started: float, items: int = 0, body: bytes = b""
+    ) -> None:
+        """An output in words. ``started`` by the monotonic clock."""
+        now = time.time()
+        head["started_at"], head["ended_at"] = now - (time.monotonic() - started), now
+        if items:
+            head["items"] = items
+        self.outputs.say(given, index, head, body)
 
-    def _finish(self, head: Dict[str, Any], started: float, outcome: Dict[str, Any], parts: List[Any]) -> Outcome:
-        """The output's head; its body goes to a file when it is too large for a frame."""
+    def done(self, given: Given) -> None:
+        """Nothing of the chunk will be taken any more, and nobody runs."""
+        given.let_go()
+        self.given = None
         ambient.current_input_id.set(None)
         ambient.current_call_id.set(None)
-        input_id, attempt = head["input_id"], head["attempt"]
-        self.cancelled.discard(input_id)
-        size = payload.size_of(parts)
-        outcome.update(input_id=input_id, attempt=attempt, started_at=started, ended_at=time.time())
-        if size > MAX_INLINE:
-            name = f"out-{input_id}-{attempt}"
-            try:
-                _write(os.path.join(self._spool, name), parts)
-            except OSError as error:
-                if outcome["status"] != ResultStatus.SUCCESS:
-                    outcome["failure"].pop("pickled", None)
-                    return outcome, []
-                sentence = f"the result of {self._name}() ({size} bytes) could not be kept: {error.strerror}"
-                return self._finish(head, started, *self._raised(RemoteError(sentence, hint="free some disk space")))
-            outcome.update(spool=name, size=size)
-            parts = []
-        stdio.flush()
-        return outcome, parts
 
 
-def _nothing() -> None:
-    return None
+def _missing(method: str, targets: Dict[str, Target]) -> Target:
+    def call(*_args: Any, **_kwargs: Any) -> None:
+        raise NotFoundError(
+            f"there is no method {method!r} in this container" if method else "the input names no method",
+            hint=f"it has: {', '.join(sorted(targets)) or 'none'}",
+        )
+
+    return Target(call, method or "the class")
 
 
-def _qualified(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _mapped(path: str) -> Any:
-    """A private, writable mapping of a file: no copy, and arrays in it may be changed."""
-    import mmap  # noqa: PLC0415  only large arguments pay for it
-
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-
-def _write(path: str, parts: List[Any]) -> None:
-    """Write the whole file or none."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.posix_fallocate(descriptor, 0, payload.size_of(parts))  # writing is twice as fast, and fails at once
-        for part in parts:
-            view = memoryview(part).cast("B")
-            while view:
-                view = view[os.write(descriptor, view) :]
-    except OSError:
-        os.unlink(path)
-        raise
-    finally:
-        os.close(descriptor)
+def _not_a_value(target: Target, value: Any) -> InvalidError:
+    """Python warns of a coroutine that was never awaited: so it is closed."""
+    getattr(value, "close", lambda: None)()
+    return InvalidError(
+        f"{target.name} is a plain function and returned a {type(value).__name__.replace('_', ' ')}",
+        hint="make it `async def`, or a generator (`yield`), or return the items in a list",
+    )

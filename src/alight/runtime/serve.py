@@ -1,4 +1,4 @@
-"""The container's loop: hello, start, import, ready; then inputs, one at a time, until told to stop.
+"""The container's life: hello, start, import, ready; then inputs until told to stop; exit hooks; the end.
 
 One of the four places that may catch everything: an exception here is our fault, is printed, and ends the container.
 """
@@ -11,17 +11,19 @@ import sys
 import time
 from _thread import get_ident, start_new_thread
 
-from alight.runtime import context, failures, load, stdio
+from alight.runtime import context, load, stdio
 from alight.runtime.link import Link
-from alight.runtime.runner import Runner
+from alight.runtime.runner import Runner, Target
+from alight.runtime.waits import Waits
+from alight.wire import ambient
 from alight.wire.codec import Kind
 from alight.wire.errors import ConnectionError as NodeGone
-from alight.wire.errors import Error, InputCancellation, RemoteError, from_wire, to_wire
+from alight.wire.errors import InputCancellation
 
 TYPE_CHECKING = False  # importing typing would cost as much as all of this
 if TYPE_CHECKING:
     import signal
-    from typing import Any, Callable, Dict, List, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Tuple
 
     from alight.runtime.link import Arrival
 else:
@@ -50,132 +52,184 @@ def main(library: str, home: str) -> int:
 
 
 class Service:
-    """The state of the loop. ``run`` belongs to the main thread, ``_cancel`` to the link's."""
+    """What lives as long as the container, for all ways of running inputs (``Way``). Belongs to the main thread, save
+    where it says otherwise."""
 
     def __init__(self, path: str, library: str, home: str) -> None:
         self._library = library
         self._home = home
-        self._link = Link(path, self._cancel)
-        self._runner: Any = None
+        self.link = Link(path, self._cancel)
+        self.runner: Any = None  # a Runner, when the user's code is imported
+        self.told_to_leave = 0  # the signal that said so
+        self.most = 1  # inputs at a time, as declared
+        self.limit = 1  # and as user code wants it now
+        self.batch: Tuple[int, float] = (0, 0.0)
+        self._way: Any = None
         self._loop: Any = None
+        self._instance: Any = None
         self._main_thread = get_ident()
-        self._pid = os.getpid()
-        self._told_to_leave = 0  # the signal that said so
         self._grace = _GRACE
 
     def run(self) -> int:
         try:
-            self._link.open()
+            self.link.open()
         except NodeGone as error:
             print(f"alight: {error}", file=sys.stderr)
             return 69
-        kind, start, body = self._link.next()
+        kind, start, body = self.link.next()
         while kind not in {Kind.LINK_START, Kind.LINK_STOP, Kind.ERROR, Kind.END}:
-            kind, start, body = self._link.next()
+            kind, start, body = self.link.next()
         if kind != Kind.LINK_START:
             if kind == Kind.ERROR:
+                from alight.wire.errors import from_wire  # noqa: PLC0415  a node refuses its own container rarely
+
                 print(f"alight: {from_wire(start)}", file=sys.stderr)
             return 0 if kind == Kind.LINK_STOP else 69
         self._own_signals()
         if not self._start(start, body):
             return 1
-        if self._runner.is_async:
-            self._serve_async()
-        else:
-            self._serve()
+        self._way.serve()
         return self._leave()
 
     def _start(self, start: Dict[str, Any], serialized: bytes) -> bool:
         """Import the user's code; say ready, or what it raised."""
         name = start["function"]["name"]
-        self._link.begin()
+        self.link.begin()
         try:
-            context.enter(start, (self._home, self._library), self._link.waiting)
-            function = load.load(start["function"], serialized)
+            waits = Waits(self.link.waiting)
+            context.enter(
+                start, (self._home, self._library), lambda begins: self._unbroken(lambda: waits.changed(begins))
+            )
+            ambient.stop_fetching_inputs = self._stop_fetching
+            ambient.input_concurrency = self._concurrency
+            targets = self._targets(start["function"], serialized)
         except BaseException as error:  # noqa: BLE001  a module may raise anything while it is imported
-            if self._told_to_leave:
+            if self.told_to_leave:
                 return False
-            self._link.ready(*_init_failure(error, name))
+            from alight.runtime import failures  # noqa: PLC0415  paid by failures only
+
+            failure, body = failures.in_words(error, f"importing the code of {name}")
+            self.link.ready(failure, (body,))
             stdio.flush()
             return False
-        self._runner = Runner(function, name, start.get("spool", ""))
+        self.runner = Runner(targets, self.link.outputs, start.get("spool", ""))
+        self._way = self._choose(start["function"].get("autoscaling", {}))
         stdio.flush()
-        self._link.ready({})
+        self.link.ready({})
         return True
 
-    def _serve(self) -> None:
-        link, run = self._link, self._runner.run
-        while not self._told_to_leave:
-            kind, head, body = link.next()
-            if kind == Kind.LINK_INPUT:
-                link.begin()
-                link.output(*run(head, body))
-                del head, body
-            elif self._ends(kind, head):
-                return
+    def _targets(self, function: Dict[str, Any], serialized: bytes) -> Dict[str, Target]:
+        """What inputs may run, by the method that they name; a function has none."""
+        if not function.get("class_name"):
+            raw = load.load(function, serialized)
+            return {"": Target(raw, function["name"], streams=function.get("is_generator", False))}
+        from alight.runtime import instance  # noqa: PLC0415  only for classes
 
-    def _serve_async(self) -> None:
-        """The same on an event loop that lives as long as the container, so that background tasks go on."""
-        import asyncio  # noqa: PLC0415  only where the user's function is async
+        self._instance = instance.Instance(function, load.find(function, serialized))
+        self._instance.enter(self.loop)
+        targets: Dict[str, Target] = self._instance.targets()
+        return targets
 
-        self._loop = loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
-        arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
+    def _choose(self, scaling: Dict[str, Any]) -> Any:
+        """The way in which inputs are run."""
+        self.most = self.limit = max(1, scaling.get("max_concurrent_inputs", 1))
+        self.batch = (scaling.get("batch_size", 0), scaling.get("batch_wait", 0.0))
+        is_async = any(target.is_async for target in self.runner.targets.values())
+        if self.batch[0]:
+            from alight.runtime import batches  # noqa: PLC0415  only for @batched
 
-        async def serve() -> None:
-            early = self._link.redirect(lambda arrival: loop.call_soon_threadsafe(arrivals.put_nowait, arrival))
-            for arrival in early:
-                arrivals.put_nowait(arrival)
-            while not self._told_to_leave:
-                kind, head, body = await arrivals.get()
-                if kind == Kind.LINK_INPUT:
-                    self._link.output(*await self._runner.run_async(head, body))
-                    del head, body
-                elif self._ends(kind, head):
-                    return
+            return batches.AsyncBatches(self) if is_async else batches.Batches(self)
+        if is_async:
+            from alight.runtime import tasks  # noqa: PLC0415  only where the user's code is async
 
-        try:
-            loop.run_until_complete(serve())
-        finally:
-            self._link.deliver = lambda _arrival: None
-            _close_loop(loop)
-            self._loop = None
+            return tasks.Tasks(self)
+        if self.most > 1:
+            from alight.runtime import threads  # noqa: PLC0415  only for @concurrent
 
-    def _ends(self, kind: int, head: Dict[str, Any]) -> bool:
+            return threads.Threads(self)
+        return OneByOne(self)
+
+    def loop(self) -> Any:
+        """The one event loop of the container."""
+        if self._loop is None:
+            import asyncio  # noqa: PLC0415  only where the user's code is async
+
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        return self._loop
+
+    def ends(self, kind: int, head: Any) -> bool:
+        """Whether this arrival is the last that counts."""
         if kind == Kind.LINK_STOP:
             self._grace = float(head.get("grace", _GRACE))
         return kind in {Kind.LINK_STOP, Kind.END}
 
     def _leave(self) -> int:
-        """Let user threads and exit functions end within the grace; the node ends what is left."""
+        """Run exit hooks, let user threads and exit functions end within the grace; the node ends what is left."""
         grace = max(0.1, self._grace - 0.5)
-        code = 128 + self._told_to_leave if self._told_to_leave else 0
+        code = 128 + self.told_to_leave if self.told_to_leave else 0
 
         def cut_short() -> None:
             time.sleep(grace)
+            self.link.outputs.flush()
             stdio.flush()
             os._exit(code)
 
         start_new_thread(cut_short, ())
+        if self._instance is not None or self._loop is not None:
+            self._mask_signals()
+        self.link.begin()
+        if self.told_to_leave:
+            self.link.give_back(for_good=True)
+        self.link.outputs.flush()
+        if self._instance is not None:
+            self._instance.exit(self.loop)
+        if self._loop is not None:
+            from alight.runtime import tasks  # noqa: PLC0415  it is there already
+
+            tasks.close_loop(self._loop)
         stdio.flush()
-        if not self._told_to_leave:
-            self._link.wait_acknowledged(min(grace, 2.0))
+        if not self.told_to_leave:
+            self.link.outputs.wait_acknowledged(min(grace, 2.0))
         return code
 
-    def _cancel(self, input_id: str) -> None:
-        """In the link's thread: begin to cancel an input, running or still in the inbox."""
-        runner = self._runner
-        if runner is None or not self._link.holds(input_id):
-            return
-        runner.cancelled.add(input_id)
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._cancel_task, input_id)
-        elif runner.armed == input_id:
+    def _cancel(self) -> None:
+        """In the link's thread: inputs were marked; interrupt those that run."""
+        if self._way is not None:
+            self._way.cancelled()
+
+    def interrupt_main(self) -> None:
+        """In any thread: interrupt what runs in the main thread, when that is marked as cancelled."""
+        runner = self.runner
+        given, armed = runner.given, runner.armed
+        if armed is not None and given is not None and given.is_cancelled(armed):
             signal.pthread_kill(self._main_thread, signal.SIGUSR1)
 
-    def _cancel_task(self, input_id: str) -> None:
-        if self._runner.armed == input_id and self._runner.task is not None:
-            self._runner.task.cancel()
+    def _unbroken(self, work: Callable[[], None]) -> None:
+        """In user code: do something of ours, and let a cancellation wait for its end."""
+        runner = self.runner
+        if runner is None or runner.armed is None or get_ident() != self._main_thread:
+            work()
+            return
+        armed, runner.armed = runner.armed, None
+        work()
+        runner.armed = armed
+        if runner.given.is_cancelled(armed):
+            runner.armed = None
+            raise InputCancellation("this input was cancelled")
+
+    def _stop_fetching(self) -> None:
+        """In user code: return what was not begun, and end after what was."""
+        self._unbroken(lambda: self.link.give_back(for_good=True))
+        self.link.deliver((Kind.LINK_STOP, {"grace": self._grace}, b""))
+
+    def _concurrency(self, limit: Optional[int]) -> int:
+        """In user code: how many inputs run at a time, after setting it."""
+        if limit is not None:
+            self.limit = max(1, min(limit, self.most))
+            if self._way is not None:
+                self._way.changed()
+        return self.limit
 
     def _own_signals(self) -> None:
         for number, handler in self._handlers():
@@ -189,59 +243,69 @@ class Service:
             (signal.SIGINT, self._on_leave_signal),
         ]
 
+    def _mask_signals(self) -> None:
+        """Exit hooks are not interrupted. Programs that they start get signals as ever."""
+        for number, _ in self._handlers():
+            signal.signal(number, _do_nothing)
+
     def _disown_signals(self) -> None:
         """In a forked child (multiprocessing): signals mean there what they mean in any program."""
         for number, handler in self._handlers():
-            if signal.getsignal(number) == handler:
+            if signal.getsignal(number) in {handler, _do_nothing}:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def _on_cancel_signal(self, _number: int, _frame: Any) -> None:
-        runner = self._runner
-        if runner is not None and runner.armed is not None and runner.armed in runner.cancelled:
+        runner = self.runner
+        if runner is not None and runner.armed is not None and runner.given.is_cancelled(runner.armed):
             runner.armed = None
             raise InputCancellation("this input was cancelled")
 
     def _on_leave_signal(self, number: int, _frame: Any) -> None:
-        self._told_to_leave = number
+        self.told_to_leave = number
         stop: Arrival = (Kind.LINK_STOP, {"grace": self._grace}, b"")
-        runner = self._runner
+        runner = self.runner
         if runner is None:
             sys.exit(128 + number)
         runner.leaving = "SIGINT" if number == signal.SIGINT else "SIGTERM"
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._cancel_task, runner.armed)
-        self._link.deliver(stop)
-        self._link.interrupt()
-        if self._loop is None and runner.armed is not None:
+        self.link.held.close_lines()
+        self.link.deliver(stop)
+        self._way.leave()
+        self.link.interrupt()
+        if runner.armed is not None:
             runner.armed = None
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(128 + number)
 
 
-def _init_failure(error: BaseException, name: str) -> Tuple[Dict[str, Any], List[Any]]:
-    sentence = failures.exit_sentence(error, f"importing the code of {name}")
-    if sentence is not None:
-        trace = error.__traceback__
-        error = RemoteError(sentence)
-        error.__traceback__ = trace
-    failure, parts = failures.describe(error)
-    head: Dict[str, Any] = {"failure": failure}
-    if isinstance(error, Error):
-        head["error"] = to_wire(error)
-    return head, parts
+class OneByOne:
+    """The way of blocking functions: one input at a time, in the main thread."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def serve(self) -> None:
+        """In the main thread, until told to leave."""
+        service, link, run = self._service, self._service.link, self._service.runner.run
+        while not service.told_to_leave:
+            kind, head, _ = link.next()
+            if kind == Kind.LINK_INPUT:
+                link.begin()
+                run(head)
+                del head
+            elif service.ends(kind, head):
+                return
+
+    def cancelled(self) -> None:
+        """In the link's thread: inputs were marked as cancelled."""
+        self._service.interrupt_main()
+
+    def leave(self) -> None:
+        """In a signal handler: the container was told to end."""
+
+    def changed(self) -> None:
+        """In user code: another number of inputs may run at a time."""
 
 
-def _close_loop(loop: Any) -> None:
-    """What asyncio.run does at its end: cancel what is left, let it finish, close generators and threads."""
-    import asyncio  # noqa: PLC0415  only where the user's function is async
-
-    left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    if left:
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.run_until_complete(loop.shutdown_default_executor())
-    asyncio.set_event_loop(None)
-    loop.close()
+def _do_nothing(_number: int, _frame: Any) -> None:
+    return None

@@ -8,6 +8,10 @@ from __future__ import annotations
 import io
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List
+
 
 def setup() -> None:
     """Buffer by lines, whatever PYTHONUNBUFFERED says.
@@ -28,9 +32,17 @@ def flush() -> None:
         except (AttributeError, ValueError, OSError):
             continue  # user code replaced or closed it: there is nothing to flush, and no place to say so
     # Loading ctypes costs milliseconds; whoever prints through C has nearly always loaded it (numpy does).
-    ctypes = sys.modules.get("ctypes")
-    if ctypes is not None:
-        ctypes.CDLL(None).fflush(None)
+    if "ctypes" in sys.modules:
+        _flush_c()
+
+
+def _flush_c() -> None:
+    if not _FFLUSH:
+        _FFLUSH.append(sys.modules["ctypes"].CDLL(None).fflush)
+    _FFLUSH[0](None)
+
+
+_FFLUSH: List[Any] = []
 
 
 def _reopen(descriptor: int, errors: str) -> io.TextIOWrapper:

@@ -41,6 +41,13 @@ current_call_id: ContextVar[Optional[str]] = ContextVar("alight_call_id", defaul
 #: lend this container's CPU to the child. Set by the runtime; None elsewhere.
 on_waiting: Optional[Callable[[bool], Any]] = None
 
+#: Ends this container after the inputs that it has begun; the others go elsewhere. Set by the runtime.
+stop_fetching_inputs: Optional[Callable[[], None]] = None
+
+#: How many inputs this container runs at once. A number sets it first: at least 1, at most what was declared. Set by
+#: the runtime.
+input_concurrency: Optional[Callable[[Optional[int]], int]] = None
+
 
 def is_local() -> bool:
     """False only inside the process that runs a function in a container."""

@@ -11,14 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from alight.wire import payload
+from alight.wire import chunk, ids, payload
 from alight.wire.codec import Frame, FrameReader, Kind, dumps_head, encode_frame, loads_head
-from alight.wire.commands import LinkHello, LinkInput, LinkOutput, LinkReady, LinkStart, LinkStop
+from alight.wire.commands import LinkHello, LinkReady, LinkReturned, LinkStart, LinkStop, Output
 from alight.wire.spec import FunctionSpec
 
 #: Any Python that a container may have; the one of the tests unless told otherwise.
 PYTHON = os.environ.get("ALIGHT_TEST_PYTHON", sys.executable)
 MAIN = Path(__file__).parents[3] / "src" / "alight" / "runtime" / "__main__.py"
+
+
+#: The calls that tests make.
+CALL = "fc-" + "0" * 22
+OTHER = "fc-" + "1" * 22
+
+
+def input_id(position: int, call: str = CALL) -> str:
+    return ids.input_id(call, position)
 
 
 class Node:
@@ -32,6 +41,8 @@ class Node:
         self.listener.listen()
         self.link: socket.socket | None = None
         self.process: subprocess.Popen[str] | None = None
+        self.said: list[tuple[Output, bytes]] = []
+        self.calls = 1000
 
     def run(self, **env: str) -> LinkHello:
         """Start the runtime and hear its hello."""
@@ -94,27 +105,97 @@ class Node:
         assert frame.kind == Kind.LINK_READY
         return loads_head(LinkReady, frame.head), frame.body
 
-    def give(self, input_id: str, *args: object, spool: str = "", **kwargs: object) -> None:
-        body = b"" if spool else payload.dumps_bytes((args, kwargs))
-        self.send(Kind.LINK_INPUT, LinkInput(input_id, "fc-1", 1, spool=spool), body)
+    def give(self, position: int, *args: object, reference: str = "", flags: int = 0, **kwargs: object) -> None:
+        """One input; with ``reference`` its arguments lie in that file of the spool directory."""
+        if reference:
+            size = (self.directory / reference).stat().st_size
+            self.give_chunk(position, [chunk.reference(reference, size)], flags=chunk.REFERENCE | flags)
+        else:
+            self.give_chunk(position, [payload.dumps_bytes((args, kwargs))], flags=flags)
 
-    def output(self, *, acknowledge: bool = True) -> tuple[LinkOutput, bytes]:
+    def give_many(self, start: int, values: object, **options: object) -> None:
+        """Inputs of one argument each, in one chunk."""
+        self.give_chunk(start, [payload.dumps_bytes(((value,), {})) for value in values], **options)
+
+    def give_chunk(
+        self,
+        start: int,
+        bodies: list[bytes],
+        *,
+        call: str = CALL,
+        attempt: int = 1,
+        method: str = "",
+        flags: int = 0,
+    ) -> None:
+        head = chunk.Inputs(call, start, [len(body) for body in bodies], attempt, method, "", flags)
+        self.send_frame(Kind.LINK_INPUT, head.encode(), b"".join(bodies))
+
+    def send_frame(self, kind: int, head: bytes, body: bytes) -> None:
+        for piece in encode_frame(kind, 0, head, body):
+            self.link.sendall(piece)
+
+    def acknowledge(self, *serials: int) -> None:
+        self.send_frame(Kind.LINK_ACK, b"", chunk.pack_serials(serials))
+
+    def cancel(self, position: int = -1, call: str = CALL) -> None:
+        self.send(Kind.LINK_CANCEL, LinkStop(call_id=call, position=position))
+
+    def outputs(self, *, acknowledge: bool = True) -> tuple[chunk.Outputs | Output, list[bytes]]:
+        """The next frame of outputs as it came, with its payloads."""
         frame = self.receive()
         assert frame.kind == Kind.LINK_OUTPUT, frame
-        head = loads_head(LinkOutput, frame.head)
+        if chunk.is_chunk(frame.head):
+            head: chunk.Outputs | Output = chunk.Outputs.decode(frame.head)
+            bodies = [bytes(piece) for piece in chunk.cut(head.sizes, frame.body)]
+        else:
+            head, bodies = loads_head(Output, frame.head), [frame.body]
         if acknowledge:
-            self.send(Kind.LINK_ACK, LinkStop(input_id=head.input_id))
-        return head, frame.body
+            self.acknowledge(head.serial)
+        return head, bodies
+
+    def output(self, *, acknowledge: bool = True) -> tuple[Output, bytes]:
+        """The next output, one by one, however they came together. A value has status success."""
+        if not self.said:
+            head, bodies = self.outputs(acknowledge=acknowledge)
+            if isinstance(head, Output):
+                self.said.append((head, bodies[0]))
+            else:
+                assert not head.is_items
+                for position, body in zip(head.positions, bodies):
+                    one = Output(head.call_id, position, head.attempt, "success", serial=head.serial)
+                    self.said.append((one, body))
+        return self.said.pop(0)
+
+    def returned(self) -> list[tuple[str, int, int, int]]:
+        frame = self.receive()
+        assert frame.kind == Kind.LINK_RETURNED, frame
+        runs = loads_head(LinkReturned, frame.head).runs
+        return [(run.call_id, run.start, run.stop, run.attempt) for run in runs]
+
+    def items(self, position: int = 0) -> tuple[list[object], Output]:
+        """All items of a generator that is alone, and its end."""
+        values: list[object] = []
+        while True:
+            head, bodies = self.outputs()
+            if isinstance(head, Output):
+                return values, head
+            assert head.is_items
+            assert head.position == position
+            assert head.positions.start == len(values)
+            values += [payload.loads(body) for body in bodies]
 
     def call(self, *args: object, **kwargs: object) -> object:
         """Give one input, return its value."""
-        self.give("in-1", *args, **kwargs)
+        self.calls += 1
+        self.give(self.calls, *args, **kwargs)
         head, body = self.output()
         assert head.status == "success", head
         return payload.loads(body)
 
     def stop(self, grace: float = 5.0) -> tuple[int, str, str]:
+        """Of a container that has nothing to return."""
         self.send(Kind.LINK_STOP, LinkStop(grace=grace))
+        assert self.returned() == []
         return self.end()
 
     def end(self) -> tuple[int, str, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from alight.wire import payload
-from alight.wire.codec import MAX_INLINE, Kind
-from alight.wire.commands import LinkStop
-from alight.wire.errors import InvalidError, RemoteError, SerializationError, UnimplementedError, from_wire
+from alight.wire import chunk, ids, payload
+from alight.wire.codec import MAX_INLINE
+from alight.wire.errors import InvalidError, RemoteError, SerializationError, from_wire
+from tests.unit.runtime.conftest import CALL, OTHER, input_id
 
 
 def failed(node, *args):
-    node.give("in-1", *args)
+    node.give(1, *args)
     head, body = node.output()
     assert head.status == "exception", head
     return head, payload.loads(body) if head.failure.pickled else None
@@ -34,7 +34,10 @@ def test_ids_are_known_while_the_input_runs(node):
             return alight.current_input_id(), alight.current_function_call_id()
         """
     )
-    assert node.call() == ("in-1", "fc-1")
+    node.give(0)
+    assert payload.loads(node.output()[1]) == (ids.input_id(CALL, 0), CALL)
+    node.give(7, flags=0)
+    assert payload.loads(node.output()[1]) == (ids.input_id(CALL, 7), CALL)
 
 
 def test_an_exception_keeps_its_type_its_lines_and_its_cause(node):
@@ -122,14 +125,9 @@ def test_a_plain_function_may_not_return_something_that_runs_later(node):
     assert "returned a generator" in str(error)
 
 
-def test_generators_say_that_they_come_later(node):
-    node.start("def f():\n    yield 1\n")
-    assert isinstance(failed(node)[1], UnimplementedError)
-
-
 def test_arguments_of_a_missing_class_are_a_sentence(node):
     node.start("def f(x): ...\n")
-    node.send(Kind.LINK_INPUT, {"input_id": "in-1", "call_id": "fc-1", "attempt": 1}, b"\0\0\0\1" + b"\0" * 7 + b"\1.")
+    node.give_chunk(1, [b"\0\0\0\1" + b"\0" * 7 + b"\1."])
     head, _ = node.output()
     assert "the arguments of f()" in from_wire(head.error).message
 
@@ -143,11 +141,12 @@ def test_an_endless_recursion_is_cut_to_its_ends(node):
 
 def test_large_results_go_through_a_file(node):
     node.start("def f(n):\n    return bytes(n)\n")
-    node.give("in-1", MAX_INLINE + 1)
-    head, body = node.output()
-    assert body == b""
-    spooled = node.directory / head.spool
-    assert spooled.stat().st_size == head.size
+    node.give(1, MAX_INLINE + 1)
+    head, bodies = node.outputs()
+    assert head.is_reference
+    name, size = chunk.read_reference(bodies[0])
+    spooled = node.directory / name
+    assert spooled.stat().st_size == size
     assert payload.loads(spooled.read_bytes()) == bytes(MAX_INLINE + 1)
 
 
@@ -158,7 +157,7 @@ def test_large_arguments_come_through_a_file_and_may_be_changed(node):
     value = bytearray(3 << 20)
     parts = payload.dumps(((pickle.PickleBuffer(value),), {}))
     (node.directory / "big").write_bytes(b"".join(bytes(part) for part in parts))
-    node.give("in-1", spool="big")
+    node.give(1, reference="big")
     head, body = node.output()
     assert payload.loads(body) == (7, 3 << 20), head
     assert (node.directory / "big").read_bytes()[-(3 << 20)] == 0, "the node's file is not the function's to change"
@@ -166,7 +165,7 @@ def test_large_arguments_come_through_a_file_and_may_be_changed(node):
 
 def test_a_full_disk_is_a_failure_of_that_input(node):
     node.start("def f(n):\n    return bytes(n)\n")
-    (node.directory / "out-in-1-1").mkdir()  # nothing can be written there
+    (node.directory / f"out-{input_id(1)}-1").mkdir()  # nothing can be written there
     _, error = failed(node, MAX_INLINE + 1)
     assert isinstance(error, RemoteError)
     assert "could not be kept" in str(error)
@@ -186,27 +185,28 @@ def test_a_running_input_is_cancelled_and_the_next_one_runs(node):
             return x
         """
     )
-    node.give("in-0", 0)
+    node.give(0, 0)
     assert node.process.stdout.readline() == "sleeping\n"
-    node.give("in-2", 2)
-    node.give("in-3", 3)
-    node.send(Kind.LINK_CANCEL, LinkStop(input_id="in-3"))
-    node.send(Kind.LINK_CANCEL, LinkStop(input_id="in-0"))
+    node.give(2, 2)
+    node.give(3, 3)
+    node.cancel(3)
+    node.cancel(0)
     head, _ = node.output()
-    assert (head.input_id, head.status) == ("in-0", "cancelled")
+    assert (head.position, head.status) == (0, "cancelled")
     assert node.process.stdout.readline() == "cleaned up\n"
     head, body = node.output()
-    assert (head.input_id, payload.loads(body)) == ("in-2", 2)
+    assert (head.position, payload.loads(body)) == (2, 2)
     head, _ = node.output()
-    assert (head.input_id, head.status) == ("in-3", "cancelled"), "it had not begun"
+    assert (head.position, head.status) == (3, "cancelled"), "it had not begun"
 
 
 def test_cancelling_what_is_over_does_nothing(node):
     node.start("def f(x):\n    return x\n")
     assert node.call(1) == 1
-    node.send(Kind.LINK_CANCEL, LinkStop(input_id="in-1"))
-    node.send(Kind.LINK_CANCEL, LinkStop(input_id="in-never"))
-    node.give("in-2", 2)
+    node.cancel(1)
+    node.cancel(77)
+    node.cancel(call=OTHER)
+    node.give(2, 2)
     assert payload.loads(node.output()[1]) == 2
 
 
@@ -231,7 +231,7 @@ def test_async_functions_share_one_loop_that_lives_on(node):
         """
     )
     assert node.call() == 0
-    node.give("in-2")
+    node.give(2)
     assert payload.loads(node.output()[1]) >= 5
     code, _, err = node.stop()
     assert (code, err) == (0, "")
@@ -250,9 +250,9 @@ def test_an_async_input_is_cancelled(node):
             return x
         """
     )
-    node.give("in-0", 0)
+    node.give(0, 0)
     assert node.process.stdout.readline() == "waiting\n"
-    node.send(Kind.LINK_CANCEL, LinkStop(input_id="in-0"))
+    node.cancel(0)
     head, _ = node.output()
     assert head.status == "cancelled"
     assert node.call(1) == 1

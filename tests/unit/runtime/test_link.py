@@ -5,32 +5,33 @@ from __future__ import annotations
 import signal
 
 from alight.wire import payload
-from alight.wire.codec import Kind
-from alight.wire.commands import LinkStop
+from alight.wire.codec import Kind, loads_head
+from alight.wire.commands import LinkStop, Run
+from tests.unit.runtime.conftest import CALL
 
 
 def test_an_unacknowledged_output_is_sent_again(node):
     node.start("def f(x):\n    return x\n")
-    node.give("in-1", 1)
+    node.give(1, 1)
     node.output(acknowledge=False)
     node.hang_up()
     hello = node.accept()
     assert hello.ready
     assert hello.running == ()
     head, body = node.output()
-    assert (head.input_id, payload.loads(body)) == ("in-1", 1)
+    assert (head.position, payload.loads(body)) == (1, 1)
 
 
 def test_an_acknowledged_output_is_not(node):
     node.start("def f(x):\n    return x\n")
     assert node.call(1) == 1
-    node.give("in-2", 2)  # its output says that the acknowledgement before it was read
+    node.give(2, 2)  # its output says that the acknowledgement before it was read
     node.output(acknowledge=False)
     node.hang_up()
     node.accept()
-    assert node.output()[0].input_id == "in-2"
-    node.give("in-3", 3)
-    assert node.output()[0].input_id == "in-3"
+    assert node.output()[0].position == 2
+    node.give(3, 3)
+    assert node.output()[0].position == 3
 
 
 def test_an_input_that_runs_goes_on_while_the_node_is_away(node):
@@ -45,32 +46,35 @@ def test_an_input_that_runs_goes_on_while_the_node_is_away(node):
         """
     )
     go = node.directory / "go"
-    node.give("in-1", str(go))
+    node.give(1, str(go))
     assert node.process.stdout.readline() == "begun\n"
     node.hang_up()
     hello = node.accept()
-    assert hello.running == ("in-1",)
-    node.give("in-1", str(go))  # a node that does not know may give it again
+    assert hello.running == (Run(CALL, 1, 2, 1),)
+    node.give(1, str(go))  # a node that does not know may give it again
     go.touch()
-    assert node.output()[0].input_id == "in-1"
-    node.give("in-2", str(go))
-    assert node.output()[0].input_id == "in-2", "the input that was given twice ran once"
+    assert node.output()[0].position == 1
+    node.give(2, str(go))
+    assert node.output()[0].position == 2, "the input that was given twice ran once"
 
 
 def test_stop_finishes_what_runs_and_leaves_cleanly(node):
     node.start(
         """
-        import atexit, threading
+        import atexit, threading, time
         atexit.register(print, "at exit")
         def f():
-            print("run")
+            print("run", flush=True)
+            time.sleep(0.1)
         """
     )
-    node.give("in-1")
+    node.give(1)
+    assert node.process.stdout.readline() == "run\n"
     node.send(Kind.LINK_STOP, LinkStop(grace=5))
+    assert node.returned() == []
     assert node.output()[0].status == "success"
     code, out, err = node.end()
-    assert (code, out, err) == (0, "run\nat exit\n", "")
+    assert (code, out, err) == (0, "at exit\n", "")
 
 
 def test_a_thread_that_never_ends_is_cut_short_after_the_grace(node):
@@ -81,7 +85,7 @@ def test_a_thread_that_never_ends_is_cut_short_after_the_grace(node):
 
 def test_sigterm_ends_a_running_input_as_terminated(node):
     node.start("import time\ndef f():\n    print('begun', flush=True)\n    time.sleep(60)\n")
-    node.give("in-1")
+    node.give(1)
     assert node.process.stdout.readline() == "begun\n"
     node.process.send_signal(signal.SIGTERM)
     head, _ = node.output(acknowledge=False)  # it does not wait for that: it was told to leave
@@ -104,12 +108,12 @@ def test_a_cancel_is_heard_however_often_short_and_long_inputs_take_turns(node):
     node.start("import time\ndef f(seconds):\n    time.sleep(seconds)\n    return seconds\n")
     for turn in range(4):
         for short in range(3):
-            node.give(f"in-{turn}-{short}", 0)
+            node.give(turn * 10 + short, 0)
             assert node.output()[0].status == "success"
-        node.give(f"in-{turn}-middle", 0.03)
+        node.give(turn * 10 + 5, 0.03)
         assert node.output()[0].status == "success"
-        node.give(f"in-{turn}-long", 60)
-        node.send(Kind.LINK_CANCEL, LinkStop(input_id=f"in-{turn}-long"))
+        node.give(turn * 10 + 7, 60)
+        node.cancel(turn * 10 + 7)
         assert node.output()[0].status == "cancelled"
 
 
@@ -118,7 +122,7 @@ def test_an_idle_container_hears_again_after_its_helper_fell_asleep(node):
     assert node.call() == 1
     waited = signal.sigtimedwait([], 0.8)  # longer than the helper looks around
     assert waited is None
-    node.give("in-2")
+    node.give(2)
     assert payload.loads(node.output()[1]) == 1
     assert node.stop()[0] == 0
 
@@ -178,7 +182,9 @@ def test_waiting_for_a_child_is_told(node):
             ambient.on_waiting(False)
         """
     )
-    node.give("in-1")
-    assert node.receive()[:1] == (Kind.LINK_WAITING,)
-    assert node.receive()[:1] == (Kind.LINK_WAITING,)
+    node.give(1)
+    for count in (1, 0):
+        frame = node.receive()
+        assert frame.kind == Kind.LINK_WAITING
+        assert loads_head(LinkStop, frame.head).count == count
     assert node.output()[0].status == "success"

@@ -1,0 +1,49 @@
+"""Values too large for a frame, as files in the directory that container and node share."""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from alight.wire import chunk
+from alight.wire.errors import RemoteError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def mapped(spool: str, reference: bytes) -> Any:
+    """A private, writable mapping of what the reference names: no copy, and arrays in it may be changed."""
+    name, _size = chunk.read_reference(reference)
+    with open(os.path.join(spool, os.path.basename(name)), "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def write(spool: str, name: str, parts: Any, function: str) -> bytes:
+    """Write the parts of a value into a file, whole or not at all.
+
+    Returns the reference. RemoteError when there is no space.
+    """
+    size = sum(memoryview(part).nbytes for part in parts)
+    try:
+        _write(os.path.join(spool, name), parts, size)
+    except OSError as error:
+        sentence = f"the result of {function}() ({size} bytes) could not be kept: {error.strerror}"
+        raise RemoteError(sentence, hint="free some disk space") from None
+    return chunk.reference(name, size)
+
+
+def _write(path: str, parts: Any, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size)  # writing is twice as fast, and fails at once
+        for part in parts:
+            view = memoryview(part).cast("B")
+            while view:
+                view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
