@@ -31,7 +31,7 @@ def crashing(new_machine):
     "step", [one if one in DEFAULT else pytest.param(one, marks=pytest.mark.slow) for one in faults.STEPS]
 )
 def test_a_server_killed_at_a_step(crashing, tmp_path, step):
-    """Killed the third time that it is reached. Calls of every kind go on; each input runs once, each result comes once."""
+    """Killed the third time that it comes to it. Each input runs once, and each result comes once."""
     script = Script(crashing, tmp_path, "test-steps", FUNCTIONS)
     crashing.run("server", "stop")
     crashing.run("server", "start", ALIGHT_TEST="1", ALIGHT_FAULT=f"{step}:3")
