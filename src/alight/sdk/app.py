@@ -257,7 +257,7 @@ class App(app_more.LaterApp):
 
         Silent unless within ``enable_output()`` or `alight run`. Raises what keeps it from running: a volume or
         secret that does not exist, a file that is missing, a server that cannot be reached. ``_needed`` names the
-        functions that are sure to be called: their images are built now, others at their first call.
+        functions and methods that are sure to be called: their images are built now, others at their first call.
         """
         _check_may_run(self, interactive=interactive)
         description = name or self._name or _main_script()
@@ -268,7 +268,7 @@ class App(app_more.LaterApp):
             environment=environment_or_default(environment_name),
             tags=self._tags,
             detach=detach,
-            needed=_needed,
+            needed=None if _needed is None else {self._published_as(name) for name in _needed},
             gpu=_gpu,
         )
         classes = {made._service.info_name: made._service for made in self._classes.values()}  # noqa: SLF001
@@ -312,6 +312,12 @@ class App(app_more.LaterApp):
         if checked.include_source is None:
             changes["include_source"] = self._include_source
         return options.replaced(checked, changes)
+
+    def _published_as(self, name: str) -> str:
+        """The name of what has to be there for ``name`` to be called: of a method, its class's."""
+        class_name = name.rpartition(".")[0]
+        made = None if name in self._functions else self._classes.get(class_name)
+        return name if made is None else made._service.info_name  # noqa: SLF001  of this package
 
     def _register(self, tag: str, registry: Dict[str, Any], thing: Any) -> None:
         if tag in registry and registry[tag] is not thing:

@@ -176,8 +176,7 @@ def set_local_input_concurrency(concurrency: int) -> None:
 
     InvalidError outside of containers.
     """
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise InvalidError(f"set_local_input_concurrency({concurrency!r}): it is a whole number, at least 1")
+    shaping.check_concurrent("set_local_input_concurrency", concurrency, None)
     _input_concurrency("set_local_input_concurrency")(concurrency)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Protocol, Sequence, Tuple
 
 from alight.sdk import config, progress, variants
-from alight.sdk.call import Callee
+from alight.sdk.callee import Callee
 from alight.sdk.client import Client, default_client
 from alight.sdk.object import Object, environment_or_default
 from alight.sdk.options import Options

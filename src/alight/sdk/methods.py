@@ -19,7 +19,7 @@ from alight.wire.record import dataclass, replace
 from alight.wire.spec import MethodSpec, ParameterSpec
 
 if TYPE_CHECKING:
-    from alight.sdk.call import Callee
+    from alight.sdk.callee import Callee
     from alight.sdk.client import Client
     from alight.sdk.obj import Obj
 

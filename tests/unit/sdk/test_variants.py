@@ -250,5 +250,5 @@ def test_a_container_can_limit_itself(monkeypatch):
     experimental.set_local_input_concurrency(2)
     experimental.stop_fetching_inputs()
     assert said == [None, 2, "stop"]
-    with pytest.raises(InvalidError, match="whole number"):
+    with pytest.raises(InvalidError, match="must be at least 1"):
         experimental.set_local_input_concurrency(0)
