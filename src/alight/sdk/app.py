@@ -8,12 +8,11 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, AsyncIterator, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Dict, List, Mapping, NoReturn, Optional, Sequence, Set
 
 from alight.sdk import app_more, options, resources, shaping
 from alight.sdk import run as running_app
 from alight.sdk.client import Client, default_client
-from alight.sdk.cls import Cls, made_from
 from alight.sdk.function import Function
 from alight.sdk.handle import check_retries
 from alight.sdk.image import Image
@@ -22,6 +21,9 @@ from alight.sdk.options import Options
 from alight.sdk.running import RunningApp
 from alight.sdk.sync import dual, dual_context
 from alight.wire import ambient, errors, messages
+
+if TYPE_CHECKING:
+    from alight.sdk.cls import Cls
 
 
 class LocalEntrypoint:
@@ -191,6 +193,7 @@ class App(app_more.LaterApp):
     ) -> Callable[[Any], Cls]:
         """Make a class one whose methods run in containers, all methods in the same ones."""
         given = {key: value for key, value in locals().items() if key not in {"self", "old"}}
+        from alight.sdk.cls import made_from  # noqa: PLC0415  a container without classes pays for none of it
 
         def decorate(thing: Any) -> Cls:
             shape, raw = shaping.of(thing), shaping.raw_of(thing)
