@@ -19,8 +19,9 @@ from dataclasses import replace
 from typing import Any
 
 from alight.node import channel, endings, starts
+from alight.node.ends import Ends
 from alight.node.engine.base import ContainerState
-from alight.node.exchange import Ends, Exchange
+from alight.node.exchange import Exchange
 from alight.node.ledger import Ledger
 from alight.node.logs import OutputTail
 from alight.node.prepare import Prepared, prepare

@@ -1,4 +1,4 @@
-"""When the time of an input runs out. Pure: what is known of the container comes in, positions come out.
+"""When the time of an input runs out.
 
 The time of an attempt counts from when user code begins. A container that runs one input at a time begins the next
 when it is done with the one before: it is at the head of its line, since it was given or since the container last
@@ -8,7 +8,9 @@ it is full, or when its wait is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from alight.node.runs import Held, Line
@@ -17,7 +19,10 @@ from alight.wire.spec import FunctionSpec
 
 
 class Deadlines:
-    """For the containers of one function. Times are seconds of the machine's monotonic clock."""
+    """For the containers of one function. Pure: what is known of a container comes in, positions come out.
+
+    Times are seconds of the machine's monotonic clock.
+    """
 
     def __init__(self, function: FunctionSpec) -> None:
         self.limit = function.timeout
@@ -50,6 +55,52 @@ class Deadlines:
         if self._at_once:
             return head.given_at
         return max(head.given_at, answered_at) + self._wait
+
+
+class Timekeeper:
+    """Watches the time of one container's inputs, with one timer: most end long before it is over.
+
+    ``answered_at`` is when the container last answered; ``expired`` gets those whose time has run out, and nothing is
+    watched any more.
+    """
+
+    def __init__(
+        self,
+        function: FunctionSpec,
+        line: Line,
+        answered_at: Callable[[], float],
+        expired: Callable[[list[tuple[Held, Run]]], None],
+    ) -> None:
+        self._deadlines = Deadlines(function)
+        self._line = line
+        self._answered_at = answered_at
+        self._expired = expired
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, patience: float = 0.0) -> None:
+        """There is something to watch, if there was nothing before. Nothing expires before ``patience`` is over."""
+        if self._timer is None and self._deadlines.limit:
+            if patience:
+                self._timer = asyncio.get_running_loop().call_later(patience, self._look)
+            else:
+                self._look()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        now, answered_at = time.monotonic(), self._answered_at()
+        expired = self._deadlines.expired(self._line, answered_at, now)
+        if expired:
+            self._expired(expired)
+            return
+        when = self._deadlines.next(self._line, answered_at)
+        if when:
+            # A millisecond more: clocks of loops count those.
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, when - now) + 0.001, self._look)
 
 
 def _each(runs: list[Held]) -> Iterator[tuple[Held, Run]]:

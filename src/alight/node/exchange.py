@@ -10,27 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from alight.node.blobs import Blobs
 from alight.node.channel import RuntimeLink
-from alight.node.deadlines import Deadlines
-from alight.node.engine.base import Engine
+from alight.node.deadlines import Timekeeper
+from alight.node.ends import Ends
 from alight.node.ledger import Ledger
-from alight.node.logs import OutputTail
 from alight.node.outbox import Kept, Outbox
 from alight.node.runs import Held, Line, Shares, runs_of
 from alight.node.sender import Sender
-from alight.node.session import Session
 from alight.node.spool import Spool
 from alight.wire import chunk, errors, ids
 from alight.wire.codec import Kind
 from alight.wire.commands import LinkStop, Output, Report, Run
 from alight.wire.record import replace
-from alight.wire.spec import FunctionSpec
 from alight.wire.states import ResultStatus
 
 log = logging.getLogger(__name__)
@@ -39,22 +33,6 @@ log = logging.getLogger(__name__)
 _RESEND = 1.0
 #: Answers that come while the server is away wait this long for company on their way to the disk.
 _COMPANY = 0.01
-
-
-@dataclass(frozen=True)
-class Ends:
-    """What an exchange needs of its container and its node."""
-
-    container_id: str
-    folder: Path
-    function: FunctionSpec
-    engine: Engine
-    session: Session
-    blobs: Blobs
-    tail: OutputTail
-    watched: Callable[[], bool]
-    give_up: Callable[[str], None]
-    """End the container, for this reason."""
 
 
 class Exchange:
@@ -72,8 +50,7 @@ class Exchange:
         self._outbox = Outbox(ends.folder / "outputs")
         self._spool = Spool(ends.folder / "spool", ends.blobs)
         self._sender = Sender(ends, self._outbox, self._spool, lambda: self.closed)
-        self._deadlines = Deadlines(ends.function)
-        self._timer: asyncio.TimerHandle | None = None
+        self._time = Timekeeper(ends.function, self._line, lambda: ledger.answered_at, self._expired)
         self._writing: asyncio.TimerHandle | None = None
         self._arguments: dict[Held, str] = {}  # files in the spool directory
         self._waiting: dict[Held, tuple[bytes, bytes]] = {}  # for the runtime to come back
@@ -147,7 +124,7 @@ class Exchange:
         for kept in self._outbox.waiting():
             kept.shares = self._line.answer(kept.call_id, kept.attempt, kept.positions)
         # What ended in time while nobody was here to hear of it has not run out of it.
-        self._timer = asyncio.get_running_loop().call_later(_RESEND, self._watch_time)
+        self._time.begin(_RESEND)
 
     def replay(self) -> None:
         """Say again what was not acknowledged."""
@@ -162,16 +139,14 @@ class Exchange:
         if not self.closed:
             self._return_waiting()
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._time.end()
 
     def let_go(self) -> None:
         """The agent leaves."""
         self.closed = True
-        for timer in (self._timer, self._writing):
-            if timer is not None:
-                timer.cancel()
+        self._time.end()
+        if self._writing is not None:
+            self._writing.cancel()
         for task in self._tasks:
             task.cancel()
         self._sender.let_go()
@@ -264,8 +239,7 @@ class Exchange:
             self._waiting.pop(held, None)
             self._line.deliver(held, time.monotonic())
         link.send_raw(Kind.LINK_INPUT, head, body)
-        if self._timer is None:
-            self._watch_time()
+        self._time.begin()
 
     async def _fetch_and_deliver(self, held: Held, inputs: chunk.Inputs, body: bytes) -> None:
         """A large argument comes as a file in the spool directory."""
@@ -380,21 +354,8 @@ class Exchange:
         if name:
             self._spool.drop(name)
 
-    def _watch_time(self) -> None:
-        """One timer looks at whose time may run out first. Most inputs end long before: it is not set anew for each."""
-        self._timer = None
-        now = time.monotonic()
-        expired = self._deadlines.expired(self._line, self.ledger.answered_at, now)
-        if expired:
-            self._expired(expired)
-            return
-        when = self._deadlines.next(self._line, self.ledger.answered_at)
-        if when:
-            # A millisecond more: clocks of loops count those.
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, when - now) + 0.001, self._watch_time)
-
     def _expired(self, runs: list[tuple[Held, Run]]) -> None:
-        limit = self._deadlines.limit
+        limit = self._at.function.timeout
         for held, run in runs:
             problem = errors.FunctionTimeoutError(
                 f"{self._name(held)} ran longer than its timeout of {limit:g} s",

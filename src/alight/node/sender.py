@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from alight.node.ends import Ends
 from alight.node.outbox import Kept, Outbox
 from alight.node.session import encode_report
 from alight.node.spool import Spool
@@ -18,9 +18,6 @@ from alight.wire import errors
 from alight.wire.commands import Report
 from alight.wire.record import replace
 from alight.wire.states import ResultStatus
-
-if TYPE_CHECKING:
-    from alight.node.exchange import Ends
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from alight.node import exchange as exchange_module
-from alight.node.exchange import Ends, Exchange
+from alight.node.ends import Ends
+from alight.node.exchange import Exchange
 from alight.node.ledger import Ledger
 from alight.wire import chunk, ids
 from alight.wire.codec import Kind
