@@ -13,6 +13,7 @@ from alight.wire.errors import InvalidError
 from alight.wire.spec import ParameterSpec
 
 _TYPES = (str, int, bytes, bool)
+_FORWARDREF = 3  # annotationlib.Format.FORWARDREF: names that are for type checkers only are no error
 _PLAIN = {kind.__name__: kind for kind in _TYPES}
 
 
@@ -128,9 +129,9 @@ def annotations_of(raw: Optional[type]) -> Dict[str, Any]:
 def _own_annotations(base: type) -> Dict[str, Any]:
     own: Optional[Dict[str, Any]] = vars(base).get("__annotations__")
     if own is None and sys.version_info >= (3, 14) and base.__module__ != "builtins":
-        import annotationlib  # noqa: PLC0415  there annotations are made when they are asked for
+        import inspect  # noqa: PLC0415  there annotations are made when they are asked for
 
-        own = annotationlib.get_annotations(base, format=annotationlib.Format.FORWARDREF)
+        own = inspect.get_annotations(base, format=_FORWARDREF)
     return own or {}
 
 
