@@ -29,6 +29,7 @@ from alight.wire.record import shape_of
 
 _STATES = ("waiting", "running", "done")
 _ALL = 1_000_000
+_CUT = 1000  # inputs of one call that the server shows in a graph
 _SHOWN = 10  # of what may be many: running inputs, failures
 _NAMES = 9  # columns of what stands before each line of `call show`
 
@@ -143,6 +144,8 @@ def graph(call_id: str, as_json: bool) -> None:
     rows = _tree(found)
     columns = ("Input", "Function", "Status", "Container")
     tables.show(columns, rows, as_json=False, empty="This call has no inputs.")
+    if sum(not one.get("parent") for one in found.inputs) >= _CUT:
+        print(f"(the first {_CUT:,} inputs of a call are shown)", file=sys.stderr)
 
 
 def check(call_id: str) -> str:
@@ -158,14 +161,18 @@ def state_of(found: CallSummary) -> str:
         return found.state
     if found.cancelled:
         return "cancelled"
-    return "failed" if found.failed else "done"
+    if found.failed:
+        return "failed"
+    return "incomplete" if found.caller_gone else "done"
 
 
 def inputs_of(found: CallSummary) -> str:
     """How far a call is, in numbers."""
     done = found.succeeded + found.failed
-    total = f"{found.total:,}" if found.total is not None else f"{found.accepted:,} so far"
-    words = [f"{done:,} of {total} done"]
+    if found.total is not None:
+        words = [f"{done:,} of {found.total:,} done"]
+    else:
+        words = [f"{done:,} done of {found.accepted:,} accepted so far"]
     for count, what in ((found.failed, "failed"), (found.running, "running"), (found.waiting, "waiting")):
         if count:
             words.append(f"{count:,} {what}")
@@ -178,9 +185,10 @@ def never_sent(found: CallSummary) -> str:
         return ""
     if not found.accepted:
         return "its caller died before the server had any of its inputs"
+    were = "was" if found.accepted == 1 else "were"
     return (
-        f"its caller died after {_count(found.accepted, 'input')} had been accepted; "
-        "what it would have sent after them is not known here and never ran"
+        f"its caller died after {_count(found.accepted, 'input')} {were} accepted; "
+        "whatever it had not sent by then was never run"
     )
 
 
@@ -204,13 +212,17 @@ def _lines(details: CallDetails, style: Style, now: float) -> List[str]:
     pairs += _running(details.running, found.running, now)
     if details.waiting is not None:
         pairs += _waiting(details.waiting, style, now)
-    for index, (position, words) in enumerate(details.failed[:_SHOWN]):
-        pairs.append(("failed" if not index else "", f"input {position:,}: {words}"))
-    if found.failed > len(details.failed[:_SHOWN]) > 0:
-        pairs.append(("", f"and {found.failed - len(details.failed[:_SHOWN]):,} before these"))
-    return [
-        f"{style.faint(name.ljust(_NAMES))} {terminal.clean(' '.join(text.split(chr(10))))}" for name, text in pairs
-    ]
+    pairs += _failed(details, found)
+    return [f"{style.faint(name.ljust(_NAMES))} {terminal.clean(_one_line(text))}" for name, text in pairs]
+
+
+def _failed(details: CallDetails, found: CallSummary) -> List[Tuple[str, str]]:
+    shown = details.failed[:_SHOWN]
+    texts = [f"input {position:,}: {words}" if position >= 0 else f"the rest: {words}" for position, words in shown]
+    whole = any(position < 0 for position, _ in shown)  # then the number of failures says nothing about those before
+    if not whole and found.failed > len(shown) > 0:
+        texts.append(f"and {found.failed - len(shown):,} before these")
+    return [("failed" if not index else "", text) for index, text in enumerate(texts)]
 
 
 def _running(running: Sequence[RunningInput], count: int, now: float) -> List[Tuple[str, str]]:
@@ -226,13 +238,17 @@ def _running(running: Sequence[RunningInput], count: int, now: float) -> List[Tu
 
 def _waiting(waiting: Waiting, style: Style, now: float) -> List[Tuple[str, str]]:
     pairs = []
-    why = waiting.why.removeprefix("waiting ") or "a container"
+    why = waiting.why.removeprefix("waiting ")
+    if waiting.holders:  # who holds it has lines of its own
+        why = why.partition(": ")[0]
     since = f", since {_moment(waiting.since, now)}" if waiting.since else ""
     pairs.append(("waits", f"{why}{since}"))
-    pairs.append(("line", f"{_count(waiting.ahead, 'input')} of this function come first" if waiting.ahead > 1 else ""))
+    comes = "comes" if waiting.ahead == 1 else "come"
+    pairs.append(("line", f"{_count(waiting.ahead, 'input')} of this function {comes} first" if waiting.ahead else ""))
     pairs.append(("needs", waiting.needs))
     pairs += [("held by" if not index else "", holder) for index, holder in enumerate(waiting.holders)]
-    pairs.append(("starts", waiting.starts_when))
+    alone = waiting.starts_when.startswith(("never", "in "))
+    pairs.append(("starts", waiting.starts_when if alone or not waiting.starts_when else f"when {waiting.starts_when}"))
     if waiting.never:
         pairs.append(("", style.bad("nobody will ever return what it needs")))
     return [(name, text) for name, text in pairs if text]
@@ -287,3 +303,7 @@ def _moment(seconds: float, now: float) -> str:
 
 def _count(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))

@@ -25,7 +25,7 @@ def follow(call_id: str, *, results: bool) -> None:
         found = _look(call_id).call
         drawing.note(f"{call_id}: {found.function}() of {found.app or found.app_id}, {views.inputs_of(found)}")
         if results:
-            _print_results(call_id, found)
+            _print_results(call_id, found, drawing)
         found = _until_done(call_id, drawing)
     except KeyboardInterrupt:
         raise Interrupted(
@@ -58,11 +58,11 @@ def _until_done(call_id: str, drawing: render.Drawing) -> CallSummary:
 
 
 def _say_end(found: CallSummary, drawing: render.Drawing) -> None:
-    took = f" in {tables.duration(found.done_at - found.created_at)}" if found.done_at else ""
+    took = f" after {tables.duration(found.done_at - found.created_at)}" if found.done_at else ""
     if not found.failed and not found.cancelled and not found.caller_gone:
-        drawing.done(f"{found.call_id} has ended{took}: {views.inputs_of(found)}")
+        drawing.done(f"{found.call_id} ended{took}: {views.inputs_of(found)}")
         return
-    how = "was cancelled" if found.cancelled else "has ended"
+    how = "was cancelled" if found.cancelled else "ended"
     words = [f"{found.call_id} {how}{took}: {views.inputs_of(found)}"]
     if found.caller_gone:
         words.append(views.never_sent(found))
@@ -70,14 +70,16 @@ def _say_end(found: CallSummary, drawing: render.Drawing) -> None:
     raise RemoteError("; ".join(words), hint=hint)
 
 
-def _print_results(call_id: str, found: CallSummary) -> None:
+def _print_results(call_id: str, found: CallSummary, drawing: render.Drawing) -> None:
     """Values as they come to stdout, failures to stderr; ends with the call."""
     for head, body in session.stream("call.result", CallResult(call_id, index=-1)):
-        if chunk.is_chunk(head):
-            for line in _values(chunk.Outputs.decode(head), body, found.function):
-                print(line, flush=True)
-        else:
-            _print_failure(loads_head(CallUpdate, head))
+        update = None if chunk.is_chunk(head) else loads_head(CallUpdate, head)
+        drawing.waiting(call_id, update.why if update is not None else "")
+        if update is not None:
+            _print_failure(update)
+            continue
+        for line in _values(chunk.Outputs.decode(head), body, found.function):
+            print(line, flush=True)
 
 
 def _values(outputs: chunk.Outputs, body: bytes, function: str) -> List[str]:
@@ -111,7 +113,7 @@ def failure_words(update: CallUpdate) -> Optional[str]:
     if update.state != "done" or update.status == "success":
         return None
     if update.failure is not None:
-        return f"{update.failure.type}: {update.failure.message}"
+        return f"{update.failure.type.rpartition('.')[2]}: {update.failure.message}"
     if update.error is not None:
         return str(update.error.get("message", update.status))
     return update.status

@@ -8,6 +8,7 @@ method here may raise because a reader went away half-way; that is the command's
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
 import time
@@ -155,8 +156,9 @@ class Drawing:
 
     def _say_wait(self, call: str) -> None:
         why = self._waits[call]
-        if why not in self._said:
-            self._said.append(why)
+        reason = re.sub(r"[0-9][0-9,.]*", "#", why)  # a place in line that moves on is no news
+        if reason not in self._said:
+            self._said.append(reason)
             self._say(self._style.faint(f"· {why}"))
 
     def _build_text(self, image: str, line: bytes) -> None:

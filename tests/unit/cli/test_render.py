@@ -133,11 +133,13 @@ def test_reasons_to_wait_are_lines_without_a_terminal(piped, monkeypatch):
     drawing.waiting("fc-1", "waiting for a container: 1 starting")
     assert err.written == b"", "a moment is not worth a line"
     drawing._say_waits()  # what the timer does
-    drawing.waiting("fc-1", "waiting for memory")
-    drawing.waiting("fc-1", "waiting for memory")
+    drawing.waiting("fc-1", "waiting for memory; 1,200 inputs come first")
+    drawing.waiting("fc-1", "waiting for memory; 12 inputs come first")
     drawing.waiting("fc-1", "")
     drawing._say_waits()
-    assert err.written.decode() == "· waiting for a container: 1 starting\n· waiting for memory\n"
+    assert err.written.decode() == (
+        "· waiting for a container: 1 starting\n· waiting for memory; 1,200 inputs come first\n"
+    )
 
 
 def test_a_warning_is_said_once(piped):

@@ -282,7 +282,7 @@ def _without_method(name: str) -> tuple[str, str]:
 def _words(update: CallUpdate) -> str:
     """One line for an input that failed."""
     if update.failure is not None:
-        return f"{update.failure.type.removeprefix('builtins.')}: {update.failure.message}"
+        return f"{update.failure.type.rpartition('.')[2]}: {update.failure.message}"
     if update.error is not None:
         return str(update.error.get("message", update.status))
     return update.status
