@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from alight.link.run import run
-from alight.server import journal, wiring
+from alight.server import faults, journal, wiring
 from alight.server.settings import Settings, default_home, from_environment
 from alight.wire import errors
 from alight.wire.version import __version__
@@ -39,6 +39,8 @@ def main() -> int:
         lock = _take_lock(settings)
         if lock is None:
             return ALREADY_RUNNING
+        if os.environ.get("ALIGHT_TEST") == "1" and os.environ.get("ALIGHT_FAULT"):
+            faults.arm(os.environ["ALIGHT_FAULT"])
         journal.install(settings.log / "server.log")
         return run(_serve(settings))
     except errors.Error as error:

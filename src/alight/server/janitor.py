@@ -10,10 +10,11 @@ from alight.server.logs import Logs
 from alight.server.services.blobs import Blobs
 from alight.server.settings import Settings
 from alight.store.base import Store
-from alight.wire import errors
+from alight.wire import chunk, errors
 
 log = logging.getLogger(__name__)
 _EVERY = 600.0
+_AT_ONCE = 500  # calls in one transaction, so that others do not wait for long
 
 
 class Janitor:
@@ -38,13 +39,36 @@ class Janitor:
     async def clean(self, now: float) -> None:
         """Clean once."""
         before = now - self._settings.results_kept
-        large = await self._store.read("results_expiring", before=before)
-        await self._store.write([("results_expire", {"before": before})])
-        for row in large:
-            self._blobs.let_go(row["result_blob"])
-        await self._store.write([("inputs_forget", {"before": now - self._settings.rows_kept})])
+        while await self._expire(before):
+            continue
+        await self._drop_arguments()
+        await self._store.write([("calls_forget", {"before": now - self._settings.rows_kept})])
         await self._store.write([("containers_forget", {"before": now - self._settings.rows_kept})])
         await asyncio.to_thread(self._logs.sweep, now - self._settings.logs_kept)
+
+    async def _expire(self, before: float) -> bool:
+        """Results of some calls that were kept for their time. Whether there may be more."""
+        calls = [row["call_id"] for row in await self._store.read("calls_expiring", before=before, limit=_AT_ONCE)]
+        large = [row["body"] for one in calls for row in await self._store.read("outputs_large", call_id=one)]
+        named = [{"call_id": one} for one in calls]
+        if named:
+            await self._store.write([("outputs_drop", named), ("call_expire", named)], urgent=False)
+        for body in large:
+            self._blobs.let_go(chunk.read_reference(body)[0])
+        return len(calls) == _AT_ONCE
+
+    async def _drop_arguments(self) -> None:
+        """Arguments of calls that ended with their app: it ended in one statement, however many they were."""
+        while True:
+            calls = [row["call_id"] for row in await self._store.read("chunks_left_over", limit=_AT_ONCE)]
+            large = [row["body"] for one in calls for row in await self._store.read("chunks_references", call_id=one)]
+            if calls:
+                named = [{"call_id": one} for one in calls]
+                await self._store.write([("chunks_of_call_drop", named), ("attempts_drop", named)], urgent=False)
+            for body in large:
+                self._blobs.let_go(chunk.read_reference(body)[0])
+            if len(calls) < _AT_ONCE:
+                return
 
     async def _forever(self) -> None:
         await asyncio.sleep(60.0)

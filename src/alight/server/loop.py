@@ -19,7 +19,6 @@ from alight.scheduler import events
 from alight.scheduler.decisions import Decision
 from alight.scheduler.state import State
 from alight.scheduler.step import next_wake, step
-from alight.scheduler.why import why_waiting
 from alight.server.events import Inbox
 from alight.server.services.apps import Apps
 from alight.server.services.calls import Calls
@@ -68,10 +67,6 @@ class Loop:
         self._tasks: set[asyncio.Task[Any]] = set()
         inbox.on_mail = self._plan
 
-    def why(self, input_id: str) -> str:
-        """Why an input waits, in words."""
-        return why_waiting(self.state, input_id, time.time())
-
     def close(self) -> None:
         """Stop stepping, and let go of starts that are under way."""
         self._inbox.on_mail = None
@@ -100,11 +95,13 @@ class Loop:
         except Exception:  # the server's loop: see the module's docstring
             log.exception("fault %s in the scheduler, at %d facts", os.urandom(4).hex(), len(facts))
             decisions = []
+            self._do.calls.outcomes.forget_pending()
         for decision in decisions:
             try:
                 self._carry_out(decision)
             except Exception:  # the server's loop: see the module's docstring
                 log.exception("fault %s at %s", os.urandom(4).hex(), type(decision).__name__)
+        self._do.calls.outcomes.stepped()
         when = next_wake(self.state)
         if when == self._timer_at:
             return
@@ -121,46 +118,53 @@ class Loop:
         if isinstance(decision, decided.Give):
             self._give(decision)
         elif isinstance(decision, decided.Finish):
-            do.calls.finish(decision.input_id)
+            do.calls.outcomes.finish(decision.call_id, decision.positions, decision.container_id)
         elif isinstance(decision, decided.Start):
             self._start(decision)
         elif isinstance(decision, decided.Stop):
             self._stop(decision)
         elif isinstance(decision, decided.Again):
             self._tell_again(decision)
-            do.calls.again(decision.input_id, decision.attempt, decision.retries, decision.failures)
+            do.calls.outcomes.again(
+                decision.call_id, decision.position, decision.attempt, decision.retries, decision.failures
+            )
         elif isinstance(decision, decided.Fail):
-            do.calls.fail(decision.input_id, decision.status, decision.error)
+            do.calls.outcomes.fail(decision.call_id, decision.positions, decision.status, decision.error)
         elif isinstance(decision, decided.Adopted):
-            do.calls.adopted(decision.input_id, decision.container_id)
+            do.calls.adopted(decision.call_id, decision.positions, decision.container_id)
+        elif isinstance(decision, decided.Recall):
+            do.nodes.send(decision.node_id, Command("recall", container=decision.container_id))
         else:
-            command = Command("cancel", container=decision.container_id, input_id=decision.input_id)
+            command = Command(
+                "cancel", container=decision.container_id, call_id=decision.call_id, position=decision.position
+            )
             do.nodes.send(decision.node_id, command)
 
     def _tell_again(self, decision: decided.Again) -> None:
         """Code that runs a second time without having been asked to is something that its owner must see."""
-        live = self._do.calls.live.get(decision.input_id)
-        function = self._do.functions.by_id.get(live.function_id) if live is not None else None
+        call = self._do.calls.live.get(decision.call_id)
+        function = self._do.functions.by_id.get(call.function_id) if call is not None else None
         if function is not None and decision.why:
             text = f"{function.spec.name}() starts again (attempt {decision.attempt}): {decision.why}"
             self._do.hub.tell(function.app_id, AppEvent("system", function=function.spec.name, text=text))
 
     def _give(self, decision: decided.Give) -> None:
-        if self._do.calls.body_waits(decision.input_id):
-            self._background(self._give_later(decision))
-        else:
-            self._give_now(decision, None)
-
-    async def _give_later(self, decision: decided.Give) -> None:
-        self._give_now(decision, await self._do.calls.body(decision.input_id))
-
-    def _give_now(self, decision: decided.Give, body: bytes | None) -> None:
         record = self._do.containers.alive.get(decision.container_id)
         if record is None:
             return
-        found = self._do.calls.give(decision.input_id, decision.attempt, decision.container_id, body)
-        if found is not None:
-            self._do.nodes.send(record.node_id, *found)
+        parts = self._do.calls.give(
+            decision.call_id, decision.start, decision.stop, decision.attempt, decision.container_id
+        )
+        if parts is None:
+            self._background(self._give_later(decision))
+        elif parts:
+            self._do.nodes.give(record.node_id, parts)
+
+    async def _give_later(self, decision: decided.Give) -> None:
+        """Some of the bodies lie in the store."""
+        await self._do.calls.fetch(decision.call_id, decision.start, decision.stop)
+        if decision.call_id in self._do.calls.live:
+            self._give(decision)
 
     def _stop(self, decision: decided.Stop) -> None:
         start = self._starts.pop(decision.container_id, None)

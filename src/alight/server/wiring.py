@@ -172,7 +172,7 @@ class Server:
         return {
             **info_routes.routes(self.info, self.stop),
             **apps_routes.routes(parts.apps, parts.functions, parts.containers, watching),
-            **calls_routes.routes(parts.calls, parts.functions, parts.apps, parts.loop.why),
+            **calls_routes.routes(parts.calls, parts.functions, parts.apps, self._views().sentence),
             **call_views_routes.routes(self._views(), parts.store),
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **images_routes.routes(parts.images, parts.apps),
@@ -191,14 +191,14 @@ class Server:
     def quick_routes(self) -> QuickRoutes:
         """The methods that are asked so often that a task for each would be most of their cost."""
         parts = self.parts
-        return calls_routes.quick_routes(parts.calls, parts.functions, parts.loop.why)
+        return calls_routes.quick_routes(parts.calls, parts.functions, self._views().sentence)
 
     async def assemble(self, store: SqliteStore) -> None:
         """Make every part and take up what an earlier process left."""
         self.parts = parts = _make_parts(self.settings, store)
         self.front = Front(self.server_id, self.routes(), self.quick_routes(), parts.containers, parts.tokens)
         parts.blobs.open()
-        parts.calls.let_go = parts.blobs.let_go
+        parts.calls.outcomes.let_go = parts.blobs.let_go
         parts.apps.on_stop += [parts.calls.forget_app]
         await parts.apps.load()
         await parts.containers.load()
@@ -249,7 +249,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
     state = State(make_id=lambda: ids.new_id(ids.CONTAINER))
     functions = Functions(store, inbox, lambda name, need: place.check_possible(state, name, need))
     apps = Apps(store, functions, hub, inbox, settings.holder_grace)
-    calls = Calls(store, functions, inbox, settings.bodies_in_memory)
+    calls = Calls(store, functions, inbox, settings.bodies_in_memory, settings.holder_grace)
     containers = Containers(store, functions, hub)
     logs = Logs(settings.state / "logs", settings.log_bytes)
     nodes = Nodes(Around(store, inbox, containers, calls, logs, hub), settings.node_grace)

@@ -66,6 +66,15 @@ class Store(Protocol):
         """
         ...
 
+    def replace(
+        self, ticket: Ticket, statements: Sequence[Statement], then: Callable[[Exception | None], None]
+    ) -> bool:
+        """Put other statements in the place of an earlier ``write_soon`` that is independent, as ``write_then`` would.
+
+        False when that has begun to be written: nothing was done.
+        """
+        ...
+
     async def flush(self) -> None:
         """Return when everything given so far is on disk, or has failed."""
         ...

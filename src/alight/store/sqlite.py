@@ -133,6 +133,20 @@ class SqliteStore:
                     return
         self._queue(_Job(statements, then, urgent=False, independent=ticket is not None))
 
+    def replace(
+        self, ticket: Ticket, statements: Sequence[Statement], then: Callable[[Exception | None], None]
+    ) -> bool:
+        """Write something else than was said, while nobody has begun to write it."""
+        if not isinstance(ticket, _Job) or ticket.done is not None:
+            return False
+        for name, _ in statements:
+            self._sql(name)
+        with self._wake:
+            if ticket.taken:
+                return False
+            ticket.statements, ticket.done = statements, then
+        return True
+
     async def flush(self) -> None:
         """Return when everything queued before is committed."""
         await self.write([])

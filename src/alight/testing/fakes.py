@@ -7,15 +7,19 @@ schedules; it isolates nothing and must never run code that a user did not hand 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import struct
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from alight.link.dial import Answers, dial_unix
 from alight.link.peer import Peer, Stream
-from alight.wire import errors, ids, payload
+from alight.wire import chunk, errors, ids, payload
 from alight.wire.commands import (
     BuildImage,
     Command,
@@ -25,15 +29,18 @@ from alight.wire.commands import (
     NodeHello,
     Output,
     Report,
+    Run,
     StartContainer,
     VolumeWork,
 )
 from alight.wire.failure import Failure
 from alight.wire.messages import AppEvent, Hello, VolumeFile, VolumeFiles
+from alight.wire.record import replace
 from alight.wire.states import ResultStatus
 from alight.wire.version import WIRE_VERSION, __version__
 
 _RECORD = struct.Struct("!dBI")
+_UNACKNOWLEDGED = 4 << 20  # bytes of items that a runtime sends before it waits
 
 
 @dataclass
@@ -42,15 +49,19 @@ class FakeContainer:
 
     start: StartContainer
     offset: int = 0
-    running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    unacknowledged: dict[str, tuple[Output, bytes]] = field(default_factory=dict)
-    records: list[tuple[int, bytes]] = field(default_factory=list)
+    serial: int = 0
+    queued: deque[tuple[chunk.Inputs, int, bytes]] = field(default_factory=deque)
+    running: dict[tuple[str, int], asyncio.Task[None]] = field(default_factory=dict)
+    attempts: dict[tuple[str, int], int] = field(default_factory=dict)  # of what runs
+    unacknowledged: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # frames by serial
 
 
 class FakeNode:
-    """A machine that runs ``functions`` (by name; plain or async callables) as if in containers.
+    """A machine that runs ``functions`` (by name; plain or async callables, generators too) as if in containers.
 
-    ``print_`` of a running function goes through ``write``. ``hold`` keeps new containers from getting ready.
+    A plain callable answers all inputs of a chunk at once, in one frame, an async one each when it is done. ``given``
+    are the ids of the inputs that came. ``write`` is what a running function would print. ``hold`` keeps new containers
+    from getting ready.
     """
 
     def __init__(
@@ -86,7 +97,11 @@ class FakeNode:
                 one.start.function_id,
                 one.start.app_id,
                 True,
-                tuple(one.running),
+                tuple(
+                    Run(call_id, position, position + 1, one.attempts[call_id, position])
+                    for call_id, position in one.running
+                )
+                + tuple(Run(said.call_id, position, position + 1, said.attempt) for said, position, _ in one.queued),
             )
             for name, one in self.containers.items()
         )
@@ -94,9 +109,9 @@ class FakeNode:
             self.node_id, "fake-host", __version__, "fake", self.cpus, self.memory, self.gpus, held, "fake"
         )
         self._stream = await self.peer.open("node.session", facts)
-        for name, one in self.containers.items():
-            for output, body in list(one.unacknowledged.values()):
-                self._report(Report("output", container=name, output=output), body)
+        for one in self.containers.values():
+            for head, body in list(one.unacknowledged.values()):
+                self._send(head, body)
         self._reader = asyncio.get_running_loop().create_task(self._read(self._stream))
 
     async def disconnect(self) -> None:
@@ -141,34 +156,110 @@ class FakeNode:
         """Say anything, true or not."""
         self._report(report, body)
 
+    def answer(self, container_id: str, head: chunk.Outputs | Output, body: bytes) -> int:
+        """A frame of outputs of a container, true or not; returns its serial."""
+        one = self.containers[container_id]
+        one.serial += 1
+        if isinstance(head, Output):
+            report = Report("output", container=container_id, output=replace(head, serial=one.serial))
+            encoded = msgspec.json.encode(report)
+        else:
+            head.serial = one.serial
+            encoded = head.encode()
+        one.unacknowledged[one.serial] = (encoded, body)
+        self._send(encoded, body)
+        return one.serial
+
     def _report(self, report: Report, body: bytes = b"") -> None:
-        if self._stream is not None and not self._stream.broken:
-            self._stream.send_nowait(report, body)
+        self._send(msgspec.json.encode(report), body)
+
+    def _send(self, head: bytes, body: bytes) -> None:
+        stream = self._stream
+        if stream is not None and not stream.broken:
+            stream.peer.connection.send(stream.id, head, body)
+            stream.peer.flush_soon()
 
     async def _read(self, stream: Stream) -> None:
         try:
             async for head, body in stream:
-                self._on_command(stream.decode(Command, head), body)
+                if chunk.is_chunk(head):
+                    self._on_inputs(chunk.Inputs.decode(head), body)
+                else:
+                    self._on_command(stream.decode(Command, head))
         except errors.Error:
             return
 
-    def _on_command(self, command: Command, body: bytes) -> None:
+    def _on_inputs(self, said: chunk.Inputs, body: bytes) -> None:
+        one = self.containers.get(said.container)
+        if one is None:
+            return
+        pieces = [bytes(piece) for piece in chunk.cut(said.sizes, body)]
+        self.given += [ids.input_id(said.call_id, position) for position in range(said.start, said.stop)]
+        name = said.method or one.start.function.name
+        function = self.functions[name]
+        plain = not (inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function))
+        if plain and len(pieces) > 1:
+            self._run_chunk(said, function, pieces, one)
+            return
+        slots = max(1, one.start.function.autoscaling.max_concurrent_inputs)
+        one.queued.extend((said, said.start + at, piece) for at, piece in enumerate(pieces))
+        self._begin(one, slots)
+
+    def _begin(self, one: FakeContainer, slots: int) -> None:
+        while one.queued and len(one.running) < slots:
+            said, position, body = one.queued.popleft()
+            one.attempts[said.call_id, position] = said.attempt
+            work = self._run(said, position, body, one, slots)
+            one.running[said.call_id, position] = asyncio.get_running_loop().create_task(work)
+
+    def _run_chunk(
+        self, said: chunk.Inputs, function: Callable[..., Any], pieces: list[bytes], one: FakeContainer
+    ) -> None:
+        begun, values = time.time(), []
+        for at, piece in enumerate(pieces):
+            args, kwargs = payload.loads(piece) if piece else ((), {})
+            try:
+                values.append((said.start + at, payload.dumps_bytes(function(*args, **kwargs))))
+            except Exception as error:  # noqa: BLE001  a fake of the runtime's loop, which brings any exception home
+                failure = Failure(f"builtins.{type(error).__name__}", str(error))
+                status = ResultStatus.EXCEPTION
+                output = Output(said.call_id, said.start + at, said.attempt, status, said.container, failure=failure)
+                self.answer(said.container, output, b"")
+        if values:
+            self._values(said, values, begun, one)
+
+    def _values(self, said: chunk.Inputs, values: list[tuple[int, bytes]], begun: float, one: FakeContainer) -> None:
+        positions: range | tuple[int, ...] = tuple(position for position, _ in values)
+        if positions[-1] - positions[0] + 1 == len(positions):
+            positions = range(positions[0], positions[-1] + 1)
+        now = time.time()
+        head = chunk.Outputs(
+            said.call_id,
+            positions,
+            [len(value) for _, value in values],
+            attempt=said.attempt,
+            busy=now - begun,
+            ended=now,
+            log_offset=one.offset,
+            container=said.container,
+        )
+        self.answer(said.container, head, b"".join(value for _, value in values))
+
+    def _on_command(self, command: Command) -> None:
         if command.kind == "start" and command.start is not None:
             self.containers[command.container] = FakeContainer(command.start)
             if not self.hold:
                 self.ready(command.container)
-        elif command.kind == "give" and command.give is not None:
-            one = self.containers.get(command.container)
-            known = one is None or command.give.input_id in one.running or command.give.input_id in one.unacknowledged
-            if one is not None and not known:
-                work = self._run(command, one, body)
-                self.given.append(command.give.input_id)
-                one.running[command.give.input_id] = asyncio.get_running_loop().create_task(work)
         elif command.kind == "cancel":
             one = self.containers.get(command.container)
-            task = one.running.get(command.input_id) if one is not None else None
-            if task is not None:
-                task.cancel()
+            if one is not None:
+                self._cancel(one, command)
+        elif command.kind == "recall":
+            one = self.containers.get(command.container)
+            if one is not None:
+                runs = tuple(Run(said.call_id, at, at + 1, said.attempt) for said, at, _ in one.queued)
+                one.queued.clear()
+                self._report(Report("returned", container=command.container, runs=runs))
         elif command.kind == "stop":
             one = self.containers.pop(command.container, None)
             for task in one.running.values() if one is not None else ():
@@ -176,47 +267,90 @@ class FakeNode:
             self._report(Report("ended", container=command.container, exit_code=0))
         elif command.kind == "ack":
             one = self.containers.get(command.container)
-            for input_id in command.input_ids:
+            for serial in command.serials:
                 if one is not None:
-                    one.unacknowledged.pop(input_id, None)
+                    one.unacknowledged.pop(serial, None)
         elif command.kind == "watch":
             (self.watched.add if command.on else self.watched.discard)(command.app_id)
         elif command.kind == "shutdown" and self.peer is not None:
             self.containers.clear()
             self.peer.close()
 
-    async def _run(self, command: Command, one: FakeContainer, body: bytes) -> None:
-        give = command.give
-        assert give is not None
+    def _cancel(self, one: FakeContainer, command: Command) -> None:
+        def meant(call_id: str, position: int) -> bool:
+            return call_id == command.call_id and command.position in (-1, position)
+
+        for said, position, body in list(one.queued):
+            if meant(said.call_id, position):
+                one.queued.remove((said, position, body))
+                status = ResultStatus.CANCELLED
+                self.answer(said.container, Output(said.call_id, position, said.attempt, status, said.container), b"")
+        for (call_id, position), task in list(one.running.items()):
+            if meant(call_id, position):
+                task.cancel()
+
+    async def _run(self, said: chunk.Inputs, position: int, body: bytes, one: FakeContainer, slots: int) -> None:
         status, failure, value = ResultStatus.SUCCESS, None, b""
-        begun = time.time()
+        begun, items = time.time(), -1
         try:
             args, kwargs = payload.loads(body) if body else ((), {})
-            result = self.functions[one.start.function.name](*args, **kwargs)
+            result = self.functions[said.method or one.start.function.name](*args, **kwargs)
             if asyncio.iscoroutine(result):
                 result = await result
-            value = payload.dumps_bytes(result)
+            if inspect.isgenerator(result):
+                items = await self._yield(said, position, result, one)
+            else:
+                value = payload.dumps_bytes(result)
         except asyncio.CancelledError:
-            if command.container not in self.containers:
+            if said.container not in self.containers:
                 return
             status = ResultStatus.CANCELLED
         except TimeoutError as error:
             status, failure = ResultStatus.TIMEOUT, Failure("builtins.TimeoutError", str(error))
         except Exception as error:  # noqa: BLE001  a fake of the runtime's loop, which brings any exception home
             status, failure = ResultStatus.EXCEPTION, Failure(f"builtins.{type(error).__name__}", str(error))
-        output = Output(
-            give.input_id,
-            give.attempt,
-            status,
-            command.container,
-            failure=failure,
-            log_offset=one.offset,
-            started_at=begun,
-            ended_at=time.time(),
-        )
-        one.running.pop(give.input_id, None)
-        one.unacknowledged[give.input_id] = (output, value)
-        self._report(Report("output", container=command.container, output=output), value)
+        one.running.pop((said.call_id, position), None)
+        one.attempts.pop((said.call_id, position), None)
+        if said.container not in self.containers:
+            return
+        if status == ResultStatus.SUCCESS and items < 0:
+            self._values(said, [(position, value)], begun, one)
+        else:
+            output = Output(
+                said.call_id,
+                position,
+                said.attempt,
+                status,
+                said.container,
+                failure=failure,
+                log_offset=one.offset,
+                started_at=begun,
+                ended_at=time.time(),
+                items=max(0, items),
+            )
+            self.answer(said.container, output, b"")
+        self._begin(one, slots)
+
+    async def _yield(self, said: chunk.Inputs, position: int, items: Any, one: FakeContainer) -> int:
+        """What a generator gives, item by item, while not too much of it is unacknowledged."""
+        count = 0
+        for item in items:
+            while sum(len(body) for _, body in one.unacknowledged.values()) > _UNACKNOWLEDGED:  # noqa: ASYNC110  acks are many
+                await asyncio.sleep(0.001)
+            value = payload.dumps_bytes(item)
+            head = chunk.Outputs(
+                said.call_id,
+                range(count, count + 1),
+                [len(value)],
+                attempt=said.attempt,
+                container=said.container,
+                flags=chunk.ITEMS,
+                position=position,
+            )
+            self.answer(said.container, head, value)
+            count += 1
+            await asyncio.sleep(0)
+        return count
 
     async def _on_stream(self, peer: Peer, stream: Stream) -> None:
         if stream.method == "node.build":

@@ -12,7 +12,7 @@ from alight.link.dial import Answers, dial_unix
 from alight.server import wiring
 from alight.server.settings import Settings
 from alight.testing.fakes import FakeNode
-from alight.wire import ids, payload
+from alight.wire import chunk, ids, payload
 from alight.wire.messages import (
     AppCreate,
     AppCreated,
@@ -22,6 +22,7 @@ from alight.wire.messages import (
     CallUpdate,
     Hello,
 )
+from alight.wire.record import replace
 from alight.wire.spec import FunctionSpec
 
 
@@ -40,11 +41,59 @@ class Client:
         return app.app_id, {one.name: one for one in published.functions}
 
     async def start(self, function, *args, call=None, **options):
-        call_id, input_id = call or (ids.new_id(ids.CALL), ids.new_id(ids.INPUT))
-        asked = CallStart(call_id, input_id, function.function_id, **options)
+        call_id = call or ids.new_id(ids.CALL)
+        asked = CallStart(call_id, function.function_id, **options)
         stream = await self.peer.open("call.start", asked, payload.dumps_bytes((args, {})), end=True)
-        stream.ids = (call_id, input_id)
+        stream.call_id = call_id
         return stream
+
+    async def open_map(self, function, *, call=None, **options):
+        """Begin a call of many inputs; they are sent with ``send``."""
+        call_id = call or ids.new_id(ids.CALL)
+        asked = CallStart(call_id, function.function_id, many=True, **{"verb": "map", **options})
+        stream = await self.peer.open("call.start", asked)
+        stream.call_id = call_id
+        return stream
+
+    async def send(self, stream, start, arguments):
+        """One chunk of inputs of a map: each of ``arguments`` is the one argument of an input."""
+        bodies = [payload.dumps_bytes(((one,), {})) for one in arguments]
+        head = chunk.Inputs(stream.call_id, start, [len(body) for body in bodies]).encode()
+        await stream.send_raw(head, b"".join(bodies))
+
+    async def map(self, function, arguments, size=256, **options):
+        """A whole map; returns its values by position (a CallUpdate for what is none), in the order they came."""
+        stream = await self.open_map(function, **options)
+        for start in range(0, len(arguments), size):
+            await self.send(stream, start, arguments[start : start + size])
+        await stream.end()
+        return await self.gather(stream)
+
+    async def gather(self, stream, until=None):
+        """What comes of a call, by position, until its stream ends or so many came; ``stream.accepted`` is noted."""
+
+        async def read():
+            found = {}
+            while until is None or len(found) < until:
+                message = await stream.recv()
+                if message is None:
+                    break
+                found.update(self.read(stream, *message))
+            return found
+
+        return await asyncio.wait_for(read(), 10)
+
+    def read(self, stream, head, body):
+        """The values in one message, by position; items by (position, number)."""
+        if chunk.is_chunk(head):
+            said = chunk.Outputs.decode(head)
+            values = [payload.loads(bytes(piece)) for piece in chunk.cut(said.sizes, body)]
+            keys = [(said.position, one) for one in said.positions] if said.is_items else said.positions
+            return dict(zip(keys, values))
+        update = stream.decode(CallUpdate, head)
+        if update.state == "accepted":
+            stream.accepted = update.accepted
+        return {update.position: update} if update.state == "done" else {}
 
     async def remote(self, function, *args, **options):
         return await self.result(await self.start(function, *args, **options))
@@ -52,6 +101,10 @@ class Client:
     async def result(self, stream):
         async def wait():
             async for head, body in stream:
+                if chunk.is_chunk(head):
+                    said = chunk.Outputs.decode(head)
+                    update = CallUpdate(said.call_id, "done", status="success", attempt=said.attempt)
+                    return replace(update, container=said.container), payload.loads(body)
                 update = stream.decode(CallUpdate, head)
                 if update.state == "done":
                     return update, (payload.loads(body) if body else None)

@@ -1,75 +1,126 @@
-"""Requests about calls: start, wait, cancel."""
+"""Requests about calls: start, send inputs, wait, cancel."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from alight.link.peer import Stream
 from alight.server.auth import CONTAINER, OWNER, Principal
 from alight.server.request import QuickRoutes, Request, Routes
-from alight.server.services import results
+from alight.server.routes.telling import Teller
 from alight.server.services.apps import Apps
-from alight.server.services.calls import Calls, Live
+from alight.server.services.call import Call
+from alight.server.services.calls import Calls, Sending
 from alight.server.services.functions import Functions
-from alight.server.services.results import Result
+from alight.server.services.readers import Reader
+from alight.store.base import Row
 from alight.wire import errors
 from alight.wire.messages import CallCancel, CallResult, CallStart, CallUpdate
-from alight.wire.states import InputState
-
-_FIRST_WORD = 0.3  # a call that runs at once needs no word about waiting
-_NEXT_WORDS = 0.5
-_LOOK = 0.1  # seconds
 
 
 def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], str]) -> Routes:
     async def start(request: Request) -> None:
-        asked = request.arguments(CallStart)
+        asked, stream = request.arguments(CallStart), request.stream
         function = functions.by_id.get(asked.function_id)
         if function is None:
             await _of_a_stopped_app(request, asked)
             return
         _check(request.who, function.app_id, function.owner)
-        found = await calls.start(asked, request.stream.opened_body, function)
-        if not asked.wait:
-            await request.stream.send(CallUpdate(asked.call_id, "accepted", asked.input_id))
+        call, row = await calls.start(asked, stream.opened_body, function)
+        if asked.many and call is not None:
+            await _many(stream, asked, call)
+        elif not asked.wait:
+            await stream.send(CallUpdate(asked.call_id, "accepted", accepted=1))
         else:
-            await _follow(request.stream, found, why)
+            await _follow(stream, asked, call, row)
+
+    async def _follow(stream: Stream, asked: CallStart, call: Call | None, row: Row | None) -> None:
+        """Tell a caller what comes of inputs that are here already."""
+        if asked.resend:
+            accepted = call.accepted if call is not None else (row["accepted"] if row is not None else 0)
+            await stream.send(CallUpdate(asked.call_id, "accepted", accepted=accepted))
+        reader = await calls.reader(stream, call, row or {}, have=asked.have, items=asked.items)
+        await _read(stream, reader, None)
+
+    async def _read(stream: Stream, reader: Reader, timeout: float | None) -> None:
+        call = reader.call
+        teller = Teller(why)
+        if call is not None:
+            teller.add(stream, call)
+        breaking = asyncio.get_running_loop().create_task(stream.wait_broken())
+        breaking.add_done_callback(lambda _: reader.wake())
+        try:
+            await asyncio.wait_for(reader.follow(), timeout)
+        except asyncio.TimeoutError:
+            raise errors.TimeoutError(f"the call has not ended within {timeout:g} s") from None
+        finally:
+            breaking.cancel()
+            teller.drop(stream)
+            calls.leave(reader)
+
+    async def _many(stream: Stream, asked: CallStart, call: Call) -> None:
+        """Take a caller's inputs while telling what comes of them."""
+        if asked.resend:
+            await stream.send(CallUpdate(asked.call_id, "accepted", accepted=call.accepted))
+        sending = Sending(call)
+        call.senders += 1
+        reading: asyncio.Task[None] | None = None
+        if asked.wait:
+            reader = await calls.reader(stream, call, {}, have=asked.have, items=asked.items)
+            reading = asyncio.get_running_loop().create_task(_read(stream, reader, None))
+        try:
+            await _receive(stream, sending)
+            if reading is not None:
+                await reading
+            else:
+                calls.end_inputs(sending)
+                await calls.all_kept(sending)
+                await stream.send(CallUpdate(asked.call_id, "accepted", accepted=call.accepted))
+        finally:
+            call.senders -= 1
+            if reading is not None:
+                reading.cancel()
+            calls.sender_left(call)
+
+    async def _receive(stream: Stream, sending: Sending) -> None:
+        while not sending.call.over:
+            message = await stream.recv()
+            if message is None:
+                calls.end_inputs(sending)
+                return
+            await calls.accept(sending, *message)
 
     async def _of_a_stopped_app(request: Request, asked: CallStart) -> None:
-        """The app has ended; a call that was made before may still have its result."""
+        """The app has ended; a call that was made before may still have its results."""
         try:
-            found = await calls.find(asked.call_id, 0)
+            call, row = await calls.find(asked.call_id)
         except errors.NotFoundError:
             functions.get(asked.function_id)
             raise
-        await _check_result(request.who, found)
-        await _follow(request.stream, found[0] if isinstance(found, tuple) else found, why)
+        await _check_call(request.who, row["app_id"])
+        await _follow(request.stream, asked, call, row)
 
     async def result(request: Request) -> None:
         asked = request.arguments(CallResult)
-        found = await calls.find(asked.call_id, asked.index)
-        await _check_result(request.who, found)
-        work = _follow(request.stream, found[0] if isinstance(found, tuple) else found, why)
-        if asked.timeout is None or isinstance(found, tuple):
-            await work
-            return
-        try:
-            await asyncio.wait_for(work, max(0.0, asked.timeout))
-        except asyncio.TimeoutError:
-            raise errors.TimeoutError(f"the call has not ended within {asked.timeout:g} s") from None
+        call, row = await calls.find(asked.call_id)
+        await _check_call(request.who, row["app_id"])
+        start, stop = (asked.index, asked.index + 1) if asked.index >= 0 else (asked.start, asked.stop)
+        if asked.index >= 0:
+            _check_index(asked, call, row)
+        reader = await calls.reader(
+            request.stream, call, row, start=start, stop=stop, have=asked.have, items=asked.items
+        )
+        await _read(request.stream, reader, None if asked.timeout is None else max(0.01, asked.timeout))
 
     async def cancel(request: Request) -> None:
         asked = request.arguments(CallCancel)
-        found = await calls.find(asked.call_id, 0)
-        await _check_result(request.who, found)
-        if isinstance(found, Live):
-            calls.cancel(found.input_id, "the call was cancelled", kill=asked.terminate_containers)
+        _, row = await calls.find(asked.call_id)
+        await _check_call(request.who, row["app_id"])
+        await calls.cancel(asked.call_id, "the call was cancelled", kill=asked.terminate_containers)
         await request.stream.send({})
 
-    async def _check_result(who: Principal, found: Live | tuple[Result, str]) -> None:
-        app_id = found.app_id if isinstance(found, Live) else found[1]
+    async def _check_call(who: Principal, app_id: str) -> None:
         owner = await apps.owner_of(app_id)
         if who.kind == CONTAINER and owner is not None and owner[1] == who.environment and who.owner == owner[0]:
             return
@@ -79,28 +130,21 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
 
 
 def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) -> QuickRoutes:
-    teller = _Teller(why)
+    teller = Teller(why)
 
     def start(request: Request) -> bool:
-        """The common case: a new call whose caller waits, of a function that is there."""
+        """The common case: a new call of one input whose caller waits, of a function that is there."""
         asked = request.arguments(CallStart)
         function = functions.by_id.get(asked.function_id)
         if function is None:
             return False
         _check(request.who, function.app_id, function.owner)
         stream = request.stream
-        live = calls.start_now(asked, stream.opened_body, function)
-        if live is None:
+        call = calls.start_now(asked, stream.opened_body, function)
+        if call is None:
             return False
-
-        def answer(result: Result) -> None:
-            teller.drop(stream)
-            if not stream.broken:
-                stream.send_nowait(results.head(result.update), result.body)
-                stream.finish()
-
-        live.listeners.append(answer)
-        teller.add(stream, live)
+        calls.listen(call, calls.reader_now(stream, call))
+        teller.add(stream, call)
         return True
 
     return {"call.start": start}
@@ -113,69 +157,7 @@ def _check(who: Principal, app_id: str, owner: str) -> None:
         raise errors.PermissionDeniedError("this function or call belongs to somebody else")
 
 
-async def _follow(stream: Stream, found: Live | Result, why: Callable[[str], str]) -> None:
-    """Tell how a call goes on until it is done."""
-    if isinstance(found, Result):
-        await stream.send(results.head(found.update), found.body)
-        return
-    if not found.done.done():
-        teller = _Teller(why)
-        teller.add(stream, found)
-        try:
-            await asyncio.shield(found.done)
-        finally:
-            teller.drop(stream)
-    done = found.done.result()
-    await stream.send(results.head(done.update), done.body)
-
-
-class _Teller:
-    """Says why calls wait, and that they run, to callers who have waited long enough to wonder."""
-
-    def __init__(self, why: Callable[[str], str]) -> None:
-        self._why = why
-        self._waiting: dict[Stream, _Waiting] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, stream: Stream, live: Live) -> None:
-        """Somebody waits for this input."""
-        loop = asyncio.get_running_loop()
-        self._waiting[stream] = _Waiting(live, loop.time() + _FIRST_WORD)
-        if self._timer is None:
-            self._timer = loop.call_later(_FIRST_WORD, self._look, loop)
-
-    def drop(self, stream: Stream) -> None:
-        """Nobody waits here any more."""
-        self._waiting.pop(stream, None)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for everybody: most calls are over before it looks once."""
-        self._timer = None
-        now = loop.time()
-        for stream, one in list(self._waiting.items()):
-            if stream.broken:
-                del self._waiting[stream]
-            elif now >= one.next:
-                one.next = now + _NEXT_WORDS
-                self._tell(stream, one)
-        if self._waiting:
-            self._timer = loop.call_later(_LOOK, self._look, loop)
-
-    def _tell(self, stream: Stream, one: _Waiting) -> None:
-        live = one.live
-        words = (live.state, self._why(live.input_id) if live.state == InputState.WAITING else "")
-        if words != one.said and stream.may_send:
-            one.said = words
-            update = CallUpdate(
-                live.call_id, live.state, live.input_id, attempt=live.attempt, container=live.container, why=words[1]
-            )
-            stream.send_nowait(update)
-
-
-@dataclass
-class _Waiting:
-    """Who waits for an input: when they hear next (of the loop's clock), and what they heard last."""
-
-    live: Live
-    next: float
-    said: tuple[str, str] = ("", "")
+def _check_index(asked: CallResult, call: Call | None, row: Row) -> None:
+    accepted, total = (call.accepted, call.total) if call is not None else (row["accepted"], row["total"])
+    if total is not None and asked.index >= accepted:
+        raise errors.NotFoundError(f"the call {asked.call_id} has no input {asked.index}: it has {accepted}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from alight.link.stream import decode
 from alight.server.request import Request, Routes
 from alight.server.services.nodes import Nodes
 from alight.wire import errors
-from alight.wire.commands import NodeHello, Report
+from alight.wire.commands import NodeHello
 
 
 def routes(nodes: Nodes) -> Routes:
@@ -16,7 +15,7 @@ def routes(nodes: Nodes) -> Routes:
             raise errors.InvalidError("a machine says its id, cores and memory when it joins")
         joined = await nodes.join(request.peer, request.stream, hello)
         try:
-            request.stream.listen(lambda head, body: nodes.on_report(joined, decode(Report, head), body))
+            request.stream.listen(lambda head, body: nodes.on_message(joined, head, body))
             await request.stream.recv()
         except errors.ConnectionError:
             return  # how every session ends

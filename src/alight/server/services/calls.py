@@ -1,414 +1,593 @@
-"""Calls: accepted means kept; answered once, guarded by input id and attempt.
+"""Calls: accepted means kept; every input answered once.
 
-A connected caller's input goes to disk in the same commits as everybody's, without waiting: after a crash the caller
-sends it again by id. A call that nobody waits for is on disk before its caller hears "accepted". A node keeps an output
-until the row that holds it is committed. User bytes pass through here and are never looked at.
+A connected caller's inputs go to disk in the same commits as everybody's, without waiting: after a crash the caller
+sends them again by the call's id. A call that nobody waits for is on disk before its caller hears "accepted". User
+bytes pass through here and are never looked at. What comes of inputs is in ``outcomes``, what waits in the store in
+``window``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-from alight.scheduler.events import AttemptEnded, InputArrived, InputCancelled
+from alight.link.peer import Stream
+from alight.scheduler.events import CallCancelled, InputsArrived
+from alight.server import faults
 from alight.server.events import Inbox
 from alight.server.services import results
+from alight.server.services.book import Book, Line, call_row
+from alight.server.services.call import Call, Chunk, Holding
 from alight.server.services.functions import Functions, Published
-from alight.server.services.results import Result
-from alight.store.base import Statement, Store, Ticket
-from alight.wire import errors, ids
-from alight.wire.commands import Command, GiveInput, Output
-from alight.wire.failure import Failure
-from alight.wire.messages import CallStart, Payload
+from alight.server.services.outcomes import Outcomes
+from alight.server.services.ranges import Ranges
+from alight.server.services.readers import Reader
+from alight.server.services.window import Window
+from alight.store.base import Row, Statement, Store
+from alight.wire import chunk, errors, ids
+from alight.wire.codec import Buffer
+from alight.wire.commands import Output, Run
+from alight.wire.messages import CallStart
 from alight.wire.states import InputState, ResultStatus
 
+_AHEAD = 8 << 20  # bytes of one call that may be on their way to the disk before its caller has to wait
+
 log = logging.getLogger(__name__)
-_REMEMBERED = 65_536
 
 
-@dataclass
-class Live:
-    """An input that is not done. ``body`` is None when it has to be read from the store."""
+class Sending:
+    """One caller's way of sending inputs: how much of it is on its way to the disk, and whether that failed."""
 
-    input_id: str
-    call_id: str
-    function_id: str
-    app_id: str
-    payload: Payload
-    method: str = ""
-    parent: str = ""
-    body: bytes | None = b""
-    attempt: int = 1
-    state: str = InputState.WAITING
-    container: str = ""
-    adopted: bool = False
-    answer: tuple[Output, bytes] | None = None  # waits for the scheduler's word: final, or tried again
-    ticket: Ticket | None = None  # of the write that adds it
-    listeners: list[Callable[[Result], None]] = field(default_factory=list)  # told before ``done`` is set
-    done: asyncio.Future[Result] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.under_way = 0
+        self.error: Exception | None = None
 
 
 class Calls:
     """Verbs on calls, and what the loop and the nodes do to their inputs."""
 
-    def __init__(self, store: Store, functions: Functions, inbox: Inbox, bodies_in_memory: int) -> None:
+    def __init__(
+        self, store: Store, functions: Functions, inbox: Inbox, bodies_in_memory: int, caller_grace: float = 120.0
+    ) -> None:
         self._store = store
         self._functions = functions
         self._inbox = inbox
-        self._room = bodies_in_memory
-        # Ids sort by time: an input that is older than this process may be in the store already.
-        self._born = ids.new_id(ids.INPUT)
-        self._finished: OrderedDict[str, None] = OrderedDict()
-        self.live: dict[str, Live] = {}
-        self._by_call: dict[str, str] = {}
-        self._recovered: dict[str, InputArrived] = {}
-        self.init_failures: dict[str, tuple[Failure | None, bytes]] = {}  # by function: what importing it raised
-        self.let_go: Callable[[str], None] = lambda blob: None
-        self.acknowledge: Callable[[str, str], None] = lambda container, input_id: None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._grace = caller_grace
+        # Ids sort by time: a call that is older than this process may be in the store already.
+        self._born = ids.new_id(ids.CALL)
+        self.book = Book(inbox, bodies_in_memory)
+        self.window = Window(store, self.book, functions)
+        self.outcomes = Outcomes(store, self.book, self.window)
+        self.live = self.book.live
+        self.init_failures = self.book.init_failures
 
     async def load(self) -> int:
-        """Take up the inputs of an earlier server process; returns how many. They are queued by ``release``."""
-        count = 0
-        for row in await self._store.read("inputs_unfinished"):
-            if row["function_id"] not in self._functions.by_id:
-                continue
-            payload = Payload(row["blob"], row["size"])
-            live = Live(
-                row["input_id"],
-                row["call_id"],
-                row["function_id"],
-                row["app_id"],
-                payload,
-                row["method"] or "",
-                row["parent_input"] or "",
-                body=b"" if row["blob"] else None,
-                attempt=row["attempt"],
-            )
-            self._enter(live)
-            self._recovered[live.input_id] = InputArrived(
-                live.input_id, live.function_id, live.attempt, row["retries"], row["failures"], live.parent
-            )
-            count += 1
+        """Take up the calls of an earlier server process; returns how many inputs. ``release`` queues them."""
+        count = await self.window.load()
+        for row in await self._store.read("calls_unended"):
+            call = self.live.get(row["call_id"])
+            if call is None and row["function_id"] in self._functions.by_id:
+                full = await self._store.one("call_by_id", call_id=row["call_id"])
+                call = await self.window.take_up(full) if full is not None else None
+            if call is not None:
+                self.sender_left(call)
         return count
 
-    def release(self, input_id: str | None = None) -> None:
-        """Queue what was taken up: all, once the machines have said what they hold, or the one that a machine names."""
-        for name in list(self._recovered) if input_id is None else [input_id]:
-            arrived = self._recovered.pop(name, None)
-            if arrived is not None and name in self.live:
-                self._inbox.put(arrived)
+    def release(self) -> None:
+        """The machines have said what they hold."""
+        self.window.release()
 
-    async def start(self, asked: CallStart, body: bytes, function: Published) -> Live | Result:
-        """Accept a call, or attach to it when it is known. Returns the live input, or its result.
+    # asking
 
-        With ``wait=False`` it returns after the commit. Raises ResourceExhaustedError when the disk is full.
-        """
-        if not ids.is_id(asked.input_id, ids.INPUT) or not ids.is_id(asked.call_id, ids.CALL):
-            raise errors.InvalidError("a call and its input have ids that their caller made")
-        known = self.live.get(asked.input_id)
-        if known is not None:
-            self._attach(known, asked)
-            return known
-        if asked.resend or asked.input_id in self._finished or asked.input_id < self._born:
-            found = await self._find_finished(asked)
-            if found is not None:
-                return found
-        live = _live(asked, body, function)
-        statements = _add_statements(live, time.time())
-        if asked.wait and self._room >= len(body):
-            self._store.write_soon(statements)
-        else:
-            await self._store.write(statements)
-            if asked.input_id in self.live:  # sent twice while the first was on its way to disk
-                return self.live[asked.input_id]
-            if function.function_id not in self._functions.by_id:
-                raise errors.NotFoundError("the app was stopped before this call was accepted")
-        self._enter(live)
-        self._inbox.put(InputArrived(live.input_id, live.function_id, parent=live.parent))
-        return live
+    def counts(self, call_id: str) -> dict[str, int] | None:
+        """Inputs of a call by state: waiting, running, succeeded, failed. None when it is not in memory."""
+        call = self.live.get(call_id)
+        return self.book.counts(call) if call is not None else None
 
-    def start_now(self, asked: CallStart, body: bytes, function: Published) -> Live | None:
-        """``start`` for a connected caller's new call; None, with nothing done, where that has to wait or look."""
-        input_id = asked.input_id
+    def line(self, function_id: str) -> tuple[int, int]:
+        """How many inputs of a function wait, and how many lie in containers."""
+        line = self.book.lines.get(function_id)
+        return (max(0, line.inputs - line.running), line.running) if line is not None else (0, 0)
+
+    def beyond(self, function_id: str) -> int:
+        """How many inputs of a function wait in the store alone."""
+        line = self.book.lines.get(function_id)
+        return line.stored_inputs if line is not None else 0
+
+    async def find(self, call_id: str) -> tuple[Call | None, Row]:
+        """A call with its row, live or over. Raises NotFoundError."""
+        call = self.live.get(call_id)
+        if call is None:
+            await self._store.flush()
+            call = self.live.get(call_id)
+        if call is not None and not call.strange:
+            return call, call_row(call, call.created_at)
+        row = await self._store.one("call_by_id", call_id=call_id)
+        if row is None or row["status"] == results.ORPHAN:
+            raise errors.NotFoundError(f"there is no call {call_id}", hint="results are kept for 7 days")
+        return self.live.get(call_id), row
+
+    async def reader(  # noqa: PLR0913  what it wants is what it has
+        self,
+        stream: Stream,
+        call: Call | None,
+        row: Row,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        have: tuple[tuple[int, int], ...] = (),
+        items: int = 0,
+    ) -> Reader:
+        """Who wants what came of a call. Give it back with ``leave``. Raises OutputExpiredError."""
+        if call is None and row["done_at"] is None:
+            call = await self.window.take_up(row)  # it waits in the store
+            if call is None:
+                row = await self._store.one("call_by_id", call_id=row["call_id"]) or row
+        if call is None and row["status"] == results.EXPIRED:
+            raise errors.OutputExpiredError(f"the results of {row['call_id']} were kept for their time and are gone")
+        reader = Reader(self._store, stream, call, row, start=start, stop=stop, have=have, items=items)
+        if call is not None:
+            self.listen(call, reader)
+        return reader
+
+    def reader_now(self, stream: Stream, call: Call) -> Reader:
+        """The reader of a call that has just begun."""
+        return Reader(self._store, stream, call)
+
+    def listen(self, call: Call, reader: Reader) -> None:
+        """Let a reader hear of a call's outputs from now on."""
+        reader.on_read = lambda size: self.outcomes.on_read(call, size)
+        if call.readers is None:
+            call.readers = []
+        call.readers.append(reader)
+
+    def leave(self, reader: Reader) -> None:
+        """A reader has what it wants, or is gone."""
+        call = reader.call
+        if call is not None and call.readers and reader in call.readers:
+            call.readers.remove(reader)
+            if call.over and call.items and call.waited and not reader.stream.broken:
+                drop: list[Statement] = [("items_drop", {"call_id": call.call_id})]
+                asyncio.get_running_loop().call_later(self._grace, self._write_quietly, drop)
+
+    # accepting
+
+    def start_now(self, asked: CallStart, body: bytes, function: Published) -> Call | None:
+        """A connected caller's new call of one input; None, with nothing done, where that has to wait or look."""
+        call_id = asked.call_id
         if (
             not asked.wait
+            or asked.many
             or asked.resend
-            or input_id in self.live
-            or input_id in self._finished
-            or input_id < self._born
-            or self._room < len(body)
-            or not (ids.is_id(input_id, ids.INPUT) and ids.is_id(asked.call_id, ids.CALL))
+            or call_id in self.live
+            or call_id < self._born
+            or self.book.room < len(body)
+            or not ids.is_id(call_id, ids.CALL)
         ):
             return None
-        live = _live(asked, body, function)
-        live.ticket = self._store.write_soon(_add_statements(live, time.time()), independent=True)
-        self._enter(live)
-        self._inbox.put(InputArrived(input_id, live.function_id, parent=live.parent))
-        return live
+        faults.at("received")
+        call = self._new(asked, function)
+        one = self._only_chunk(call, asked, body)
+        self.book.keep(call, one)
+        self._enter_one(call)
+        call.ticket = self._store.write_soon(
+            [("call_add", call_row(call, call.created_at)), ("chunk_add", _chunk_row(call_id, one))], independent=True
+        )
+        call.queued = True
+        self._inbox.put(InputsArrived(call_id, call.function_id, ((0, 1),), call.parent))
+        return call
 
-    async def find(self, call_id: str, index: int) -> Live | tuple[Result, str]:
-        """A call's input, or its result with its app's id. Raises NotFoundError, OutputExpiredError."""
-        live = self.live.get(self._by_call.get(call_id, ""))
-        if live is not None and index == 0:
-            return live
+    async def start(self, asked: CallStart, body: bytes, function: Published) -> tuple[Call | None, Row | None]:
+        """Accept a call, or attach to it when it is known. Returns it, or the row of one that is over.
+
+        One input of a call that nobody waits for is on disk when this returns; ``many`` are still to come (``accept``).
+        Raises InvalidError, ConflictError for another's call, ResourceExhaustedError when the disk is full.
+        """
+        if not ids.is_id(asked.call_id, ids.CALL):
+            raise errors.InvalidError("a call has an id that its caller made")
+        faults.at("received")
+        known = self.live.get(asked.call_id)
+        orphan = False
+        if known is None and (asked.resend or asked.call_id < self._born):
+            await self._store.flush()
+            row = await self._store.one("call_by_id", call_id=asked.call_id)
+            known = self.live.get(asked.call_id)
+            if known is None and row is not None:
+                _check_same(row["function_id"], asked)
+                orphan = row["status"] == results.ORPHAN
+                if row["done_at"] is None:
+                    known = await self.window.take_up(row)
+                    if known is None:
+                        return None, await self._store.one("call_by_id", call_id=asked.call_id) or row
+                elif not orphan:
+                    return None, row
+        if known is not None:
+            _check_same(known.function_id, asked)
+            if known.timer is not None:
+                known.timer.cancel()
+                known.timer = None
+            if known.strange:
+                await self._claim(known, asked, body, function)
+            return known, None
+        call = self._new(asked, function)
+        if orphan:
+            await self._claim(call, asked, body, function)
+            return (call, None) if not call.over else (None, await self._store.one("call_by_id", call_id=call.call_id))
+        if asked.many:
+            self._begin_many(call)
+        else:
+            await self._begin_one(call, asked, body)
+        return call, None
+
+    async def accept(self, sending: Sending, head: bytes, body: bytes) -> None:
+        """Inputs of a call come. Returns when there is room for more.
+
+        Raises InvalidError for what does not fit, ResourceExhaustedError when the disk takes no more: what was accepted
+        before is kept.
+        """
+        call, said = sending.call, chunk.Inputs.decode(head)
+        count = len(said.sizes)
+        if said.call_id != call.call_id or not count or sum(said.sizes) != len(body) or count > chunk.MOST:
+            raise errors.InvalidError("a chunk of inputs does not fit its call, its sizes or its body")
+        if said.start > call.accepted:
+            raise errors.InvalidError(f"inputs before {said.start} are missing: {call.accepted} have come")
+        if said.stop <= call.accepted or call.over or call.total is not None:
+            return  # sent again, or of a call that has ended meanwhile
+        if said.start < call.accepted:
+            raise errors.InvalidError("chunks of inputs that are sent again begin where the server says")
+        one = Chunk(said.start, said.sizes, body, said.flags & chunk.REFERENCE)
+        call.accepted = said.stop
+        self._line(call).inputs += count
+        self._note_reference(call, one)
+        row = _chunk_row(call.call_id, one)
+        progress = {"call_id": call.call_id, "accepted": call.accepted, "total": None}
+        statements: list[Statement] = [("chunk_add", row), ("call_accepted", progress)]
+        if not call.parked:
+            kept = self.book.keep(call, one)
+            self._arrived(call, said.start)
+        else:
+            kept = False
+        size = len(body)
+        sending.under_way += size
+
+        def written(error: Exception | None) -> None:
+            sending.under_way -= size
+            sending.error = sending.error or error
+            faults.at("committed")
+
+        self._store.write_then(statements, written)
+        if not kept or sending.under_way > _AHEAD:
+            await self._store.flush()
+        self._raise_failed(sending)
+        if said.flags & chunk.LAST:
+            self.end_inputs(sending)
+
+    def end_inputs(self, sending: Sending) -> None:
+        """The caller has sent all inputs."""
+        call = sending.call
+        if call.total is not None or call.over:
+            return
+        call.total = call.accepted
+        self._store.write_soon(
+            [("call_accepted", {"call_id": call.call_id, "accepted": call.accepted, "total": call.total})]
+        )
+        self._unpark(call)
+        self.outcomes.finish_if_over(call)
+
+    async def all_kept(self, sending: Sending) -> None:
+        """Return when everything that was accepted is on disk. Raises ResourceExhaustedError."""
         await self._store.flush()
-        row = await self._store.one("input_of_call", call_id=call_id, position=index)
-        if row is None:
-            raise errors.NotFoundError(f"there is no call {call_id}", hint="results are kept for 7 days")
-        if row["state"] != InputState.DONE:
-            found = self.live.get(row["input_id"])
-            if found is None:
-                raise errors.ServiceError(f"the call {call_id} is ending: ask again")
-            return found
-        return results.from_row(row, call_id), row["app_id"]
+        self._raise_failed(sending)
 
-    def body_waits(self, input_id: str) -> bool:
-        """Whether an input's arguments have to be read from the store."""
-        live = self.live.get(input_id)
-        return live is not None and live.body is None
+    def sender_left(self, call: Call) -> None:
+        """A caller is gone that had not sent all inputs: it has its time to come back."""
+        if call.total is None and not call.over and not call.senders and call.timer is None:
+            call.timer = asyncio.get_running_loop().call_later(self._grace, self._caller_gone, call)
 
-    async def body(self, input_id: str) -> bytes:
-        """The arguments of an input, from the store."""
-        row = await self._store.one("input_body", input_id=input_id)
-        return bytes(row["body"] or b"") if row is not None else b""
+    # giving to containers
 
     def give(
-        self, input_id: str, attempt: int, container_id: str, body: bytes | None = None
-    ) -> tuple[Command, bytes] | None:
-        """The command that gives an input to a container; None when it has ended meanwhile."""
-        live = self.live.get(input_id)
-        if live is None or live.attempt != attempt:
-            return None
-        live.state, live.container, live.adopted = InputState.RUNNING, container_id, False
-        function = self._functions.by_id.get(live.function_id)
-        timeout = function.spec.timeout if function is not None else 300.0
-        give = GiveInput(container_id, input_id, live.call_id, attempt, live.payload, live.method, timeout)
-        return Command("give", container=container_id, give=give), (body if live.body is None else live.body) or b""
+        self, call_id: str, start: int, stop: int, attempt: int, container_id: str
+    ) -> list[tuple[bytes, Buffer]] | None:
+        """What to send to a container, chunk by chunk; None when some of it has to be fetched from the store first."""
+        call = self.live.get(call_id)
+        if call is None:
+            return []
+        faults.at("dispatched")
+        pieces: list[tuple[Chunk, int, int]] = []
+        at = start
+        while at < stop:
+            one = call.chunk_at(at)
+            if one is None:
+                return None
+            end = min(stop, one.start + one.count)
+            pieces.append((one, at, end))
+            at = end
+        parts: list[tuple[bytes, Buffer]] = []
+        for one, at, end in pieces:
+            sizes, body = one.cut(at, end)
+            flags = one.flags if call.waited else one.flags | chunk.SPAWNED
+            head = chunk.Inputs(call_id, at, sizes, attempt, call.method, container_id, flags).encode()
+            parts.append((head, body))
+            one.given += end - at
+            if one.given >= one.count and call.total != 1:
+                self.book.drop(call, one)  # for another attempt it is read from the store
+        self.book.hold(call, Holding(container_id, start, stop, attempt, time.time()))
+        return parts
 
-    def on_output(self, output: Output, body: bytes, app_id: str, function_id: str) -> None:
-        """A node brings the end of an attempt. Late and foreign ones change nothing, and are acknowledged."""
-        self.release(output.input_id)
-        live = self.live.get(output.input_id)
-        if live is None:
-            self._inbox.put(AttemptEnded(output.input_id, output.attempt, output.container, output.status))
-            self._background(self._keep_orphan(output, body, app_id, function_id))
-            return
-        foreign = live.function_id != function_id or (live.container and live.container != output.container)
-        late = output.attempt != live.attempt and not (live.adopted and live.container == output.container)
-        if foreign or late:
-            log.info("an output of %s attempt %d came late from %s", output.input_id, output.attempt, output.container)
-            self._inbox.put(AttemptEnded(output.input_id, output.attempt, output.container, output.status))
-            self.acknowledge(output.container, output.input_id)
-            return
-        live.answer = (output, body)
-        self._inbox.put(AttemptEnded(output.input_id, live.attempt, output.container, output.status))
+    async def fetch(self, call_id: str, start: int, stop: int) -> None:
+        """Bring the bodies of inputs into memory. Inputs whose bodies are nowhere end with DataLossError."""
+        call = self.live.get(call_id)
+        at = start
+        while call is not None and not call.over and at < stop:
+            one = call.chunk_at(at) or await self.window.read_chunk(call, at)
+            if one is None:
+                self._lost(call, at)
+                return
+            at = one.start + one.count
 
-    def adopted(self, input_id: str, container_id: str) -> None:
-        """A node that came back runs this input."""
-        live = self.live.get(input_id)
-        if live is not None:
-            live.state, live.container, live.adopted = InputState.RUNNING, container_id, True
+    def adopt(self, run: Run, function: Published, container_id: str) -> None:
+        """A machine holds inputs: if the store never heard of their call, its caller will come back for it."""
+        call = self.live.get(run.call_id)
+        if call is None:
+            call = Call(run.call_id, function.function_id, function.app_id)
+            call.created_at, call.strange, call.queued = time.time(), True, True
+            call.arrived = Ranges()
+            self.book.enter(call)
+        if call.strange and call.arrived is not None:
+            new = call.arrived.missing(run.start, run.stop)
+            call.arrived.add(run.start, run.stop)
+            if new:
+                self._inbox.put(InputsArrived(run.call_id, call.function_id, tuple(new)))
+        elif not call.queued:
+            self.window.queue(call)
 
-    def adopt_unknown(self, input_id: str, function: Published, container_id: str) -> None:
-        """A node holds an input that the store never heard of: its caller will come back for it."""
-        if input_id in self.live or input_id in self._finished:
-            return
-        live = Live(input_id, "", function.function_id, function.app_id, Payload(), body=None)
-        live.state, live.container, live.adopted = InputState.RUNNING, container_id, True
-        self.live[input_id] = live
+    async def take_up(self, call_ids: Sequence[str]) -> None:
+        """Machines hold inputs of these calls: those that wait in the store come to memory."""
+        for call_id in call_ids:
+            if call_id not in self.live:
+                row = await self._store.one("call_by_id", call_id=call_id)
+                if row is not None and row["done_at"] is None:
+                    await self.window.take_up(row)
 
-    def finish(self, input_id: str) -> None:
-        """The answer that came is final: tell who waits, write it down, then let the node forget it."""
-        live = self.live.get(input_id)
-        if live is None or live.answer is None:
-            return
-        output, body = live.answer
-        result = results.from_output(output, body, live.call_id, live.attempt)
-        self._settle(live, result)
-        self._keep(live, result, acknowledge=True)
+    def adopted(self, call_id: str, positions: Sequence[int], container_id: str) -> None:
+        """A node that came back runs these inputs."""
+        call = self.live.get(call_id)
+        if call is not None and positions:
+            self.book.answered(call, container_id, positions)  # as far as it was known before
+            self.book.hold(call, Holding(container_id, min(positions), max(positions) + 1, 1, time.time()))
 
-    def again(self, input_id: str, attempt: int, retries: int, failures: int) -> None:
-        """The input is tried again: earlier attempts' answers are late from now on."""
-        live = self.live.get(input_id)
-        if live is None:
-            return
-        if live.answer is not None:
-            self.acknowledge(live.answer[0].container, input_id)
-        live.attempt, live.state, live.container, live.answer, live.adopted = (
-            attempt,
-            InputState.WAITING,
-            "",
-            None,
-            False,
-        )
-        live.ticket = None  # its result belongs after this in the store
-        row = {"input_id": input_id, "attempt": attempt, "retries": retries, "failures": failures}
-        self._store.write_soon([("input_again", row)])
+    # ending
 
-    def fail(self, input_id: str, status: str, error: dict[str, Any] | None) -> None:
-        """The input ends without an answer of its own."""
-        live = self.live.get(input_id)
-        if live is None:
-            return
-        failure, body = None, b""
-        if status == ResultStatus.INIT_FAILURE:
-            failure, body = self.init_failures.get(live.function_id, (None, b""))
-        output = Output(input_id, live.attempt, status, live.container, failure=failure, error=error)
-        result = results.from_output(output, body, live.call_id, live.attempt)
-        self._settle(live, result)
-        self._keep(live, result, acknowledge=False)
-
-    def cancel(self, input_id: str, why: str, *, kill: bool = False) -> None:
-        """Nobody wants it any more, nor what it called."""
-        live = self.live.get(input_id)
-        if live is None:
-            return
-        self._inbox.put(InputCancelled(input_id, kill))
-        self.fail(input_id, ResultStatus.CANCELLED, {"code": "remote", "message": why})
-        for child in [one.input_id for one in self.live.values() if one.parent == input_id]:
-            self.cancel(child, why, kill=kill)
+    async def cancel(self, call_id: str, why: str, *, kill: bool = False) -> None:
+        """Nobody wants it any more, nor what it called. What is done stays done."""
+        call, row = await self.find(call_id)
+        error = {"code": "remote", "message": why}
+        if call is not None:
+            self._inbox.put(CallCancelled(call_id, kill))
+            self.outcomes.end_rest(call, Output(call_id, 0, 1, ResultStatus.CANCELLED, error=error))
+        elif row["done_at"] is None:
+            found = await self.window.take_up(row)
+            if found is not None:
+                await self.cancel(call_id, why, kill=kill)
+                return
+        children = list(self.book.children.get(call_id, ()))
+        children += [row["call_id"] for row in await self._store.read("calls_open_children", call_id=call_id)]
+        for child_id in dict.fromkeys(children):
+            await self.cancel(child_id, why, kill=kill)
 
     def forget_app(self, app_id: str, reason: str) -> None:
         """The app has ended: whoever waits hears so. The rows are written with the app's own."""
-        message = f"the app was stopped{f': {reason}' if reason else ''}"
-        for live in [one for one in self.live.values() if one.app_id == app_id]:
-            error = {"code": "remote", "message": message}
-            output = Output(live.input_id, live.attempt, ResultStatus.CANCELLED, live.container, error=error)
-            self._settle(live, results.from_output(output, b"", live.call_id, live.attempt))
-            self.let_go(live.payload.blob)
+        error = {"code": "remote", "message": f"the app was stopped{f': {reason}' if reason else ''}"}
+        for function_id in [line.function_id for line in self.book.lines.values() if line.app_id == app_id]:
+            line = self.book.lines.pop(function_id)
+            if line.fetching is not None:
+                line.fetching.cancel()
+        for call in [one for one in self.live.values() if one.app_id == app_id]:
+            said = {
+                "call_id": call.call_id,
+                "state": InputState.DONE,
+                "status": ResultStatus.CANCELLED,
+                "error": error,
+            }
+            self.outcomes.forget(call, said)
+        for function_id in [line.function_id for line in self.book.lines.values() if line.app_id == app_id]:
+            del self.book.lines[function_id]
 
     async def drain(self) -> None:
         """Wait for what is being written down."""
-        await self._store.flush()
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for call in self.live.values():
+            if call.timer is not None:
+                call.timer.cancel()
+        await self.window.close()
+        await self.outcomes.drain()
 
     # inside
 
-    def _enter(self, live: Live) -> None:
-        self.live[live.input_id] = live
-        self._by_call[live.call_id] = live.input_id
-        if live.body:
-            self._room -= len(live.body)
-            if self._room < 0:  # it is in the store; memory is for what will run soon
-                self._room += len(live.body)
-                live.body = None
+    def _new(self, asked: CallStart, function: Published) -> Call:
+        call = Call(asked.call_id, function.function_id, function.app_id)
+        self._fill(call, asked)
+        return call
 
-    def _settle(self, live: Live, result: Result) -> None:
-        self.live.pop(live.input_id, None)
-        self._by_call.pop(live.call_id, None)
-        self._room += len(live.body or b"")
-        self._finished[live.input_id] = None
-        if len(self._finished) > _REMEMBERED:
-            self._finished.popitem(last=False)
-        for tell in live.listeners:
-            tell(result)
-        if not live.done.done():
-            live.done.set_result(result)
+    def _fill(self, call: Call, asked: CallStart) -> None:
+        call.seq = self.book.next_seq()
+        call.verb, call.method, call.waited = asked.verb, asked.method, asked.wait
+        call.parent = ids.of_input(asked.parent_input) if asked.parent_input else None
+        call.created_at = time.time()
 
-    def _attach(self, live: Live, asked: CallStart) -> None:
-        if live.call_id == asked.call_id:
+    def _only_chunk(self, call: Call, asked: CallStart, body: bytes) -> Chunk:
+        call.accepted = call.total = 1
+        if asked.payload.blob:
+            body = chunk.reference(asked.payload.blob, asked.payload.size)
+            one = Chunk(0, (len(body),), body, chunk.REFERENCE)
+            self._note_reference(call, one)
+            return one
+        return Chunk(0, (len(body),), body, 0)
+
+    def _enter_one(self, call: Call) -> None:
+        self.book.enter(call)
+        self._line(call).inputs += 1
+
+    async def _begin_one(self, call: Call, asked: CallStart, body: bytes) -> None:
+        one = self._only_chunk(call, asked, body)
+        statements: list[Statement] = [
+            ("call_add", call_row(call, call.created_at)),
+            ("chunk_add", _chunk_row(call.call_id, one)),
+        ]
+        line = self._line(call)
+        if asked.wait:
+            kept = self.book.keep(call, one)
+            self._enter_one(call)
+            if kept:
+                self._store.write_soon(statements)
+            else:
+                await self._store.write(statements)
+            if not call.over and not call.queued:
+                self.book.queue(call)
             return
-        if live.call_id:
-            raise errors.ConflictError(f"the input {asked.input_id} belongs to another call")
-        live.call_id, live.body, live.payload = asked.call_id, b"", asked.payload
-        self._by_call[live.call_id] = live.input_id
-        self._store.write_soon(_add_statements(live, time.time()))
-
-    async def _find_finished(self, asked: CallStart) -> Result | None:
-        await self._store.flush()
-        row = await self._store.one("input_by_id", input_id=asked.input_id)
-        if row is None or row["state"] != InputState.DONE:
-            return None
-        if row["call_id"] == asked.input_id:
-            claim = {"input_id": asked.input_id, "call_id": asked.call_id}
-            await self._store.write([("orphan_claim", claim)])
-        elif row["call_id"] != asked.call_id:
-            raise errors.ConflictError(f"the input {asked.input_id} belongs to another call")
-        return results.from_row(row, asked.call_id)
-
-    def _keep(self, live: Live, result: Result, *, acknowledge: bool) -> None:
-        """Write a result down, with others'; its node may forget it once it is on disk."""
-        row = results.to_row(result, time.time())
-        statements: list[Statement] = [("input_done", row)]
-        if not live.call_id:
-            statements = [("orphan_done", {**row, "function_id": live.function_id, "app_id": live.app_id})]
-        if result.update.payload.blob:
-            statements.append(_blob_ref(result.update.payload.blob, live.input_id))
-        container, input_id = result.update.container, live.input_id
-
-        def written(error: Exception | None) -> None:
-            if error is not None:
-                # Its node keeps it and brings it again when it reconnects.
-                log.error("the result of %s could not be written down: %s", input_id, error)
-                return
-            if acknowledge:
-                self.acknowledge(container, input_id)
-            self.let_go(live.payload.blob)  # as it is with small arguments: an input that is done needs none
-
-        self._store.write_then(statements, written, live.ticket)
-
-    async def _keep_orphan(self, output: Output, body: bytes, app_id: str, function_id: str) -> None:
-        result = results.from_output(output, body, "", output.attempt)
-        row = {**results.to_row(result, time.time()), "function_id": function_id, "app_id": app_id}
+        parked = self.window.is_full(line)
+        if parked:
+            line.stored += 1
+            line.stored_inputs += 1
+            line.writing += 1
+        line.inputs += 1
         try:
-            await self._store.write([("orphan_done", row)])
-        except errors.Error as error:
-            log.error("an output of %s could not be written down: %s", output.input_id, error)
+            await self._store.write(statements)
+        except BaseException:
+            line.inputs -= 1
+            line.stored -= parked
+            line.stored_inputs -= parked
+            raise
+        finally:
+            line.writing -= parked
+        faults.at("committed")
+        if call.function_id not in self._functions.by_id:
+            raise errors.NotFoundError("the app was stopped before this call was accepted")
+        if parked:
+            self.window.refill(line)
+        elif call.call_id not in self.live:
+            self.book.keep(call, one)
+            self.book.enter(call)
+            self.book.queue(call)
+
+    def _begin_many(self, call: Call) -> None:
+        call.parked = not call.waited and self.window.is_full(self._line(call))
+        call.queued = True
+        self.book.enter(call)
+        self._store.write_soon([("call_add", call_row(call, call.created_at))])
+
+    async def _claim(self, call: Call, asked: CallStart, body: bytes, function: Published) -> None:
+        """The caller of a call that was never written down is back: what came of it meanwhile counts."""
+        if call.strange:
+            self._fill(call, asked)
+        await self._store.flush()
+        await self.window.read_orphan(call)
+        call.strange = False
+        call.loaded = True
+        statements: list[Statement] = []
+        if not asked.many:
+            one = self._only_chunk(call, asked, body)
+            statements.append(("chunk_add", _chunk_row(call.call_id, one)))
+            self.book.keep(call, one, forced=True)
+        statements.insert(0, ("call_add", call_row(call, call.created_at)))
+        if call.call_id not in self.live:
+            self.book.enter(call)
+        self._store.write_soon(statements)
+        if not asked.many:
+            self._line(call).inputs += 1 - call.ended
+            self._arrived(call, 0)
+            self.outcomes.finish_if_over(call)
+        else:
+            self._line(call).inputs -= call.ended
+        call.queued = True
+
+    def _arrived(self, call: Call, start: int) -> None:
+        """Tell the scheduler of inputs from ``start`` on that it does not know."""
+        ranges: Sequence[tuple[int, int]] = call.open_ranges(start)
+        if call.arrived is not None:
+            ranges = [part for low, high in ranges for part in call.arrived.missing(low, high)]
+        if ranges:
+            self._inbox.put(InputsArrived(call.call_id, call.function_id, tuple(ranges), call.parent))
+
+    def _unpark(self, call: Call) -> None:
+        if not call.parked:
             return
-        self._finished[output.input_id] = None
-        self.acknowledge(output.container, output.input_id)
+        call.parked = False
+        line = self._line(call)
+        if self.window.is_full(line) and call.seq > line.after:
+            self.book.leave(call)
+            line.stored += 1
+            line.stored_inputs += call.accepted - call.ended
+            self.window.refill(line)
+        else:
+            self.book.queue(call)
 
-    def _background(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _caller_gone(self, call: Call) -> None:
+        call.timer = None
+        if call.over or call.total is not None or call.senders:
+            return
+        log.info("the caller of %s is gone: %d inputs were accepted", call.call_id, call.accepted)
+        call.total, call.caller_gone = call.accepted, True
+        self._write_quietly([("call_caller_gone", {"call_id": call.call_id, "total": call.total})])
+        self._unpark(call)
+        self.outcomes.finish_if_over(call)
+
+    def _lost(self, call: Call, position: int) -> None:
+        """The arguments of an input are nowhere: its disk refused them, or its container was lost before they came."""
+        if call.strange:
+            self._inbox.put(CallCancelled(call.call_id))
+            self.book.leave(call)
+            return
+        error = errors.DataLossError(f"the arguments of input {position} are not in the store any more")
+        self._inbox.put(CallCancelled(call.call_id))
+        output = Output(call.call_id, position, 1, ResultStatus.INTERNAL, error=errors.to_wire(error))
+        self.outcomes.end_rest(call, output)
+
+    def _note_reference(self, call: Call, one: Chunk) -> None:
+        if one.flags & chunk.REFERENCE:
+            if one.count != 1:
+                raise errors.InvalidError("a reference travels alone in its chunk")
+            if call.references is None:
+                call.references = {}
+            call.references[one.start] = chunk.read_reference(one.body)[0]
+
+    def _line(self, call: Call) -> Line:
+        return self.book.line(call.function_id, call.app_id)
+
+    def _raise_failed(self, sending: Sending) -> None:
+        if sending.error is None:
+            return
+        if isinstance(sending.error, errors.ResourceExhaustedError):
+            raise errors.ResourceExhaustedError(
+                f"the server takes no more inputs of this call: {sending.error}",
+                hint="free some space there; the inputs that were accepted before are kept and run",
+            )
+        raise sending.error
+
+    def _write_quietly(self, statements: list[Statement]) -> None:
+        try:
+            self._store.write_soon(statements)
+        except errors.ServiceError as error:
+            log.info("not written down, the server is stopping: %s", error)
 
 
-def _live(asked: CallStart, body: bytes, function: Published) -> Live:
-    return Live(
-        asked.input_id,
-        asked.call_id,
-        function.function_id,
-        function.app_id,
-        asked.payload,
-        asked.method,
-        asked.parent_input,
-        body,
-    )
-
-
-def _add_statements(live: Live, now: float) -> list[Statement]:
-    call = {
-        "call_id": live.call_id,
-        "function_id": live.function_id,
-        "app_id": live.app_id,
-        "method": live.method,
-        "parent_input": live.parent,
-        "now": now,
+def _chunk_row(call_id: str, one: Chunk) -> dict[str, Any]:
+    sizes = struct.pack(f"!{one.count}I", *one.sizes) if one.count > 1 else None
+    return {
+        "call_id": call_id,
+        "start": one.start,
+        "count": one.count,
+        "flags": one.flags,
+        "sizes": sizes,
+        "body": one.body,
     }
-    entry = {
-        "input_id": live.input_id,
-        "call_id": live.call_id,
-        "position": 0,
-        "function_id": live.function_id,
-        "app_id": live.app_id,
-        "body": live.body or None,
-        "blob": live.payload.blob,
-        "size": live.payload.size,
-        "now": now,
-    }
-    statements: list[Statement] = [("call_add", call), ("input_add", entry)]
-    if live.payload.blob:
-        statements.append(_blob_ref(live.payload.blob, live.input_id))
-    return statements
 
 
-def _blob_ref(digest: str, holder: str) -> Statement:
-    return ("blob_ref_add", {"digest": digest, "holder": holder, "now": time.time()})
+def _check_same(function_id: str, asked: CallStart) -> None:
+    if function_id and function_id != asked.function_id:
+        raise errors.ConflictError(f"the call {asked.call_id} is one of another function")

@@ -19,21 +19,26 @@ from typing import Any
 import msgspec
 
 from alight.link.peer import Peer, Stream
+from alight.link.stream import decode
 from alight.scheduler import events
 from alight.scheduler.state import Gpu
+from alight.server import faults
 from alight.server.events import Inbox
 from alight.server.logs import Logs
 from alight.server.services.calls import Calls
 from alight.server.services.containers import Containers, Record
 from alight.server.services.hub import Hub
+from alight.server.services.readers import send_now
 from alight.store.base import Store
-from alight.wire import errors
-from alight.wire.commands import Command, NodeHello, Report
+from alight.wire import chunk, errors
+from alight.wire.codec import Buffer
+from alight.wire.commands import Command, NodeHello, Report, Run
 from alight.wire.messages import AppEvent, NodeSummary
-from alight.wire.states import ContainerState, InputState, ResultStatus
+from alight.wire.states import ContainerState, ResultStatus
 
 log = logging.getLogger(__name__)
 _REPLAY = 0.5  # seconds in which a machine that came back says its kept outputs again
+_encode = msgspec.json.encode
 _NOT_FINAL = {"internal_failure", "internal", "service", "connection"}
 
 
@@ -44,24 +49,28 @@ class Session:
     hello: NodeHello
     peer: Peer
     stream: Stream
-    outbox: deque[tuple[Command, bytes]] = field(default_factory=deque)
+    outbox: deque[tuple[bytes, Buffer]] = field(default_factory=deque)
     pump: asyncio.Task[None] | None = None
     usage: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def send(self, command: Command, body: bytes = b"") -> None:
+    def send(self, command: Command) -> None:
         """Say it now, or as soon as the node has taken what was said before."""
+        self.send_raw(_encode(command), b"")
+
+    def send_raw(self, head: bytes, body: Buffer) -> None:
+        """``send`` for a head that is encoded already."""
         if not self.outbox and self.stream.may_send:
-            self.stream.send_nowait(command, body)
+            send_now(self.stream, head, body)
             return
-        self.outbox.append((command, body))
+        self.outbox.append((head, body))
         if self.pump is None:
             self.pump = asyncio.get_running_loop().create_task(self._pump())
 
     async def _pump(self) -> None:
         try:
             while self.outbox:
-                command, body = self.outbox[0]
-                await self.stream.send(command, body)
+                head, body = self.outbox[0]
+                await self.stream.send_raw(head, body)
                 self.outbox.popleft()
         except errors.Error:
             self.outbox.clear()  # the node is gone; what it holds is settled when it comes back
@@ -91,14 +100,17 @@ class Nodes:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.sessions: dict[str, Session] = {}
         self._nobody = asyncio.Event()
-        self._acks: dict[str, list[str]] = {}
+        self._acks: dict[str, tuple[list[int], list[Run]]] = {}
         self._expected: set[str] = set()
         self.on_leave: Callable[[str], None] = lambda node_id: None
-        around.calls.acknowledge = self.acknowledge
+        around.calls.outcomes.acknowledge = self.acknowledge
+        around.calls.outcomes.answered = self.acknowledge_answer
         around.hub.on_watched = self._tell_watched
 
     async def join(self, peer: Peer, stream: Stream, hello: NodeHello) -> Session:
         """A machine says hello, with what it holds."""
+        # Before anything else is done, so that nothing can happen in between.
+        await self._around.calls.take_up([run.call_id for one in hello.containers for run in one.runs])
         old = self.sessions.pop(hello.node_id, None)
         if old is not None:
             old.peer.close()  # it came back before its lost connection was noticed
@@ -167,19 +179,29 @@ class Nodes:
         if self.sessions:
             await asyncio.wait([asyncio.ensure_future(self._nobody.wait())], timeout=seconds)
 
-    def send(self, node_id: str, command: Command, body: bytes = b"") -> bool:
+    def send(self, node_id: str, command: Command) -> bool:
         """Tell a machine; False when it is not connected."""
         session = self.sessions.get(node_id)
         if session is None:
             return False
-        session.send(command, body)
+        session.send(command)
         return True
 
-    def acknowledge(self, container_id: str, input_id: str) -> None:
-        """The output of an input is kept: the node may forget it. One command for all of one commit."""
-        if not self._acks:
-            asyncio.get_running_loop().call_soon(self._send_acks)
-        self._acks.setdefault(container_id, []).append(input_id)
+    def give(self, node_id: str, parts: list[tuple[bytes, Buffer]]) -> None:
+        """Inputs for a container of a machine; one that is not connected has lost them, or says that it holds them."""
+        session = self.sessions.get(node_id)
+        if session is not None:
+            for head, body in parts:
+                session.send_raw(head, body)
+            faults.at("forwarded", session.peer.flush)
+
+    def acknowledge(self, container_id: str, serial: int) -> None:
+        """A frame of outputs is kept: the node may forget it. One command for all of one commit."""
+        self._acks_of(container_id)[0].append(serial)
+
+    def acknowledge_answer(self, container_id: str, run: Run) -> None:
+        """The same for what a node answered for the runtime."""
+        self._acks_of(container_id)[1].append(run)
 
     def any_session(self) -> Session:
         """A connected machine, for work that any can do. Raises ServiceError."""
@@ -208,6 +230,20 @@ class Nodes:
             for one in self.sessions.values()
         )
 
+    def on_message(self, session: Session, head: bytes, body: bytes) -> None:
+        """Something that a node says: values of a container, or a report."""
+        if not chunk.is_chunk(head):
+            self.on_report(session, decode(Report, head), body)
+            return
+        said = chunk.Outputs.decode(head)
+        record = self._around.containers.alive.get(said.container)
+        if record is None:
+            self._around.calls.outcomes.on_values(said, head, body, "", "")
+        elif record.node_id != session.hello.node_id:
+            log.warning("node %s brings values of %s, which is not its own", session.hello.node_id, said.container)
+        else:
+            self._around.calls.outcomes.on_values(said, head, body, record.app_id, record.function_id)
+
     def on_report(self, session: Session, report: Report, body: bytes) -> None:
         """Something that a node saw. Reports about containers that are not this node's are dropped."""
         if report.kind == "usage":
@@ -226,20 +262,36 @@ class Nodes:
             self._around.containers.ready(name)
             self._around.inbox.put(events.ContainerReady(name))
         elif report.kind == "waiting":
-            self._around.inbox.put(events.CpuLent(name, report.on))
+            self._around.inbox.put(events.InputsWaiting(name, report.count))
+        elif report.kind == "returned":
+            self._on_returned(name, report)
         elif report.kind == "ended":
             self._on_ended(session, report, body, record)
 
+    def _acks_of(self, container_id: str) -> tuple[list[int], list[Run]]:
+        if not self._acks:
+            asyncio.get_running_loop().call_soon(self._send_acks)
+        found = self._acks.get(container_id)
+        if found is None:
+            found = self._acks[container_id] = ([], [])
+        return found
+
     def _send_acks(self) -> None:
         acks, self._acks = self._acks, {}
-        for container_id, input_ids in acks.items():
+        for container_id, (serials, answered) in acks.items():
             record = self._around.containers.alive.get(container_id)
-            command = Command("ack", container=container_id, input_ids=tuple(input_ids))
+            command = Command("ack", container=container_id, serials=tuple(serials), answered=tuple(answered))
             if record is not None:
                 self.send(record.node_id, command)
                 continue
             for session in self.sessions.values():  # its container is gone already; only its node knows the id
                 session.send(command)
+
+    def _on_returned(self, container_id: str, report: Report) -> None:
+        for run in report.runs:
+            self._around.calls.book.returned(container_id, run.call_id, run.start, run.stop)
+        runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in report.runs)
+        self._around.inbox.put(events.InputsReturned(container_id, runs))
 
     def _on_output(self, report: Report, body: bytes, record: Record | None) -> None:
         output = report.output
@@ -249,7 +301,7 @@ class Nodes:
             output = dataclasses.replace(output, container=report.container)
         app_id = record.app_id if record is not None else ""
         function_id = record.function_id if record is not None else ""
-        self._around.calls.on_output(output, body, app_id, function_id)
+        self._around.calls.outcomes.on_end(output, body, app_id, function_id)
 
     def _on_log(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
         try:
@@ -270,6 +322,7 @@ class Nodes:
 
     def _on_ended(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
         container_id = report.container
+        self._around.calls.book.emptied(container_id)
         was_ready = record is not None and record.state == ContainerState.READY
         why = _why_ended(report)
         if record is not None and not was_ready and not record.stop_asked:
@@ -316,19 +369,16 @@ class Nodes:
         if record is not None and one.ready:
             self._around.containers.ready(one.container_id)
         if function is not None:
-            for input_id in one.inputs:
-                self._around.calls.release(input_id)
-                self._around.calls.adopt_unknown(input_id, function, one.container_id)
+            for run in one.runs:
+                self._around.calls.adopt(run, function, one.container_id)
         memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
-        return events.Held(one.container_id, one.function_id, one.ready, tuple(one.inputs), memory, gpus)
+        runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in one.runs)
+        return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus)
 
     def _tell_again(self, record: Record) -> None:
         """After server and machine were both killed nobody knows which input the lost container ran: say it of all."""
         function = self._around.containers.functions.by_id.get(record.function_id)
-        waiting = any(
-            one.function_id == record.function_id and one.state == InputState.WAITING
-            for one in self._around.calls.live.values()
-        )
+        waiting = self._around.calls.line(record.function_id)[0] > 0
         if function is not None and waiting and record.state == ContainerState.READY:
             name = function.spec.name
             text = f"{name}() starts again: its container was gone when its machine came back"
@@ -351,6 +401,7 @@ class Nodes:
         self._around.inbox.put(events.NodeGone(node_id))
         for record in list(self._around.containers.alive.values()):
             if record.node_id == node_id:
+                self._around.calls.book.emptied(record.container_id)
                 self._start(self._around.containers.ended(record.container_id, "its machine is gone", time.time()))
 
     def _start(self, work: Any) -> None:

@@ -143,6 +143,10 @@ WHERE call_id = :call_id AND number > :after ORDER BY number LIMIT :limit;
 SELECT number, start, count, kind, first, CASE WHEN kind < 2 THEN head ELSE x'' END AS head FROM outputs
 WHERE call_id = :call_id AND number > :after ORDER BY number LIMIT :limit;
 
+-- name: outputs_rest
+-- How inputs of a call ended that have no output of their own.
+SELECT head, body FROM outputs WHERE call_id = :call_id AND kind = 3;
+
 -- name: output_of_input
 -- What came of one input: its values or its end.
 SELECT number, start, count, kind, first, head, body FROM outputs
@@ -166,6 +170,11 @@ ON CONFLICT (call_id, position) DO UPDATE SET attempt = excluded.attempt, retrie
 -- name: attempts_of_call
 -- Inputs of a call that are not at their first attempt.
 SELECT position, attempt, retries, failures FROM attempts WHERE call_id = :call_id;
+
+-- name: attempts_of_function
+-- The same for all open calls of a function.
+SELECT a.call_id, a.position, a.attempt, a.retries, a.failures
+FROM attempts a JOIN calls c ON c.call_id = a.call_id WHERE c.function_id = :function_id AND c.done_at IS NULL;
 
 -- name: attempts_drop
 -- A call is over: nobody counts its attempts any more.
