@@ -355,6 +355,8 @@ class Handle(Object):
         return (await client.call("function.lookup", asked, messages.PublishedFunction)).function_id
 
     def _is_of(self, container: ambient.Container) -> bool:
+        """Whether it is the container's own function. In a variant's container that is the variant: a function that
+        calls itself stays with the options that it was given."""
         return self._app is not None and self._app.name in {None, container.app_name}
 
     def __getstate__(self) -> Dict[str, Any]:

@@ -13,7 +13,7 @@ from alight.sdk.handle import traits_of_code
 from alight.sdk.options import Options
 from alight.sdk.scaling import FunctionAutoscaler
 from alight.sdk.shaping import Shape, Shaped
-from alight.wire import payload
+from alight.wire import ambient, payload
 from alight.wire.errors import ExecutionError, InvalidError, NotFoundError
 from alight.wire.record import dataclass, replace
 from alight.wire.spec import MethodSpec, ParameterSpec
@@ -141,6 +141,11 @@ class Service(Function):
         return self._parameters if info is None else info.parameters
 
     def _is_generator(self) -> Optional[bool]:
+        return False
+
+    def _is_of(self, container: ambient.Container) -> bool:
+        """Never: the container's class may be a variant with parameters, and this one is without."""
+        del container
         return False
 
     def _bound(self) -> Tuple[Optional[Dict[str, str]], bytes]:

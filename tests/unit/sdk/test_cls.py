@@ -310,6 +310,10 @@ def test_inside_a_container_a_sibling_class_is_found_by_name(server, client, mon
     made._service._client = client
     assert called(made(size=5).predict) == ("fu-1", "predict")
     assert server.of("function.lookup")[0].args == {"name": "Model.*", "app_id": "ap-1"}
+    monkeypatch.setattr(ambient, "container", CONTAINER)
+    again = declared()
+    again._service._client = client
+    assert called(again().predict) == ("fu-base", "predict"), "the container's class may have parameters"
 
 
 # in this process
