@@ -361,6 +361,24 @@ def test_an_async_method_enters_by_the_protocol_alone():
     assert asyncio.run(both()) == ([False, True], [True])
 
 
+def test_hooks_before_the_snapshot_come_first():
+    class Snapped:
+        @alight.enter()
+        def late(self):
+            self.steps.append("late")
+
+        @alight.enter(snap=True)
+        def early(self):
+            self.steps = ["early"]
+
+        @alight.method()
+        def look(self):
+            return self.steps
+
+    made = declared(Snapped, serialized=True, enable_memory_snapshot=True)
+    assert made().look.local() == ["early", "late"]
+
+
 def test_an_async_hook_is_not_waited_for_inside_a_loop():
     async def use():
         return declared()().predict.local(1)
