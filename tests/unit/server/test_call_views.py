@@ -11,7 +11,9 @@ import time
 import pytest
 
 from alight.scheduler import why
+from alight.scheduler.events import FunctionPublished, InputsArrived, NodeJoined
 from alight.scheduler.state import Call, Container, Function, Need, Run, State
+from alight.scheduler.step import step
 from alight.server.auth import OWNER, USER, Principal
 from alight.server.events import Inbox
 from alight.server.services import call_graph
@@ -331,6 +333,25 @@ def test_a_waiting_caller_reads_one_line_with_names(place, monkeypatch):
         assert waiting.holders == (f"1 container of serve() of app trainer ({app}), for 5 s",)
         monkeypatch.setattr(why, "waiting_of", lambda state, call, now: None)
         assert place.views.sentence(call) == ""
+
+    place(work)
+
+
+def test_ten_thousand_waiting_callers_do_not_hold_up_the_server(place):
+    async def work(place):
+        app, (train,) = await place.app()
+        state, calls = place.state, [ids.new_id(ids.CALL) for _ in range(10_000)]
+        published = FunctionPublished(train.function_id, app, "train", Need(memory=512))
+        step(state, [NodeJoined("no", "host", 2, 1024), published], 0.0)
+        step(state, [InputsArrived(one, train.function_id, ((0, 1),)) for one in calls], 1.0)
+        began = time.perf_counter()
+        said = [place.views.sentence(one) for one in calls]
+        took = time.perf_counter() - began
+        assert took < 0.5, f"a sentence for each took {took:.2f} s"
+        waits = "waiting for a container: 1 starting"
+        assert said[0] == waits
+        assert said[500] == f"{waits}; 500 calls come first"
+        assert said[-1] == f"{waits}; more than 1,000 calls come first"  # the same for long: no news for nine thousand
 
     place(work)
 

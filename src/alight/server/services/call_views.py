@@ -34,6 +34,9 @@ from alight.wire.record import replace
 
 _MOST = 10_000  # calls in one answer
 _NAMESAKES = 200  # apps or functions of one name that are looked through, the newest
+_LONG = 64  # calls in a line that are too many to count them for each
+_FAR = 1000  # places in a line that are told one by one
+_FRESH = 0.5  # seconds that a look along a line is good for
 _SHOWN = 20  # running inputs, and failures, of one call
 _decode_update = msgspec.json.Decoder(CallUpdate).decode
 
@@ -59,6 +62,7 @@ class CallViews:
         self._functions = functions
         self._apps = apps
         self._calls = calls
+        self._seen: dict[str, tuple[float, why.Facts | None, dict[str, int]]] = {}  # lines by function, as they were
 
     async def listed(self, asked: CallList, owner: str) -> CallListed:
         """Calls, the newest first. ``owner`` '' means everybody's."""
@@ -145,18 +149,39 @@ class CallViews:
         return found
 
     def sentence(self, call_id: str) -> str:
-        """Why inputs of a call wait, in one line for whoever waits for them; "" when none does."""
-        facts = why.waiting_of(self._state, call_id, time.time())
+        """Why inputs of a call wait, in one line for whoever waits for them; "" when none does.
+
+        Ten thousand callers may ask this twice a second: in a long line they share one look at it.
+        """
+        now = time.time()
+        call = self._state.calls.get(call_id)
+        function = self._state.functions.get(call.function_id) if call is not None else None
+        if call is None or function is None:
+            return ""
+        first = ""
+        if len(function.line) > _LONG and call_id in function.line:
+            facts, places = self._look_along(function, now)
+            place = places.get(call_id, 0)
+            if place:
+                first = f"{place:,} calls come first" if place <= _FAR else f"more than {_FAR:,} calls come first"
+        else:
+            facts = why.waiting_of(self._state, call_id, now)
+            if facts is not None and facts.ahead and "ahead" not in facts.why:
+                first = f"{facts.ahead:,} {'input comes' if facts.ahead == 1 else 'inputs come'} first"
         if facts is None:
             return ""
-        waiting = self._told(facts)
-        words = [waiting.why]
-        if waiting.ahead and " other input" not in waiting.why:
-            come = "input comes" if waiting.ahead == 1 else "inputs come"
-            words.append(f"{waiting.ahead:,} {come} first")
-        if waiting.needs and waiting.holders:
-            words.append(f"it needs {waiting.needs}")
-        return "; ".join(words)
+        needs = f"it needs {facts.needs}" if facts.needs and facts.holders else ""
+        return "; ".join(words for words in (self._apps.with_names(facts.why), first, needs) if words)
+
+    def _look_along(self, function: scheduled.Function, now: float) -> tuple[why.Facts | None, dict[str, int]]:
+        """What the first of a line waits for, and everybody's place in it."""
+        seen = self._seen.get(function.function_id)
+        if seen is None or not 0 <= now - seen[0] < _FRESH:
+            self._seen = {name: one for name, one in self._seen.items() if 0 <= now - one[0] < _FRESH}
+            places = {call_id: place for place, call_id in enumerate(function.line)}
+            facts = why.waiting_of(self._state, next(iter(function.line)), now)
+            seen = self._seen[function.function_id] = (now, facts, places)
+        return seen[1], seen[2]
 
     def stats(self, function_id: str) -> FunctionStats:
         """What a function does now."""
