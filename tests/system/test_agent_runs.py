@@ -11,6 +11,7 @@ import pytest
 
 from alight.wire import chunk, payload
 from alight.wire.commands import Command, Run
+from alight.wire.spec import Autoscaling
 from tests.system.nodes import BARE, give_of, many_of, scenario, start_of, started
 
 pytestmark = pytest.mark.system
@@ -40,6 +41,44 @@ def test_a_timeout_ends_the_container_and_says_how_long(home):
         assert returned.runs == (Run(give.call_id, 3, 5),)
         await server.wait_report("ended", start.container_id)
         assert server.told.index("returned") < server.told.index("ended")
+
+    scenario(home, play, *BARE)
+
+
+def test_of_several_at_once_only_the_one_that_is_too_slow_times_out(home):
+    async def play(server, _node):
+        scaling = Autoscaling(max_concurrent_inputs=4)
+        start = await started(server, start_of(server, "slow", timeout=1.0, autoscaling=scaling))
+        give, body = many_of(start, [(0.6,), (60,), (0.6,)])
+        await server.give(give, body)
+        await asyncio.sleep(0.5)
+        late, body = many_of(start, [(60,)])
+        await server.give(late, body)
+        answer, _ = await server.wait_output(give.call_id, 1)
+        assert answer.status == "timeout"
+        for position in (0, 2):
+            assert payload.loads(await server.wait_value(give.call_id, position)) == "slept"
+        await server.wait_report("ended", start.container_id)
+        assert [report.output.call_id for report, _ in server.reports if report.output] == [give.call_id]
+
+    scenario(home, play, *BARE)
+
+
+def test_a_batch_has_its_time_from_when_it_is_gathered(home):
+    async def play(server, _node):
+        code = "import time\ndef f(seconds):\n    time.sleep(max(seconds))\n    return seconds\n"
+        scaling = Autoscaling(batch_size=3, batch_wait=0.5)
+        start = await started(server, start_of(server, "f", code, timeout=0.7, autoscaling=scaling))
+        give, body = many_of(start, [(0.5,), (0.4,)])
+        await server.give(give, body)
+        for position in (0, 1):
+            assert payload.loads(await server.wait_value(give.call_id, position)) == (0.5, 0.4)[position]
+        give, body = many_of(start, [(0.1,), (60,), (0.1,)])
+        await server.give(give, body)
+        for position in range(3):
+            answer, _ = await server.wait_output(give.call_id, position)
+            assert answer.status == "timeout"
+        await server.wait_report("ended", start.container_id)
 
     scenario(home, play, *BARE)
 

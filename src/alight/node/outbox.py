@@ -15,6 +15,7 @@ from typing import Tuple, Union
 import msgspec
 
 from alight.node.runs import Shares
+from alight.node.spool import remove_soon
 from alight.wire import chunk, errors
 from alight.wire.codec import HEADER, Kind, encode_frame
 from alight.wire.commands import Output
@@ -111,7 +112,7 @@ class Kept:
             )
             self.values = None
         if self.file is not None:
-            self.file.unlink(missing_ok=True)
+            remove_soon(self.file)
         self.file, self.body, self._at = None, b"", (0, 0)
 
     def read(self) -> bytes:
@@ -189,7 +190,7 @@ class Outbox:
         if kept.record is not None:
             kept.record.release()
         if kept.file is not None:
-            kept.file.unlink(missing_ok=True)
+            remove_soon(kept.file)
         return kept
 
     def waiting(self) -> list[Kept]:

@@ -6,6 +6,7 @@ looks at it, and what it names is opened step by step (``paths``).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import stat
@@ -41,8 +42,7 @@ class Spool:
 
     def drop(self, name: str) -> None:
         """The container needs it no more."""
-        with contextlib.suppress(OSError):
-            (self._folder / name).unlink()
+        remove_soon(self._folder / name)
 
     def take(self, name: str, target: Path) -> int:
         """Move a file that the container names out of its reach; its size."""
@@ -69,3 +69,18 @@ class Spool:
             return await self._blobs.leave(path, size) or await self._blobs.put(fd, size), size
         finally:
             os.close(fd)
+
+
+def remove_soon(path: Path) -> None:
+    """Delete a file, whose size may be such that it takes long: not in the event loop, where there is one."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        _remove(path)
+    else:
+        loop.run_in_executor(None, _remove, path)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -429,7 +429,7 @@ def test_a_large_argument_and_a_large_result_are_files(tmp_path):
         assert values.sizes == (len(body),)
         assert place.blobs.content["xresult"] == b"large result"
         place.exchange.on_acked((1,), ())
-        assert list((tmp_path / "spool").iterdir()) == list((tmp_path / "outputs").iterdir()) == []
+        await until(lambda: not [*(tmp_path / "spool").iterdir(), *(tmp_path / "outputs").iterdir()])
 
     play(tmp_path, story)
 
