@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from typing import Any
 
 from alight.scheduler import dispatch, line, place, room, stuck
@@ -16,39 +17,29 @@ DRAIN_WITHIN = 1.0  # seconds in which a queue should be empty: a start is worth
 
 
 def feed(state: State, now: float, decisions: list[Decision]) -> None:
-    """Serve the hungry functions: free containers first, then one new container each in turn until none can start."""
-    order: list[tuple[int, int, str]] = []
-    _serve_hungry(state, now, decisions, order)
+    """Serve the hungry functions: free containers first, then new ones for what waits, then those to keep ready."""
+    looked: dict[str, None] = {}
+    _serve_hungry(state, now, decisions, looked)
     if state.idled:
         state.idled = False
         if state.starved:
             room_appeared(state)
-            _serve_hungry(state, now, decisions, order)
-    if not order:
+            _serve_hungry(state, now, decisions, looked)
+    if not looked:
         return
-    # Whoever has least starts first, then whoever has waited longest: a long queue does not starve a short one.
-    heapq.heapify(order)
-    waits: list[Function] = []
-    while order:
-        function = state.functions[order[0][2]]
-        if _start_one(state, function, now, decisions):
-            if wanted(state, function, now) > 0:
-                heapq.heapreplace(order, _turn(state, function))
-                continue
-        elif function.function_id in state.functions:
-            waits.append(function)
-        heapq.heappop(order)
-    for function in waits:
-        if not _cannot_more(function):
+    functions = [state.functions[one] for one in looked]
+    for function in _start_in_turn(state, functions, now, decisions, for_queue=True):
+        if function.start_after <= now and not _cannot_more(function):
             state.starved[function.function_id] = None
-            if function.waiting and function.start_after <= now:
-                room.make(state, function, now, decisions)
+            room.make(state, function, now, decisions)
         stuck.fail_if_stuck(state, function, now, decisions)
+    if any(one.need.min_containers or one.need.buffer_containers for one in functions):
+        for function in _start_in_turn(state, functions, now, decisions, for_queue=False):
+            state.starved[function.function_id] = None
     state.hungry.clear()
 
 
-def _serve_hungry(state: State, now: float, decisions: list[Decision], order: list[tuple[int, int, str]]) -> None:
-    seen = {entry[2] for entry in order}
+def _serve_hungry(state: State, now: float, decisions: list[Decision], looked: dict[str, None]) -> None:
     while state.hungry:
         function_id = next(iter(state.hungry))
         function = state.functions[function_id]
@@ -56,9 +47,30 @@ def _serve_hungry(state: State, now: float, decisions: list[Decision], order: li
         _settle(state, function, now, decisions)
         del state.hungry[function_id]
         state.starved.pop(function_id, None)
-        if function_id not in seen and wanted(state, function, now) > 0:
-            order.append(_turn(state, function))
-            seen.add(function_id)
+        looked[function_id] = None
+
+
+def _start_in_turn(
+    state: State, functions: list[Function], now: float, decisions: list[Decision], *, for_queue: bool
+) -> list[Function]:
+    """Start one container each in turn until none can start; who wants more and found no room.
+
+    Whoever has least starts first, then whoever has waited longest: a long queue does not starve a short one.
+    """
+    wants = _for_queue if for_queue else _to_keep
+    waits: list[Function] = []
+    order = [_turn(state, one) for one in functions if wants(state, one, now) > 0]
+    heapq.heapify(order)
+    while order:
+        function = state.functions[order[0][2]]
+        if _start_one(state, function, now, decisions, for_queue=for_queue):
+            if wants(state, function, now) > 0:
+                heapq.heapreplace(order, _turn(state, function))
+                continue
+        elif wants(state, function, now) > 0:
+            waits.append(function)
+        heapq.heappop(order)
+    return waits
 
 
 def room_appeared(state: State) -> None:
@@ -132,39 +144,34 @@ def stop_if_idle(state: State, container: Container, now: float, decisions: list
         state.hungry[function.function_id] = None
 
 
-def wanted(state: State, function: Function, now: float) -> int:
-    """How many more containers this function has reason for."""
-    need, waiting = function.need, function.waiting
-    starting = len(function.starting)
-    more = 0
-    if waiting:
-        more = _for_queue(function, waiting)
-        if more <= starting and function.serving:
+def _for_queue(state: State, function: Function, now: float) -> int:
+    """How many more containers would serve what waits, so that it has begun in about ``DRAIN_WITHIN``."""
+    waiting = function.waiting
+    if not waiting:
+        return 0
+    need, pace, serving = function.need, function.pace, len(function.serving)
+    each = max(1, min(need.target_concurrent or need.slots, need.slots))
+    more = -(-waiting // each)
+    # Those that serve concurrent inputs may hold more than scaling aims at: a new container brings them back to it.
+    if pace is not None and not need.single_use and (need.slots == 1 or need.batch_size):
+        in_all = math.ceil(waiting * pace / need.slots / DRAIN_WITHIN)
+        more = max(0 if serving else 1, min(more, in_all - serving))
+        if more <= len(function.starting) and serving:
             # Enough by what inputs usually take. Look again, for one may take longer.
             dispatch.look_later(state, function, now)
-    if need.buffer_containers and (waiting or _active(state, function)):
-        more += need.buffer_containers - len(function.idle)
-    more -= starting
+    return more - len(function.starting)
+
+
+def _to_keep(state: State, function: Function, now: float) -> int:
+    """How many more containers are to be there for what may come: a buffer while it is active, and its minimum."""
+    need, more = function.need, 0
+    if need.buffer_containers and _active(state, function):
+        # Those that start for what waits will not be idle.
+        unasked = max(0, len(function.starting) - -(-function.waiting // need.slots))
+        more = need.buffer_containers - len(function.idle) - unasked
     if function.awake and need.min_containers:
-        alive = len(function.containers) - len(function.leaving)
-        more = max(more, need.min_containers - alive)
-    return max(0, more)
-
-
-def _for_queue(function: Function, waiting: int) -> int:
-    """Containers beyond those that serve, so that what waits has begun in about ``DRAIN_WITHIN``."""
-    need, pace = function.need, function.pace
-    each = max(1, min(need.target_concurrent or need.slots, need.slots))
-    if need.single_use:
-        return waiting
-    if need.slots > 1 and not need.batch_size:
-        # Those that serve may hold more than scaling aims at; a new one brings them back to it.
-        return -(-waiting // each)
-    most = -(-waiting // each)
-    if pace is None:
-        return most
-    serving = len(function.serving)
-    return max(0 if serving else 1, min(most, -int(-(waiting * pace / need.slots / DRAIN_WITHIN) // 1) - serving))
+        more = max(more, need.min_containers - (len(function.containers) - len(function.leaving)))
+    return more
 
 
 def _settle(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
@@ -203,13 +210,15 @@ def _turn(state: State, function: Function) -> tuple[int, int, str]:
     return len(function.containers) - len(function.blocked), line.oldest(state, function), function.function_id
 
 
-def _start_one(state: State, function: Function, now: float, decisions: list[Decision]) -> bool:
+def _start_one(state: State, function: Function, now: float, decisions: list[Decision], *, for_queue: bool) -> bool:
     need = function.need
     if function.start_after > now or _cannot_more(function):
         return False
     # Children of its own waiting inputs may have all there is: without them, nothing moves.
     has_one = len(function.containers) > len(function.blocked)
     found = place.find_place(state, need, all_of_it=not has_one)
+    if found is not None and not for_queue and found.node_id in state.claimed:
+        return False  # that room is made for inputs that wait
     if found is None:
         _fail_if_impossible(state, function, decisions)
         return False

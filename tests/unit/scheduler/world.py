@@ -6,27 +6,35 @@ import itertools
 
 from alight.scheduler import decisions as decided
 from alight.scheduler import events
-from alight.scheduler.state import State
+from alight.scheduler.line import waiting_in
+from alight.scheduler.state import State, size
 from alight.scheduler.step import step
 
 
 class Pretend:
-    """Carries decisions out in memory and checks, at every step, what must never happen."""
+    """Carries decisions out in memory and checks, at every step, what must never happen.
+
+    An input is (call, position). ``queues`` holds what each container was given and has not answered, in order.
+    """
 
     def __init__(self):
         numbers = itertools.count()
         self.state = State(make_id=lambda: f"c{next(numbers)}")
         self.now = 0.0
         self.starting, self.ready, self.stopping = {}, {}, {}
-        self.running = {}  # input id → (attempt, container)
-        self.ended = {}  # input id → how
+        self.running = {}  # input → (attempt, container)
+        self.queues = {}  # container → {input: attempt}
+        self.recalls = []  # containers asked to return what they have not begun
+        self.ended = {}  # input → how
         self.attempts = {}
         self.given = []
+        self.lent = {}  # container → inputs of it that wait
+        self.tainted = set()  # inputs that began in a container that was lost
         self.memory, self.gpus = {}, {}
 
-    def node(self, name="n", cpus=4, memory=1000, gpus=(), held=()):
+    def node(self, name="n", cpus=4, memory=1000, gpus=(), held=(), also=()):
         self.memory[name], self.gpus[name] = memory, {gpu.uuid for gpu in gpus}
-        return self.happen(events.NodeJoined(name, f"host-{name}", cpus, memory, tuple(gpus), tuple(held)))
+        return self.happen(events.NodeJoined(name, f"host-{name}", cpus, memory, tuple(gpus), tuple(held)), *also)
 
     def happen(self, *facts, later=0.0):
         self.now += later
@@ -38,40 +46,134 @@ class Pretend:
 
     def carry_out(self, decision):
         if isinstance(decision, decided.Start):
+            function = self.state.functions[decision.function_id]
+            most = function.need.max_containers
+            assert most is None or len(function.containers) - len(function.blocked) <= most, "above max_containers"
             self.starting[decision.container_id] = decision
         elif isinstance(decision, decided.Give):
-            assert decision.container_id in self.ready, "an input for a container that takes none"
-            again = self.running.get(decision.input_id)
-            assert again in {None, (decision.attempt, decision.container_id)}, "an input given twice at once"
-            assert decision.input_id not in self.ended, "an input given after its end"
-            self.running[decision.input_id] = (decision.attempt, decision.container_id)
-            if again is None:
-                self.attempts[decision.input_id] = self.attempts.get(decision.input_id, 0) + 1
-                self.given.append(decision.input_id)
+            self.take(decision)
+        elif isinstance(decision, decided.Recall):
+            assert decision.container_id not in self.recalls, "asked twice to return its inputs"
+            self.recalls.append(decision.container_id)
         elif isinstance(decision, decided.Stop):
             found = self.starting.pop(decision.container_id, None) or self.ready.pop(decision.container_id, None)
             if found is not None:
                 self.stopping[decision.container_id] = found
-        elif isinstance(decision, (decided.Finish, decided.Fail)):
-            assert decision.input_id not in self.ended, "an input ended twice"
-            self.ended[decision.input_id] = decision
+        elif isinstance(decision, decided.Finish | decided.Fail):
+            for position in decision.positions:
+                one = decision.call_id, position
+                assert one not in self.ended, "an input ended twice"
+                assert one not in self.running, "an input ended that is open in a container"
+                self.ended[one] = decision
+        elif isinstance(decision, decided.Again):
+            assert (decision.call_id, decision.position) not in self.ended, "an ended input is tried again"
+
+    def take(self, give):
+        name = give.container_id
+        assert name in self.ready, "an input for a container that takes none"
+        queue = self.queues.setdefault(name, {})
+        for position in range(give.start, give.stop):
+            one = give.call_id, position
+            again = self.running.get(one)
+            assert again in {None, (give.attempt, name)}, "an input given twice at once"
+            assert one not in self.ended, "an input given after its end"
+            self.running[one] = give.attempt, name
+            queue[one] = give.attempt
+            if again is None:
+                self.attempts.setdefault(one, set()).add(give.attempt)
+                self.given.append(one)
+        function = self.state.functions.get(self.state.containers[name].function_id)
+        slots = function.need.slots
+        if slots > 1:
+            assert len(queue) - min(self.lent.get(name, 0), len(queue)) <= slots, "a container above its concurrency"
+        if self.tainted & queue.keys() and slots == 1:
+            assert len(queue) == 1, "what may have ended a container shares one"
 
     def get_ready(self, container_id):
         self.ready[container_id] = self.starting.pop(container_id)
         return self.happen(events.ContainerReady(container_id))
 
-    def answer(self, input_id, status="success"):
-        attempt, container_id = self.running.pop(input_id)
-        return self.happen(events.AttemptEnded(input_id, attempt, container_id, status))
+    def all_ready(self):
+        while self.starting:
+            self.get_ready(next(iter(self.starting)))
+
+    def answer(self, call_id, *positions, status="success", busy=0.0, later=0.0):
+        """A container answers inputs of a call, all of which it holds."""
+        found = {self.running.pop((call_id, position)) for position in positions}
+        assert len(found) == 1, "answers of one container and attempt"
+        attempt, name = found.pop()
+        for position in positions:
+            del self.queues[name][call_id, position]
+            self.tainted.discard((call_id, position))
+        whole = positions == tuple(range(positions[0], positions[-1] + 1))
+        said = range(positions[0], positions[-1] + 1) if whole else positions
+        return self.happen(events.AttemptsEnded(call_id, name, attempt, said, status, busy), later=later)
+
+    def answer_head(self, name, count=1, **how):
+        """The inputs that a container was given first, as far as they are of one call and attempt."""
+        queue = list(self.queues[name].items())
+        (call_id, _), attempt = queue[0]
+        same = list(itertools.takewhile(lambda one: one[0][0] == call_id and one[1] == attempt, queue))
+        return self.answer(call_id, *[one[0][1] for one in same[:count]], **how)
+
+    def give_back(self, name, begun=1):
+        """A container answers a recall."""
+        if name in self.recalls:
+            self.recalls.remove(name)
+        runs = []
+        for (call_id, position), attempt in list(self.queues.get(name, {}).items())[begun:]:
+            del self.queues[name][call_id, position]
+            self.running.pop((call_id, position), None)
+            runs.append(events.Run(call_id, position, position + 1, attempt))
+        return self.happen(events.InputsReturned(name, tuple(runs)))
+
+    def cancel(self, call_id, kill=False):
+        for one in [one for one in self.running if one[0] == call_id]:
+            del self.running[one]  # it stays in its container's queue until that has answered
+        return self.happen(events.CallCancelled(call_id, kill))
 
     def die(self, container_id, **how):
-        for place in (self.starting, self.ready, self.stopping):
-            place.pop(container_id, None)
-        for input_id in [one for one, (_, where) in self.running.items() if where == container_id]:
-            del self.running[input_id]
+        self.forget(container_id)
         return self.happen(events.ContainerEnded(container_id, **how))
 
+    def forget(self, container_id):
+        for place in (self.starting, self.ready, self.stopping, self.lent):
+            place.pop(container_id, None)
+        if container_id in self.recalls:
+            self.recalls.remove(container_id)
+        for one in self.queues.pop(container_id, {}):
+            self.running.pop(one, None)
+
+    def held(self, name, arrived=True):
+        """What a node says of a container that it holds."""
+        one = {**self.starting, **self.ready, **self.stopping}[name]
+        queue = self.queues.get(name, {}) if arrived else {}
+        runs = tuple(events.Run(call, position, position + 1, attempt) for (call, position), attempt in queue.items())
+        return events.Held(name, one.function_id, name not in self.starting, runs, one.memory, one.gpus)
+
     def check(self):
+        self._check_machines()
+        for function in self.state.functions.values():
+            mine = [call for call in self.state.calls.values() if call.function_id == function.function_id]
+            assert function.waiting == sum(waiting_in(call) for call in mine), "a wrong count of what waits"
+            assert set(function.line) == {call.call_id for call in mine if call.waiting}
+            assert set(function.first) == {call.call_id for call in mine if call.first}
+            assert set(function.suspects) == {call.call_id for call in mine if call.suspects}
+        for call in self.state.calls.values():
+            waits = [p for spans in (call.waiting, call.first, call.suspects) for a, b, _ in spans for p in range(a, b)]
+            waits += call.delayed
+            assert len(waits) == len(set(waits)), "an input waits twice"
+            for position in waits:
+                assert (call.call_id, position) not in self.running, "an input waits and runs"
+                assert (call.call_id, position) not in self.ended, "an input waits after its end"
+        for name, container in self.state.containers.items():
+            runs = [run for group in (container.runs, container.dropped) for of in group.values() for run in of]
+            assert container.open == sum(map(size, runs))
+            assert all(map(size, runs)), "an empty run"
+            for call_id in container.runs:
+                assert name in self.state.calls[call_id].containers
+
+    def _check_machines(self):
         alive = {**self.starting, **self.ready, **self.stopping}
         for name, memory in self.memory.items():
             mine = [one for one in alive.values() if one.node_id == name]
@@ -84,10 +186,5 @@ class Pretend:
                 known = [self.state.containers[one] for one in node.containers]
                 assert node.memory_free == node.memory - sum(one.memory for one in known)
                 assert set(node.gpus_free) == self.gpus[name] - {uuid for one in known for uuid in one.gpus}
-                lent = sum(one.cpu for one in known if not one.cpu_lent)
-                assert abs(node.cpu_used - lent) < 1e-6
+                assert abs(node.cpu_used - sum(one.cpu for one in known if not one.blocked)) < 1e-6
                 assert node.starting == sum(not one.ready for one in known)
-        for function in self.state.functions.values():
-            if function.need.max_containers is not None:
-                assert len(function.containers) <= function.need.max_containers
-            assert len(set(function.waiting)) == len(function.waiting), "an input waits twice"
