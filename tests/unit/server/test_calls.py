@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from alight.wire import errors, ids
-from alight.wire.commands import Output, Report
+from alight.wire import chunk, errors, ids, payload
 from alight.wire.failure import Failure
 from alight.wire.messages import AppStop, CallCancel, CallResult, CallUpdate
 from alight.wire.spec import Autoscaling, FunctionSpec, Resources, RetryPolicy
@@ -38,8 +37,10 @@ def test_a_result_is_on_disk_and_its_node_forgets_it(world):
         update, _ = await client.remote(functions["double"], 1)
         container = node.containers[update.container]
         await world.until(lambda: not container.unacknowledged)
-        row = await world.server.parts.store.one("input_by_id", input_id=update.input_id)
-        assert (row["state"], row["status"], row["body"]) == ("done", "success", None)
+        store = world.server.parts.store
+        row = await store.one("call_by_id", call_id=update.call_id)
+        assert (row["status"], row["succeeded"]) == ("success", 1)
+        assert await store.one("chunk_at", call_id=update.call_id, position=0) is None
         assert not world.server.parts.calls.live
 
     world(work)
@@ -58,9 +59,9 @@ def test_spawn_is_answered_after_the_commit_and_taken_up_by_id(world):
         await world.serve(node_grace=30)
         await world.node({"double": lambda x: 2 * x})
         client = await world.client()
-        attached = await client.peer.open("call.result", CallResult(stream.ids[0]), end=True)
+        attached = await client.peer.open("call.result", CallResult(stream.call_id), end=True)
         assert (await client.result(attached))[1] == 8
-        again = await client.peer.open("call.result", CallResult(stream.ids[0]), end=True)
+        again = await client.peer.open("call.result", CallResult(stream.call_id), end=True)
         assert (await client.result(again))[1] == 8
 
     world(work)
@@ -73,7 +74,7 @@ def test_waiting_for_a_result_has_an_end(world):
         _, functions = await client.app(double())
         stream = await client.start(functions["double"], 4, wait=False)
         await stream.recv()
-        attached = await client.peer.open("call.result", CallResult(stream.ids[0], timeout=0.01), end=True)
+        attached = await client.peer.open("call.result", CallResult(stream.call_id, timeout=0.01), end=True)
         with pytest.raises(errors.TimeoutError, match=r"within 0\.01 s"):
             await client.result(attached)
         unknown = await client.peer.open("call.result", CallResult(ids.new_id(ids.CALL)), end=True)
@@ -94,16 +95,16 @@ def test_a_resend_attaches_and_runs_nothing_twice(world):
         await world.serve(node_grace=30)
         node = await world.node({"double": slow})
         client = await world.client()
-        _, functions = await client.app(double())
+        _, functions = await client.app(double(), FunctionSpec(name="other"))
         first = await client.start(functions["double"], 5)
         await world.until(lambda: node.given)
-        second = await client.start(functions["double"], 5, call=first.ids, resend=True)
+        second = await client.start(functions["double"], 5, call=first.call_id, resend=True)
         gate.set()
         assert (await client.result(first))[1] == (await client.result(second))[1] == 5
-        third = await client.start(functions["double"], 5, call=first.ids)
+        third = await client.start(functions["double"], 5, call=first.call_id)
         assert (await client.result(third))[1] == 5
-        assert node.given == [first.ids[1]]
-        stolen = await client.start(functions["double"], 5, call=(ids.new_id(ids.CALL), first.ids[1]))
+        assert node.given == [ids.input_id(first.call_id, 0)]
+        stolen = await client.start(functions["other"], 5, call=first.call_id)
         with pytest.raises(errors.ConflictError):
             await client.result(stolen)
 
@@ -131,7 +132,7 @@ def test_a_killed_server_loses_no_call_and_runs_none_again(world):
 
         await world.serve(node_grace=30)
         client = await world.client()
-        resent = await client.start(functions["double"], 7, call=call.ids, resend=True)
+        resent = await client.start(functions["double"], 7, call=call.call_id, resend=True)
         await node.connect(world.socket)
         await asyncio.sleep(0)
         gate.set()
@@ -165,7 +166,7 @@ def test_an_output_that_came_while_the_server_was_down_is_the_result(world):
         await node.connect(world.socket)
         await world.until(lambda: not container.unacknowledged)
         client = await world.client()
-        resent = await client.start(functions["double"], 7, call=call.ids)
+        resent = await client.start(functions["double"], 7, call=call.call_id)
         assert (await client.result(resent))[1] == 7
         assert len(node.given) == 1
 
@@ -188,24 +189,25 @@ def test_an_input_that_the_store_never_heard_of_is_adopted(world):
         _, functions = await client.app(double())
         await client.start(functions["double"], 0)
         await world.until(lambda: node.given)
-        call_id, input_id = ids.new_id(ids.CALL), ids.new_id(ids.INPUT)
+        call_id = ids.new_id(ids.CALL)
         container = next(iter(node.containers.values()))
         await node.disconnect()
-        container.running[input_id] = container.running.pop(node.given[0])
+        [known] = container.running
+        container.running[call_id, 0] = container.running.pop(known)
+        container.attempts[call_id, 0] = container.attempts.pop(known)
         await world.crash()
 
         await world.serve(node_grace=30)
         await node.connect(world.socket)
-        await world.until(lambda: input_id in world.server.parts.calls.live)
+        await world.until(lambda: call_id in world.server.parts.calls.live)
         name = container.start.container_id
-        output = Output(input_id, 1, "success", name)
-        from alight.wire import payload
-
-        node.report(Report("output", container=name, output=output), payload.dumps_bytes("kept"))
-        await world.until(lambda: input_id not in world.server.parts.calls.live)
+        value = payload.dumps_bytes("kept")
+        node.answer(name, chunk.Outputs(call_id, range(1), [len(value)], container=name), value)
+        await world.until(lambda: not container.unacknowledged)
         client = await world.client()
-        resent = await client.start(functions["double"], 0, call=(call_id, input_id), resend=True)
+        resent = await client.start(functions["double"], 0, call=call_id, resend=True)
         assert (await client.result(resent))[1] == "kept"
+        assert len(node.given) == 1
 
     world(work)
 
@@ -315,7 +317,7 @@ def test_cancelling_ends_the_call_and_interrupts_its_container(world):
         _, functions = await client.app(double())
         call = await client.start(functions["double"], 1)
         await world.until(lambda: node.given)
-        await client.ask("call.cancel", CallCancel(call.ids[0]), dict)
+        await client.ask("call.cancel", CallCancel(call.call_id), dict)
         update, _ = await client.result(call)
         assert (update.status, update.error["message"]) == ("cancelled", "the call was cancelled")
         container = next(iter(node.containers.values()))
@@ -361,7 +363,7 @@ def test_large_arguments_leave_memory_and_come_back_from_the_store(world):
         _, functions = await client.app(double(autoscaling=Autoscaling(max_containers=1)), kind="detached")
         calls = [await client.start(functions["double"], bytes([number]) * 400) for number in range(6)]
         await world.until(lambda: len(world.server.parts.calls.live) == 6)
-        assert sum(len(live.body or b"") for live in world.server.parts.calls.live.values()) <= 1000
+        assert sum(len(one.body) for call in world.server.parts.calls.live.values() for one in call.chunks or ()) <= 1000
         await world.node({"double": lambda x: x})
         for number, call in enumerate(calls):
             assert (await client.result(call))[1] == bytes([number]) * 400
@@ -387,7 +389,7 @@ def test_a_stopped_app_cancels_what_waits_and_keeps_what_is_done(world):
         late = await client.start(functions["double"], 3)
         with pytest.raises(errors.NotFoundError, match="any more"):
             await client.result(late)
-        attached = await client.peer.open("call.result", CallResult(done.ids[0]), end=True)
+        attached = await client.peer.open("call.result", CallResult(done.call_id), end=True)
         assert (await client.result(attached))[1] == 2
 
     world(work)

@@ -170,14 +170,14 @@ def test_results_expire_and_say_so(world):
         janitor, now = world.server._janitor, time.time()
         await world.server.parts.calls.drain()
         await janitor.clean(now)
-        attached = await client.peer.open("call.result", CallResult(call.ids[0]), end=True)
+        attached = await client.peer.open("call.result", CallResult(call.call_id), end=True)
         assert (await client.result(attached))[1] == "x"
         await janitor.clean(now + 10)
-        attached = await client.peer.open("call.result", CallResult(call.ids[0]), end=True)
+        attached = await client.peer.open("call.result", CallResult(call.call_id), end=True)
         with pytest.raises(errors.OutputExpiredError):
             await client.result(attached)
         await janitor.clean(now + 60)
-        attached = await client.peer.open("call.result", CallResult(call.ids[0]), end=True)
+        attached = await client.peer.open("call.result", CallResult(call.call_id), end=True)
         with pytest.raises(errors.NotFoundError):
             await client.result(attached)
 

@@ -190,12 +190,12 @@ def test_a_container_calls_its_own_apps_functions_and_no_others(world):
         me = container_of(node)
         stream = await node.ask(me, "function.lookup", FunctionLookup("g"))
         found = await stream.expect(PublishedFunction)
-        call = CallStart(ids.new_id(ids.CALL), ids.new_id(ids.INPUT), found.function_id)
+        call = CallStart(ids.new_id(ids.CALL), found.function_id)
         _, value = await client.result(await node.ask(me, "call.start", call, payload.dumps_bytes(((), {}))))
         assert value == "from g"
         other_app, others = await client.app(FunctionSpec(name="h"))
         assert "own app" in await refused(await node.ask(me, "function.lookup", FunctionLookup("h", other_app)))
-        call = CallStart(ids.new_id(ids.CALL), ids.new_id(ids.INPUT), others["h"].function_id)
+        call = CallStart(ids.new_id(ids.CALL), others["h"].function_id)
         assert "somebody else" in await refused(await node.ask(me, "call.start", call))
 
     world(inside(work))
@@ -229,12 +229,12 @@ def test_an_output_is_taken_from_its_own_container_only(world):
         forged = payload.dumps_bytes("forged")
         other = await world.node({})
         for liar, name in ((node, me), (other, list(node.containers)[1]), (other, ids.new_id(ids.CONTAINER))):
-            output = Output(victim.ids[1], 1, "success", name)
+            output = Output(victim.call_id, 0, 1, "success", name)
             liar.report(Report("output", container=name, output=output), forged)
         await other.peer.ping(5)
         await node.peer.ping(5)
-        assert victim.ids[1] in world.server.parts.calls.live
-        await client.ask("call.cancel", CallCancel(victim.ids[0]), dict)
+        assert victim.call_id in world.server.parts.calls.live
+        await client.ask("call.cancel", CallCancel(victim.call_id), dict)
 
     world(inside(work))
 

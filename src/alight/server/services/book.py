@@ -16,6 +16,8 @@ from alight.server.events import Inbox
 from alight.server.services.call import Call, Chunk, Holding
 from alight.wire.failure import Failure
 
+_RECENT = 4096
+
 
 @dataclass
 class Line:
@@ -45,6 +47,7 @@ class Book:
         self.held: dict[str, dict[str, None]] = {}  # calls by container
         self.init_failures: dict[str, tuple[Failure | None, bytes]] = {}  # by function: what importing it raised
         self.released = False
+        self.recent: dict[str, None] = {}  # calls that are over, for those who say them again
         self._seq = 0
         self._number = 0
 
@@ -82,6 +85,10 @@ class Book:
             return
         line = self.line(call.function_id, call.app_id)
         line.calls -= 1
+        if call.over:
+            self.recent[call.call_id] = None
+            if len(self.recent) > _RECENT:
+                del self.recent[next(iter(self.recent))]
         if call.parent is not None:
             siblings = self.children.get(call.parent[0])
             if siblings is not None:

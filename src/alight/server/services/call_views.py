@@ -91,8 +91,8 @@ class CallViews:
     async def row(self, call_id: str) -> Row:
         """What the store has of a call. Raises NotFoundError."""
         rows = await self._store.read("calls_by_ids", call_ids=json.dumps([call_id]))
-        if not rows:
-            await self._store.flush()  # it may have begun just now
+        if not rows or (rows[0]["done_at"] is None and self._calls.counts(call_id) is None):
+            await self._store.flush()  # it may have begun, or ended, just now
             rows = await self._store.read("calls_by_ids", call_ids=json.dumps([call_id]))
         if not rows:
             raise errors.NotFoundError(

@@ -165,6 +165,7 @@ class Calls:
             or asked.many
             or asked.resend
             or call_id in self.live
+            or call_id in self.book.recent
             or call_id < self._born
             or self.book.room < len(body)
             or not ids.is_id(call_id, ids.CALL)
@@ -193,7 +194,7 @@ class Calls:
         faults.at("received")
         known = self.live.get(asked.call_id)
         orphan = False
-        if known is None and (asked.resend or asked.call_id < self._born):
+        if known is None and (asked.resend or asked.call_id in self.book.recent or asked.call_id < self._born):
             await self._store.flush()
             row = await self._store.one("call_by_id", call_id=asked.call_id)
             known = self.live.get(asked.call_id)

@@ -32,7 +32,7 @@ from alight.server.services.readers import send_now
 from alight.store.base import Store
 from alight.wire import chunk, errors
 from alight.wire.codec import Buffer
-from alight.wire.commands import Command, NodeHello, Report, Run
+from alight.wire.commands import Command, NodeHello, Output, Report, Run
 from alight.wire.messages import AppEvent, NodeSummary
 from alight.wire.states import ContainerState, ResultStatus
 
@@ -238,7 +238,7 @@ class Nodes:
         said = chunk.Outputs.decode(head)
         record = self._around.containers.alive.get(said.container)
         if record is None:
-            self._around.calls.outcomes.on_values(said, head, body, "", "")
+            self._start(self._late_answer(session, said, head, body))
         elif record.node_id != session.hello.node_id:
             log.warning("node %s brings values of %s, which is not its own", session.hello.node_id, said.container)
         else:
@@ -255,7 +255,7 @@ class Nodes:
             log.warning("node %s reports about %s, which is not its own", session.hello.node_id, name)
             return
         if report.kind == "output":
-            self._on_output(report, body, record)
+            self._on_output(session, report, body, record)
         elif report.kind == "log":
             self._on_log(session, report, body, record)
         elif report.kind == "ready":
@@ -293,15 +293,32 @@ class Nodes:
         runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in report.runs)
         self._around.inbox.put(events.InputsReturned(container_id, runs))
 
-    def _on_output(self, report: Report, body: bytes, record: Record | None) -> None:
+    def _on_output(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
         output = report.output
         if output is None:
             return
         if not output.container:
             output = dataclasses.replace(output, container=report.container)
-        app_id = record.app_id if record is not None else ""
-        function_id = record.function_id if record is not None else ""
-        self._around.calls.outcomes.on_end(output, body, app_id, function_id)
+        if record is None:
+            self._start(self._late_answer(session, output, b"", body))
+        else:
+            self._around.calls.outcomes.on_end(output, body, record.app_id, record.function_id)
+
+    async def _late_answer(self, session: Session, said: Output | chunk.Outputs, head: bytes, body: bytes) -> None:
+        """An answer of a container that has ended already: whose it was is in the store alone."""
+        outcomes = self._around.calls.outcomes
+        try:
+            row = await self._around.store.one("container_by_id", container_id=said.container)
+        except errors.Error as error:
+            log.error("an answer of %s could not be looked up: %s", said.container, error)
+            return  # not acknowledged: it comes again
+        if row is None or row["node_id"] != session.hello.node_id:
+            log.warning("node %s answers for %s, which nobody knows", session.hello.node_id, said.container)
+            session.send(Command("ack", container=said.container, serials=(said.serial,) if said.serial else ()))
+        elif isinstance(said, Output):
+            outcomes.on_end(said, body, row["app_id"], row["function_id"])
+        else:
+            outcomes.on_values(said, head, body, row["app_id"], row["function_id"])
 
     def _on_log(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
         try:
