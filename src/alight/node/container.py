@@ -80,6 +80,7 @@ class Container:
         self._returned = asyncio.Event()
         self._begun_at = time.time()
         self._stages = Stages()
+        self._waiting = 0
         self._stopping = ""
         self._start_error: errors.Error | None = None
         self._init_failure: tuple[LinkReady, bytes] | None = None
@@ -322,6 +323,8 @@ class Container:
         if self._end is None:
             if self.ready:
                 self._session.report_soon(Report("ready", self.id))
+            if self._waiting:
+                self._session.report_soon(Report("waiting", self.id, count=self._waiting))
             self._tail.notice(0)
             return
         if self._exchange is not None:
@@ -502,6 +505,7 @@ class Container:
             self._exchange.on_output(output, body)
 
     def on_link_waiting(self, count: int) -> None:
+        self._waiting = count
         self._session.report_soon(Report("waiting", self.id, count=count))
 
     def on_link_returned(self, runs: tuple[Run, ...]) -> None:

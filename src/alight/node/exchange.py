@@ -98,8 +98,7 @@ class Exchange:
             kept = self._outbox.forget(serial)
             if kept is not None:
                 self._settle(kept.shares)
-            if kept is None or not kept.on_disk:
-                self._acknowledge(serial)
+            self._acknowledge(serial)
         for run in answered:
             for position in range(run.start, run.stop):
                 kept = self._outbox.forget((run.call_id, position, run.attempt))
@@ -179,12 +178,13 @@ class Exchange:
         else:
             shares = self._line.answer(values.call_id, values.attempt, values.positions)
             is_ours = bool(shares)
-            self.ledger.answered(time.monotonic())
         if not serial or not is_ours:
             # Answered and acknowledged already, or never given to this container: nobody may answer for another.
             self._settle(shares)
             self._acknowledge(serial)
             return
+        if shares:  # items are no answer: a generator's time is that of all of them
+            self.ledger.answered(time.monotonic())
         kept = Kept(values, body, shares=shares)
         if values.container != self.id or values.log_offset:
             values.container, values.log_offset = self.id, 0
@@ -199,11 +199,11 @@ class Exchange:
             self._said_again(output.serial)
             return
         shares = self._line.answer(output.call_id, output.attempt, range(output.position, output.position + 1))
-        self.ledger.answered(time.monotonic())
         if not output.serial or not shares:
             self._settle(shares)
             self._acknowledge(output.serial)
             return
+        self.ledger.answered(time.monotonic())
         kept = Kept(replace(output, container=self.id, log_offset=0), body, shares=shares)
         if output.payload.blob:
             kept = self._take(kept)
@@ -327,13 +327,18 @@ class Exchange:
             log.warning("results of %s stay in memory until the server is back: %s", self.id, error)
             return
         for kept in written:
-            self._acknowledge(kept.serial)
+            self._on_disk(kept)
 
     def _said_again(self, serial: int) -> None:
-        """After a reconnect: the runtime need not keep what is on the disk."""
+        """After a reconnect."""
         kept = self._outbox.get(serial)
         if kept is not None and kept.on_disk:
-            self._acknowledge(serial)
+            self._on_disk(kept)
+
+    def _on_disk(self, kept: Kept) -> None:
+        """The runtime need not keep it. Items it does keep: a generator waits for whoever reads them."""
+        if kept.values is None or not kept.values.is_items:
+            self._acknowledge(kept.serial)
 
     def _acknowledge(self, serial: int) -> None:
         if serial and self.link is not None:

@@ -411,6 +411,22 @@ def test_items_do_not_answer_their_input_and_are_kept_like_values(tmp_path):
     play(tmp_path, story)
 
 
+def test_a_generator_waits_for_the_server_even_where_its_items_are_on_the_disk(tmp_path):
+    async def story(place: Place) -> None:
+        place.give(0, 2)
+        place.server.connected = False
+        place.returns(1, range(3), flags=chunk.ITEMS, position=0)
+        place.returns(2, range(1, 2))
+        await until(lambda: place.runtime.acked)
+        assert place.runtime.acked == [2]
+        place.returns(1, range(3), flags=chunk.ITEMS, position=0)
+        assert place.runtime.acked == [2]
+        place.exchange.on_acked((1, 2), ())
+        assert place.runtime.acked == [2, 1, 2]
+
+    play(tmp_path, story)
+
+
 def test_a_large_argument_and_a_large_result_are_files(tmp_path):
     async def story(place: Place) -> None:
         body = chunk.reference("xarg", 14)
