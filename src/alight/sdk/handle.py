@@ -16,7 +16,7 @@ from alight.sdk.options import Options
 from alight.sdk.running import RunningApp
 from alight.sdk.scaling import FunctionAutoscaler, update_as_before
 from alight.sdk.shaping import ASYNC_GENERATOR, COROUTINE, GENERATORS, Shape
-from alight.sdk.sync import dual
+from alight.sdk.sync import Future, dual
 from alight.sdk.variants import Changes
 from alight.wire import ambient, errors, messages
 from alight.wire.ids import FUNCTION, is_id
@@ -242,6 +242,7 @@ class Handle(Object):
     def _varied(self, changes: Changes) -> Self:
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__)
+        made.__dict__.pop("_finding", None)
         made._object_id = made._known = None
         made._base = self._base or self
         made._changes = self._changes.then(changes)
@@ -254,9 +255,24 @@ class Handle(Object):
         running = self._running_app()
         client = running.client if running is not None else self._client or default_client()
         known = self._known
-        if known is None or known.running is not running or known.client is not client:
+        if known is not None and known.running is running and known.client is client:
+            return known
+        # One asks. Whoever comes meanwhile waits for it, and asks only if it failed.
+        mine = Future()
+        while True:
+            first = self.__dict__.setdefault("_finding", mine)
+            if first is mine:
+                break
+            await first.within(None)
+            known = self._known
+            if known is not None and known.running is running and known.client is client:
+                return known
+        try:
             function_id = await self._id(client, running)
             known = self._known = Callee(client, function_id, self._name, self._raw, running)
+        finally:
+            del self.__dict__["_finding"]
+            mine.set()
         return known
 
     def _is_generator(self) -> Optional[bool]:
@@ -362,6 +378,7 @@ class Handle(Object):
     def __getstate__(self) -> Dict[str, Any]:
         state = {**super().__getstate__(), "_raw": None, "_options": Options(), "_shape": Shape(), "_known": None}
         state["_object_id"] = self._id_so_far()
+        state.pop("_finding", None)
         if self._is_generator() is not None:
             state["_told"] = self.traits
         if self._app is not None:

@@ -55,6 +55,10 @@ class Obj:
         }
         await update_as_before(self.autoscaler, given)
 
+    def keep_warm(self, warm_pool_size: int) -> None:
+        """Gone: raises DeprecationError, which names what to use."""
+        self._service.keep_warm(warm_pool_size)
+
     @dual
     async def hydrate(self, client: Any = None) -> Obj:
         """Look the class up, and have the server make the containers' variant, now."""

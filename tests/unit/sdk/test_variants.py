@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import threading
 
 import pytest
 
@@ -129,6 +131,36 @@ def test_nothing_said_is_no_variant(server, found):
     with pytest.warns(UserWarning, match="region= is for a hosted cloud"):
         assert id_of(found.with_options(region="eu")) == "fu-base"
     assert server.of("function.bind") == []
+
+
+def test_first_uses_at_the_same_time_ask_once(server, found):
+    """Else each would make the secret anew, and with it a variant of its own."""
+    variant = found.with_options(secrets=[alight.Secret.from_dict({"A": "b"})])
+    bind = server.answers["function.bind"]
+    server.answers["function.bind"] = lambda asked: threading.Timer(0.2, bind, [asked]).start()
+
+    async def all_at_once():
+        return await asyncio.gather(*[variant.hydrate.aio() for _ in range(20)])
+
+    others = [threading.Thread(target=variant.hydrate) for _ in range(5)]
+    for one in others:
+        one.start()
+    asyncio.run(all_at_once())
+    for one in others:
+        one.join(10)
+    assert [asked.method for asked in server.asked] == ["function.find", "secret.create", "function.bind"]
+
+
+def test_a_first_use_that_fails_leaves_the_next_one_to_try(server, found):
+    answer = server.answers["function.find"]
+    server.answers["function.find"] = lambda asked: asked.fail(NotFoundError("not yet"))
+
+    async def both():
+        return await asyncio.gather(found.hydrate.aio(), found.hydrate.aio(), return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(both())] == [NotFoundError, NotFoundError]
+    server.answers["function.find"] = answer
+    assert id_of(found) == "fu-base"
 
 
 def test_a_variant_that_can_never_run_says_why(server, found):
