@@ -31,6 +31,7 @@ from alight.wire.messages import (
     Waiting,
 )
 from alight.wire.record import replace
+from alight.wire.states import ResultStatus
 
 _MOST = 10_000  # calls in one answer
 _NAMESAKES = 200  # apps or functions of one name that are looked through, the newest
@@ -82,7 +83,10 @@ class CallViews:
         """One call with what runs of it, why the rest waits, and what failed last."""
         call = self.summary(row)
         failed = await self._store.read("outputs_failed", call_id=call.call_id, limit=_SHOWN)
-        words = [(int(one["position"]), _words(_decode_update(one["head"]))) for one in failed]
+        updates = [_decode_update(one["head"]) for one in failed]
+        words = [(int(one["position"]), _words(update)) for one, update in zip(failed, updates, strict=True)]
+        if call.total == 1 and any(update.status == ResultStatus.CANCELLED for update in updates):
+            call = replace(call, cancelled=True)  # its row says only that it failed
         if row["error"]:
             words.insert(0, (-1, str(json.loads(row["error"]).get("message", ""))))
         waiting = await self._waiting(row, call) if call.state != "done" and call.waiting else None
