@@ -239,9 +239,24 @@ def test_answers_of_a_server_that_is_away_go_to_the_disk_and_are_said_again_in_o
         await exchange.settle()
         assert [(one.serial, body) for one, body in server.values] == [(1, b"o"), (2, b"o"), (4, b"o")]
         assert [one.serial for one in server.outputs] == [3]
+        assert server.values[0][0].log_offset == 10, "whether somebody watches may be said later than this"
         exchange.on_acked((1, 2, 3, 4), ())
         assert list((tmp_path / "outputs").iterdir()) == []
         assert exchange.unanswered == (Run(CALL, 4, 5),)
+
+    play(tmp_path, story)
+
+
+def test_a_server_that_comes_back_in_the_middle_hears_all_in_order_from_the_first(tmp_path):
+    async def story(place: Place) -> None:
+        place.give(0, 3)
+        place.server.takes = False
+        place.returns(1, range(1))
+        place.returns(2, range(1, 2))
+        await asyncio.sleep(0)  # the first of them is on its way
+        place.exchange.replay()
+        await place.exchange.settle()
+        assert [one.serial for one, _ in place.server.values] == [1, 1, 2]
 
     play(tmp_path, story)
 
@@ -467,7 +482,7 @@ def test_a_large_argument_that_is_recalled_on_its_way_never_arrives(tmp_path):
     play(tmp_path, story)
 
 
-@pytest.mark.parametrize("name", ["../ledger", "link/secret", "link", "missing", "fifo", "", "dir"])
+@pytest.mark.parametrize("name", ["../ledger", "link/secret", "link", "missing", "fifo", "", "dir", "dir/file"])
 def test_a_container_hands_over_nothing_but_its_own_files(tmp_path, name):
     async def story(place: Place) -> None:
         outside = tmp_path / "outside"
@@ -477,6 +492,7 @@ def test_a_container_hands_over_nothing_but_its_own_files(tmp_path, name):
         (spool / "link").symlink_to(outside)
         (spool / "secret").write_text("bait")
         (spool / "dir").mkdir()
+        (spool / "dir/file").write_text("a way on which links could be laid later")
         os.mkfifo(spool / "fifo")
         place.give(0, 1)
         body = f"{name}:5".encode()
@@ -485,5 +501,6 @@ def test_a_container_hands_over_nothing_but_its_own_files(tmp_path, name):
         assert place.server.outputs[0].status == "terminated"
         assert (outside / "secret").read_text() == "of the machine"
         assert (tmp_path / "ledger").exists()
+        assert list((tmp_path / "outputs").iterdir()) == []
 
     play(tmp_path, story)
