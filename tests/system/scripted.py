@@ -43,11 +43,12 @@ def until(condition, seconds=20):
 
 
 def raised(call, *args, **kwargs):
-    """[type, message] of what a call raises."""
+    """[type, message and hint] of what a call raises."""
     try:
         value = call(*args, **kwargs)
     except Exception as error:
-        return [type(error).__name__, str(error)]
+        hint = getattr(error, "hint", "")
+        return [type(error).__name__, f"{error} ({hint})" if hint else str(error)]
     return ["nothing", repr(value)]
 
 
