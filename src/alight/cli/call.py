@@ -173,7 +173,8 @@ def inputs_of(found: CallSummary) -> str:
         words = [f"{done:,} of {found.total:,} done"]
     else:
         words = [f"{done:,} done of {found.accepted:,} accepted so far"]
-    for count, what in ((found.failed, "failed"), (found.running, "running"), (found.waiting, "waiting")):
+    failed = "failed or cancelled" if found.cancelled else "failed"
+    for count, what in ((found.failed, failed), (found.running, "running"), (found.waiting, "waiting")):
         if count:
             words.append(f"{count:,} {what}")
     return ", ".join(words)
