@@ -139,6 +139,8 @@ class Loop:
                 "cancel", container=decision.container_id, call_id=decision.call_id, position=decision.position
             )
             do.nodes.send(decision.node_id, command)
+            start, stop = (0, 1 << 62) if decision.position < 0 else (decision.position, decision.position + 1)
+            do.calls.book.returned(decision.container_id, decision.call_id, start, stop)
 
     def _tell_again(self, decision: decided.Again) -> None:
         """Code that runs a second time without having been asked to is something that its owner must see."""

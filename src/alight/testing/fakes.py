@@ -295,7 +295,7 @@ class FakeNode:
         try:
             args, kwargs = payload.loads(body) if body else ((), {})
             result = self.functions[said.method or one.start.function.name](*args, **kwargs)
-            if asyncio.iscoroutine(result):
+            if inspect.iscoroutine(result):
                 result = await result
             if inspect.isgenerator(result):
                 items = await self._yield(said, position, result, one)

@@ -363,7 +363,9 @@ def test_large_arguments_leave_memory_and_come_back_from_the_store(world):
         _, functions = await client.app(double(autoscaling=Autoscaling(max_containers=1)), kind="detached")
         calls = [await client.start(functions["double"], bytes([number]) * 400) for number in range(6)]
         await world.until(lambda: len(world.server.parts.calls.live) == 6)
-        assert sum(len(one.body) for call in world.server.parts.calls.live.values() for one in call.chunks or ()) <= 1000
+        assert (
+            sum(len(one.body) for call in world.server.parts.calls.live.values() for one in call.chunks or ()) <= 1000
+        )
         await world.node({"double": lambda x: x})
         for number, call in enumerate(calls):
             assert (await client.result(call))[1] == bytes([number]) * 400

@@ -198,7 +198,7 @@ def test_the_file_of_a_large_result_goes_with_it(world):
 
         name, _size = await server.parts.blobs.put(pieces())
         with contextlib.closing(sqlite3.connect(server.settings.state / "alight.db")) as store:
-            store.execute("UPDATE inputs SET result_blob = ?", (name,))
+            store.execute("UPDATE outputs SET flags = 1, body = ?", (f"{name}:14".encode(),))
             store.commit()
         await server._janitor.clean(time.time())
         assert server.parts.blobs.path(name).exists()

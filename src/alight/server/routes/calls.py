@@ -70,10 +70,11 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
             reader = await calls.reader(stream, call, {}, have=asked.have, items=asked.items)
             reading = asyncio.get_running_loop().create_task(_read(stream, reader, None))
         try:
-            await _receive(stream, sending)
             if reading is not None:
-                await reading
+                # The call may be over before its caller has sent all.
+                await _both(asyncio.ensure_future(_receive(stream, sending)), reading)
             else:
+                await _receive(stream, sending)
                 calls.end_inputs(sending)
                 await calls.all_kept(sending)
                 await stream.send(CallUpdate(asked.call_id, "accepted", accepted=call.accepted))
@@ -148,6 +149,17 @@ def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) 
         return True
 
     return {"call.start": start}
+
+
+async def _both(receiving: asyncio.Future[None], reading: asyncio.Future[None]) -> None:
+    """Return when the reader has everything. Raises what fails first."""
+    try:
+        await asyncio.wait({receiving, reading}, return_when=asyncio.FIRST_COMPLETED)
+        if receiving.done():
+            await receiving
+        await reading
+    finally:
+        receiving.cancel()
 
 
 def _check(who: Principal, app_id: str, owner: str) -> None:

@@ -32,6 +32,7 @@ class Line:
     running: int = 0  # of them, in containers
     after: int = 0
     writing: int = 0  # of those stored, not committed yet
+    entering: int = 0  # in memory once they are committed
     fetching: asyncio.Task[None] | None = None
 
 
@@ -130,7 +131,11 @@ class Book:
             self.room += len(chunk.body)
 
     def hold(self, call: Call, holding: Holding) -> None:
-        """A container got some of a call's inputs."""
+        """A container got some of a call's inputs, or is told again that it did."""
+        for one in call.holdings or ():
+            if one.container_id == holding.container_id and one.start < holding.stop and holding.start < one.stop:
+                self.returned(holding.container_id, call.call_id, holding.start, holding.stop)
+                break
         call.hold(holding)
         self.line(call.function_id, call.app_id).running += holding.left
         self.held.setdefault(holding.container_id, {})[call.call_id] = None

@@ -347,6 +347,11 @@ class Calls:
                 self._inbox.put(InputsArrived(run.call_id, call.function_id, tuple(new)))
         elif not call.queued:
             self.window.queue(call)
+        # Its outputs may follow in the same breath, before the scheduler has said that they count.
+        for start, stop in (
+            call.done.missing(run.start, run.stop) if call.done is not None else ((run.start, run.stop),)
+        ):
+            self.book.hold(call, Holding(container_id, start, stop, run.attempt, time.time()))
 
     async def take_up(self, call_ids: Sequence[str]) -> None:
         """Machines hold inputs of these calls: those that wait in the store come to memory."""
@@ -456,6 +461,8 @@ class Calls:
             line.stored += 1
             line.stored_inputs += 1
             line.writing += 1
+        else:
+            line.entering += 1
         line.inputs += 1
         try:
             await self._store.write(statements)
@@ -466,6 +473,7 @@ class Calls:
             raise
         finally:
             line.writing -= parked
+            line.entering -= not parked
         faults.at("committed")
         if call.function_id not in self._functions.by_id:
             raise errors.NotFoundError("the app was stopped before this call was accepted")

@@ -73,6 +73,8 @@ class Reader:
             self._say(one)
             if self._task is None and not self.stream.may_send:
                 self._fall_behind()
+            elif self._task is not None and self.satisfied:
+                self._news.set()
         else:
             self._fall_behind()
 

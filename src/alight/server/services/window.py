@@ -54,7 +54,7 @@ class Window:
 
     def is_full(self, line: Line) -> bool:
         """Whether one more call that nobody waits for stays in the store."""
-        return line.stored > 0 or line.calls >= WINDOW
+        return line.stored > 0 or line.calls + line.entering >= WINDOW
 
     def refill(self, line: Line | None) -> None:
         """Fetch more when few are left."""
