@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from alight.scheduler import dispatch, events, held, line, retry
@@ -29,11 +29,12 @@ def arrived(state: State, event: events.InputsArrived, now: float, decisions: li
     function.awake = True
     tried = {one.position: one for one in event.attempts} if event.attempts else {}
     for start, end in event.ranges:
-        known = _known(state, call, start, end) if start < call.top else ()
+        known = _known(state, call) if start < call.top else ()
         if not known and not tried:
             line.join(state, function, call, (start, end, 1))
         else:
-            _enter(state, function, call, (start, end), (tried, set(known)), now)
+            for gap in _between(known, start, end):
+                _enter(state, function, call, gap, tried, now)
         call.top = max(call.top, end)
     line.forget_if_done(state, call)
 
@@ -272,25 +273,15 @@ def _end(call: Call, positions: Sequence[int]) -> None:
 
 
 def _enter(
-    state: State,
-    function: Function,
-    call: Call,
-    span: tuple[int, int],
-    told: tuple[dict[int, events.Attempt], set[int]],
-    now: float,
+    state: State, function: Function, call: Call, span: tuple[int, int], tried: dict[int, events.Attempt], now: float
 ) -> None:
-    """Inputs of one range, of which some were tried before and some are known already."""
-    tried, known = told
+    """Inputs of one range, of which some were tried before."""
     start, end = span
-    for position in sorted({*tried, *known}):
-        if not start <= position < end:
-            continue
+    for position in sorted(one for one in tried if start <= one < end):
         if position > start:
             line.join(state, function, call, (start, position, 1))
         start = position + 1
-        one = tried.get(position)
-        if one is None or position in known:
-            continue
+        one = tried[position]
         call.tried[position] = Tried(one.attempt, one.retries, one.failures)
         if one.not_before > now:
             line.join_later(state, call, position, one.not_before)
@@ -300,11 +291,21 @@ def _enter(
         line.join(state, function, call, (start, end, 1))
 
 
-def _known(state: State, call: Call, start: int, end: int) -> list[int]:
-    """Of these positions, those that wait or run already."""
-    ranges = [(one[0], one[1]) for spans_ in (call.waiting, call.first, call.suspects) for one in spans_]
+def _known(state: State, call: Call) -> list[tuple[int, int]]:
+    """What of a call waits or runs already, as ranges in order."""
+    ranges = [(one[0], one[1]) for waiting in (call.waiting, call.first, call.suspects) for one in waiting]
     ranges += [(position, position + 1) for position in call.delayed]
     for name in call.containers:
         for run in state.containers[name].runs[call.call_id]:
             ranges += spans(run)
-    return [position for low, high in ranges for position in range(max(low, start), min(high, end))]
+    return sorted(ranges)
+
+
+def _between(ranges: Sequence[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """What of ``start`` to ``end`` lies in none of the ranges."""
+    for low, high in ranges:
+        if low > start and start < end:
+            yield start, min(low, end)
+        start = max(start, high)
+    if start < end:
+        yield start, end

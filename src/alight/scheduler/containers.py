@@ -18,9 +18,11 @@ def published(state: State, event: events.FunctionPublished, now: float, decisio
     """Enter a function. The containers of an earlier version finish what they have begun, and end."""
     function = state.functions.get(event.function_id)
     if function is None:
-        state.functions[event.function_id] = Function(event.function_id, event.app_id, event.name, event.need)
+        state.functions[event.function_id] = Function(
+            event.function_id, event.app_id, event.name, event.need, event.need.slots
+        )
         return
-    function.need, function.name, function.pace = event.need, event.name, None
+    function.need, function.slots, function.name, function.pace = event.need, event.need.slots, event.name, None
     function.version += 1
     function.start_failures, function.start_after = 0, 0.0
     function.starting.clear()
@@ -39,7 +41,7 @@ def scaled(state: State, event: events.FunctionScaled, now: float, decisions: li
     function = state.functions.get(event.function_id)
     if function is None:
         return
-    function.need = event.need
+    function.need, function.slots = event.need, event.need.slots
     for name in list(function.containers):
         container = state.containers[name]
         since = container.idle_since
@@ -84,8 +86,9 @@ def mark_ready(state: State, container: Container, now: float) -> None:
     node = state.nodes[container.node_id]
     node.starting -= 1
     dispatch.refresh(state, container, now)
-    place.room_on(state, node)
-    scale.room_appeared(state)
+    if node.starting == node.starts_at_once - 1:
+        place.room_on(state, node)
+        scale.room_appeared(state)
 
 
 def waits(state: State, event: events.InputsWaiting, now: float, decisions: list[Decision]) -> None:
@@ -125,7 +128,7 @@ def ended(
     scale.remove_container(state, container)
     if function is None:
         return
-    at_once = function.need.slots > 1
+    at_once = function.slots > 1
     first = True
     begun: list[tuple[Run, Call, Sequence[int]]] = []
     back: list[tuple[Run, Call, range]] = []

@@ -54,7 +54,7 @@ def refresh(state: State, container: Container, now: float) -> None:
         and not container.draining
         and container.version == function.version
         and not container.stalled
-        and not (container.blocked and function.need.slots == 1)
+        and not (container.blocked and function.slots == 1)
         and state.nodes[container.node_id].connected
         and not (container.served and function.need.single_use)
     )
@@ -63,6 +63,8 @@ def refresh(state: State, container: Container, now: float) -> None:
         if not count:
             function.idle[name] = None
             state.idled = True
+            if len(function.serving) > len(function.idle):
+                state.hungry[function.function_id] = None  # it may take over what another one has not begun
         elif (
             not container.recalled
             and function.quarantine != name
@@ -84,7 +86,7 @@ def refresh(state: State, container: Container, now: float) -> None:
 
 def take_back(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
     """While a container is idle and nothing waits, ask the one that holds most to return what it has not begun."""
-    if function.waiting or not function.idle or function.need.slots != 1:
+    if function.waiting or not function.idle or function.slots != 1:
         return
     most: Container | None = None
     for name in function.containers:
@@ -106,7 +108,7 @@ def recall(state: State, container: Container, now: float, decisions: list[Decis
     function = state.functions.get(container.function_id)
     if container.recalled or not container.ready or function is None:
         return
-    if container.open <= 1 or function.need.slots != 1 or not state.nodes[container.node_id].connected:
+    if container.open <= 1 or function.slots != 1 or not state.nodes[container.node_id].connected:
         return
     container.recalled = True
     decisions.append(Recall(container.container_id, container.node_id))
@@ -118,7 +120,7 @@ def look(state: State, function: Function, now: float, decisions: list[Decision]
     function.looking = False
     for name in list(function.serving):
         container = state.containers[name]
-        if function.need.slots == 1 and container.open and now - container.moved >= slow(function):
+        if function.slots == 1 and container.open and now - container.moved >= slow(function):
             container.stalled = True
             recall(state, container, now, decisions)
             refresh(state, container, now)
@@ -177,7 +179,7 @@ def _give_suspect(state: State, function: Function, now: float, decisions: list[
 
 def _room(function: Function, container: Container) -> int:
     """How many more inputs a container may be given, whatever waits."""
-    slots = function.need.slots
+    slots = function.slots
     if slots > 1:
         return slots - container.open + min(container.waits, container.open)
     pace, count = function.pace, container.open
@@ -191,17 +193,23 @@ def _room(function: Function, container: Container) -> int:
 def _portion(function: Function, container: Container) -> int:
     """How many inputs to give a container now: never more than its fair part of what waits."""
     room = _room(function, container)
-    if function.need.slots > 1:
+    if function.slots > 1:
         if function.need.batch_size:
             return room  # batches are better full
         return min(room, -(-function.waiting // max(1, len(function.idle) + len(function.partly))))
-    return min(room, max(1, function.waiting // (2 * max(1, len(function.serving)))))
+    # Nor is it filled up to that part while it has half of it: what waits last is shared finely.
+    part = max(1, function.waiting // (2 * max(1, len(function.serving))))
+    if part >= room + container.open:
+        return room
+    return part - container.open if container.open * 2 <= part else 0
 
 
 def _note_blocked(state: State, function: Function, container: Container) -> None:
     """All inputs of a container wait for other calls, or no longer: its CPU is free meanwhile."""
+    if not container.waits and not container.blocked:
+        return
     container.waits = min(container.waits, container.open)
-    slots = function.need.slots
+    slots = function.slots
     blocked = container.open > 0 and container.waits >= (1 if slots == 1 else container.open)
     if blocked is container.blocked:
         return

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 
 from alight.scheduler.state import Call, Function, Span, State
+
+Lines = tuple[tuple[deque[Span] | list[Span], OrderedDict[str, None]], ...]
 
 
 def join(state: State, function: Function, call: Call, span: Span) -> None:
@@ -27,7 +29,7 @@ def join_first(state: State, function: Function, call: Call, span: Span, *, susp
     if line and line[0][0] == span[1] and line[0][2] == span[2]:
         line[0] = (span[0], line[0][1], span[2])
     else:
-        line.appendleft(span)
+        line.insert(0, span)
     calls[call.call_id] = None
     function.waiting += span[1] - span[0]
     state.hungry[function.function_id] = None
@@ -42,17 +44,21 @@ def join_later(state: State, call: Call, position: int, at: float) -> None:
 def take(function: Function, call: Call, most: int, calls: str = "line") -> Span:
     """Remove up to ``most`` inputs from one of a call's lines. Its next turn comes after the others'."""
     if calls == "line":
-        spans, turns = call.waiting, function.line
-    elif calls == "first":
-        spans, turns = call.first, function.first
-    else:
-        spans, turns = call.suspects, function.suspects
+        return _take_of(function, call, call.waiting, function.line, most)
+    if calls == "first":
+        return _take_of(function, call, call.first, function.first, most)
+    return _take_of(function, call, call.suspects, function.suspects, most)
+
+
+def _take_of(
+    function: Function, call: Call, spans: deque[Span] | list[Span], turns: OrderedDict[str, None], most: int
+) -> Span:
     start, stop, attempt = spans[0]
     if stop - start > most:
         stop = start + most
         spans[0] = (stop, spans[0][1], attempt)
     else:
-        spans.popleft()
+        del spans[0]
     if not spans:
         del turns[call.call_id]
     elif len(turns) > 1:
@@ -64,12 +70,12 @@ def take(function: Function, call: Call, most: int, calls: str = "line") -> Span
 def leave(function: Function, call: Call, positions: Sequence[int], attempt: int | None = None) -> list[int]:
     """Take inputs out of line: those of ``positions`` that wait (at this attempt, when one is named)."""
     gone: list[int] = []
-    lines = ((call.waiting, function.line), (call.first, function.first), (call.suspects, function.suspects))
+    lines: Lines = ((call.waiting, function.line), (call.first, function.first), (call.suspects, function.suspects))
     wanted = positions if isinstance(positions, range) else set(positions)
     for spans, turns in lines:
         if not spans:
             continue
-        kept: deque[Span] = deque()
+        kept: list[Span] = []
         for span in spans:
             start, stop, at = span
             inside = sorted(_inside(span, wanted)) if attempt is None or at == attempt else []
@@ -94,11 +100,8 @@ def leave(function: Function, call: Call, positions: Sequence[int], attempt: int
 def clear(function: Function, call: Call) -> list[range]:
     """Take all of a call out of line; what was in it, in order."""
     gone = sorted((span[0], span[1]) for spans in (call.waiting, call.first, call.suspects) for span in spans)
-    for spans, turns in (
-        (call.waiting, function.line),
-        (call.first, function.first),
-        (call.suspects, function.suspects),
-    ):
+    lines: Lines = ((call.waiting, function.line), (call.first, function.first), (call.suspects, function.suspects))
+    for spans, turns in lines:
         spans.clear()
         turns.pop(call.call_id, None)
     function.waiting -= sum(stop - start for start, stop in gone)

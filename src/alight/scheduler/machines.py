@@ -53,6 +53,7 @@ def gone(state: State, event: events.NodeGone, now: float, decisions: list[Decis
 
 def _resize(node: Node, event: events.NodeJoined) -> None:
     node.hostname, node.cpus = event.hostname, event.cpus
+    node.starts_at_once = max(2, int(2 * event.cpus))
     node.memory_free += event.memory - node.memory
     node.memory = event.memory
     taken = {gpu.uuid for gpu in node.gpus} - set(node.gpus_free)

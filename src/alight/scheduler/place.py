@@ -10,8 +10,11 @@ from alight.scheduler import gpus
 from alight.scheduler.state import Gpu, Need, Node, State
 from alight.wire import errors
 
+#: What others have put on a machine since it was sorted in counts from here on: CPU is soft, and sorting costs.
+_LOAD_SLACK = 0.1
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Place:
     """A machine and the GPUs there (uuids)."""
 
@@ -20,7 +23,7 @@ class Place:
 
 
 def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | None:
-    """The machine with the least CPU load that has the memory and GPUs free now and may start one more.
+    """The machine with the least CPU load (about) that has the memory and GPUs free now and may start one more.
 
     Without ``all_of_it`` the last part of each machine's memory is left to others (``kept_back``).
     """
@@ -42,13 +45,14 @@ def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | N
             heapq.heappop(heap)
             continue
         now = (node.cpu_used + need.cpu) / (node.cpus or 0.1)
-        if now > load + 1e-9:
+        if now > load + _LOAD_SLACK:
             heapq.heapreplace(heap, (now, node_id))
             continue
         chosen = pick_gpus(choices, node.gpus_free.values()) if choices else ()
         if chosen is None:
             heapq.heappop(heap)
             continue
+        heapq.heapreplace(heap, (now + need.cpu / (node.cpus or 0.1), node_id))
         return Place(node_id, chosen)
     return None
 

@@ -65,7 +65,8 @@ def _start_in_turn(
         function = state.functions[order[0][2]]
         if _start_one(state, function, now, decisions, for_queue=for_queue):
             if wants(state, function, now) > 0:
-                heapq.heapreplace(order, _turn(state, function))
+                count, oldest, name = order[0]
+                heapq.heapreplace(order, (count + 1, oldest, name))
                 continue
         elif wants(state, function, now) > 0:
             waits.append(function)
@@ -150,11 +151,11 @@ def _for_queue(state: State, function: Function, now: float) -> int:
     if not waiting:
         return 0
     need, pace, serving = function.need, function.pace, len(function.serving)
-    each = max(1, min(need.target_concurrent or need.slots, need.slots))
+    each = max(1, min(need.target_concurrent or function.slots, function.slots))
     more = -(-waiting // each)
     # Those that serve concurrent inputs may hold more than scaling aims at: a new container brings them back to it.
-    if pace is not None and not need.single_use and (need.slots == 1 or need.batch_size):
-        in_all = math.ceil(waiting * pace / need.slots / DRAIN_WITHIN)
+    if pace is not None and not need.single_use and (function.slots == 1 or need.batch_size):
+        in_all = math.ceil(waiting * pace / function.slots / DRAIN_WITHIN)
         more = max(0 if serving else 1, min(more, in_all - serving))
         if more <= len(function.starting) and serving:
             # Enough by what inputs usually take. Look again, for one may take longer.
@@ -167,7 +168,7 @@ def _to_keep(state: State, function: Function, now: float) -> int:
     need, more = function.need, 0
     if need.buffer_containers and _active(state, function):
         # Those that start for what waits will not be idle.
-        unasked = max(0, len(function.starting) - -(-function.waiting // need.slots))
+        unasked = max(0, len(function.starting) - -(-function.waiting // function.slots))
         more = need.buffer_containers - len(function.idle) - unasked
     if function.awake and need.min_containers:
         more = max(more, need.min_containers - (len(function.containers) - len(function.leaving)))
@@ -181,7 +182,7 @@ def _settle(state: State, function: Function, now: float, decisions: list[Decisi
         if kept in state.containers:
             dispatch.refresh(state, state.containers[kept], now)
             dispatch.give_inputs(state, function, now, decisions)
-    if function.need.slots != 1:
+    if function.slots != 1:
         return
     if function.idle and not function.waiting and len(function.serving) > len(function.idle):
         dispatch.take_back(state, function, now, decisions)

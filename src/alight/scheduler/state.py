@@ -71,12 +71,8 @@ class Node:
     cpu_used: float = 0.0
     gpus_free: dict[str, Gpu] = field(default_factory=dict)
     starting: int = 0
+    starts_at_once: int = 2  # more than this many containers starting together only make each other slow
     containers: dict[str, None] = field(default_factory=dict)
-
-    @property
-    def starts_at_once(self) -> int:
-        """More than this many containers starting together only make each other slow."""
-        return max(2, int(2 * self.cpus))
 
 
 @dataclass(slots=True)
@@ -149,8 +145,8 @@ class Call:
     arrived: float = 0.0
     top: int = 0  # no position that was ever seen is at or above this
     waiting: deque[Span] = field(default_factory=deque)
-    first: deque[Span] = field(default_factory=deque)
-    suspects: deque[Span] = field(default_factory=deque)
+    first: list[Span] = field(default_factory=list)
+    suspects: list[Span] = field(default_factory=list)
     delayed: dict[int, float] = field(default_factory=dict)  # position → when it may be tried again
     tried: dict[int, Tried] = field(default_factory=dict)
     items: set[int] = field(default_factory=set)  # generators' inputs that gave items
@@ -165,6 +161,7 @@ class Function:
     app_id: str
     name: str
     need: Need
+    slots: int  # inputs that a container may hold begun: ``need.slots``
     version: int = 1
     pace: float | None = None  # seconds that an input takes; None while nobody knows
     waiting: int = 0  # inputs in line

@@ -74,7 +74,7 @@ def stats(state: State, function_id: str) -> Stats:
     if function is None:
         return Stats()
     mine = [state.containers[name] for name in function.containers]
-    slots = function.need.slots
+    slots = function.slots
     room = sum(max(0, slots - one.open) for one in mine if one.container_id in function.serving)
     return Stats(
         function.waiting,
@@ -154,7 +154,7 @@ def _ahead(state: State, function: Function, call: Call) -> int:
         for one in function.line:
             if one == call.call_id:
                 break
-            count += 1 if function.need.slots > 1 or function.pace is None else line.waiting_in(state.calls[one])
+            count += 1 if function.slots > 1 or function.pace is None else line.waiting_in(state.calls[one])
     return count
 
 
