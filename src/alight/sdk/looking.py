@@ -51,6 +51,8 @@ class Looked(Answers):
                 return ready
             message = await self._receive()
             if message is None:
+                if self._results.held_bytes:
+                    raise errors.InternalError("the server ended a look at a call and left results out")
                 until = self._at + WINDOW
                 if self._seen.count < WINDOW or (self._stop is not None and until >= self._stop):
                     return None

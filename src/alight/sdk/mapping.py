@@ -226,21 +226,21 @@ class Mapped(Many):
                     sending.release(len(ready))
                     sending.held_bytes = self._results.held_bytes
                 return ready
-            if sending.over and self._answered.count >= sending.put:
-                if self._pump.problem is not None:
-                    raise self._pump.problem
-                return None
+            if sending.said_all and self._answered.count >= sending.put:
+                break
             message = await self._receive()
             if message is None:
                 if sending.over and self._answered.count >= sending.put:
-                    continue
+                    break
                 raise errors.InternalError(
                     f"the server ended a call with {self._answered.count} of {sending.put} results"
                 )
             self._on_message(*message)
-            assert self._stream is not None
             if progress.is_shown():
                 self._say_count()
+        if self._pump.problem is not None:
+            raise self._pump.problem
+        return None
 
     def _on_message(self, head: bytes, body: bytes) -> None:
         if chunk.is_chunk(head):

@@ -100,6 +100,11 @@ class Sending:
                 await gate
         return 0
 
+    @property
+    def said_all(self) -> bool:
+        """Whether the server was told, on the connection there is, that no more inputs come."""
+        return self._ended_on is not None and self._ended_on is self._stream
+
     def release(self, count: int) -> None:
         """So many inputs were answered and, where order counts, yielded."""
         self.released += count
@@ -168,8 +173,8 @@ class Sending:
             stream = self._stream
             if not self.over or self.pending or stream is None or stream is self._ended_on or self._again is not None:
                 return
-            self._ended_on = stream
         stream.end()
+        self._ended_on = stream
 
     def _cut(self) -> _Kept:
         """The next chunk of what was put. ``pending`` has something; the caller holds the lock."""

@@ -67,6 +67,7 @@ class End:
         self._wire = Connection(initiator=False)
         self._lock = threading.Lock()
         self.streams: Dict[int, Asked] = {}
+        self.dead = False
         threading.Thread(target=self._read, daemon=True).start()
 
     def write(self, act: Callable[[Connection], Any]) -> None:
@@ -80,7 +81,8 @@ class End:
                 return
 
     def break_off(self) -> None:
-        """What a killed server does."""
+        """What a killed server does: nothing that it had read counts any more."""
+        self.dead = True
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -107,7 +109,8 @@ class End:
                 events = self._wire.receive(data)
             self.write(lambda wire: None)
             for event in events:
-                self._on(event)
+                if not self.dead:
+                    self._on(event)
 
     def _on(self, event: Any) -> None:
         if event.kind == Kind.HELLO:

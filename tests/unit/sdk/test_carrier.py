@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 
@@ -194,21 +195,18 @@ def test_a_closed_client_says_so(client):
         run(client.call("server.info", {}, ServerInfo))
 
 
-def test_the_quick_head_of_a_call_is_the_codecs():
-    """Calls are encoded by hand for speed; this holds the two to one form."""
-    from alight.sdk.client import encode_open
-    from alight.wire.messages import CallStart, Open, Payload
+@pytest.mark.parametrize(("method", "parent"), [("", ""), ("größe", ""), ("fit", "in-0"), ("", "in-0")])
+def test_the_quick_head_of_a_call_is_the_codecs(method, parent):
+    """The plainest call is encoded by hand for speed; this holds the two to one form."""
+    from alight.sdk.client import encode_open, encode_start
+    from alight.wire.messages import CallStart, Open
 
-    for start in (
-        CallStart("fc-1", "in-1", "fu-1"),
-        CallStart("fc-1", "in-1", "fu-1", wait=False, method="m", parent_input="in-0", resend=True),
-        CallStart("fc-1", "in-1", "fu-1", Payload("digest", 9)),
-    ):
-        assert loads_head(CallStart, _args(encode_open("call.start", start))) == start
-        assert loads_head(Open, encode_open("call.start", start)).method == "call.start"
+    start = CallStart("fc-1", "fu-1", method=method, parent_input=parent)
+    quick = encode_start("fu-1", "fc-1", method, parent)
+    assert json.loads(quick) == json.loads(encode_open("call.start", start))
+    assert loads_head(CallStart, _args(quick)) == start
+    assert loads_head(Open, quick).method == "call.start"
 
 
 def _args(head):
-    import json
-
     return json.dumps(json.loads(head)["args"]).encode()

@@ -9,10 +9,9 @@ import time
 import pytest
 
 import alight
-from alight.sdk import call as sdk_call
-from alight.sdk import progress
+from alight.sdk import progress, waits
 from alight.sdk.carrier import LostError
-from alight.wire import errors, messages, payload
+from alight.wire import chunk, errors, messages, payload
 from alight.wire.codec import MAX_INLINE, loads_head
 from alight.wire.failure import Failure, FailureFrame
 
@@ -73,12 +72,10 @@ def server(far):
         args, kwargs = payload.loads(data)
         name = far.names[message.function_id]
         value = payload.dumps_bytes(far.functions[name](*args, **kwargs))
-        asked.answer(
-            messages.CallUpdate(
-                message.call_id, "done" if message.wait else "accepted", status="success", **far.update
-            ),
-            value if message.wait else b"",
-        )
+        if message.wait:
+            asked.value(message.call_id, value, **far.update)
+        else:
+            asked.answer(messages.CallUpdate(message.call_id, "accepted", accepted=1))
 
     def put(asked):
         data = b"".join(asked.pieces)
@@ -234,8 +231,8 @@ def test_large_arguments_go_as_blobs(server, client, app):
 def test_large_results_come_as_blobs_and_writable(server, client, app):
     value = payload.dumps_bytes(bytearray(b"big"))
     server.answers["blob.get"] = lambda asked: asked.answer({}, value)
-    server.answers["call.start"] = lambda asked: asked.answer(
-        messages.CallUpdate("fc", "done", status="success", payload=messages.Payload("d", len(value)))
+    server.answers["call.start"] = lambda asked: asked.value(
+        "fc", chunk.reference("d", len(value)), flags=chunk.REFERENCE
     )
     with app.run(client=client):
         assert app._functions["double"].remote(1) == b"big"
@@ -318,7 +315,8 @@ def test_a_restarted_server_gets_calls_again_by_id_and_no_line_is_drawn_twice(se
         while not server.watch:
             time.sleep(0.001)
     first, second = server.of("call.start")
-    assert (first.args["call_id"], first.args["input_id"]) == (second.args["call_id"], second.args["input_id"])
+    assert first.args["call_id"] == second.args["call_id"]
+    assert first.body == second.body
     assert second.args["resend"] is True
     assert [what for what in recorder.told if what[0] == "output"] == [("output", "ta-1", 1, b"once\n")]
     assert ("note", "the server was restarted; picked up 1 call") in recorder.told
@@ -332,7 +330,7 @@ def test_spawn_returns_at_once_and_the_result_is_had_later(server, client, app):
         if len(polls) == 1:
             asked.fail(errors.TimeoutError("not yet"))
         else:
-            asked.answer(messages.CallUpdate("fc", "done", status="success"), payload.dumps_bytes(7))
+            asked.value("fc", payload.dumps_bytes(7))
 
     server.answers["call.result"] = result
     with app.run(client=client):
@@ -369,14 +367,12 @@ def test_an_interrupted_call_is_cancelled(server, client, app):
 
 
 def test_why_a_call_waits_is_told_once_it_is_long(server, client, app, monkeypatch):
-    monkeypatch.setattr(sdk_call, "_WONDER", 0.02)
+    monkeypatch.setattr(waits, "WONDER", 0.02)
     recorder = Recorder()
 
     def slow(asked):
         asked.say(messages.CallUpdate("fc", "waiting", why="waiting for a container: 1 starting"))
-        threading.Timer(
-            0.08, lambda: asked.answer(messages.CallUpdate("fc", "done", status="success"), payload.dumps_bytes(1))
-        ).start()
+        threading.Timer(0.08, lambda: asked.value("fc", payload.dumps_bytes(1))).start()
 
     server.answers["call.start"] = slow
     with progress.showing(recorder), app.run(client=client):
@@ -392,11 +388,9 @@ def test_inside_a_container_siblings_are_found_by_name(far, client, app, monkeyp
     waits = []
     monkeypatch.setattr(ambient, "container", inside)
     monkeypatch.setattr(ambient, "on_waiting", waits.append)
-    monkeypatch.setattr("alight.sdk.function.default_client", lambda: client)
+    monkeypatch.setattr("alight.sdk.handle.default_client", lambda: client)
     far.answers["function.lookup"] = lambda asked: asked.answer(messages.PublishedFunction("other", "fu-2"))
-    far.answers["call.start"] = lambda asked: asked.answer(
-        messages.CallUpdate("fc", "done", status="success"), payload.dumps_bytes(asked.args["function_id"])
-    )
+    far.answers["call.start"] = lambda asked: asked.value("fc", payload.dumps_bytes(asked.args["function_id"]))
     assert app._functions["other"].remote(1) == "fu-2"
     assert app._functions["double"].remote(1) == "fu-9"
     assert app._functions["other"].remote(1) == "fu-2"
