@@ -154,7 +154,11 @@ class Exchange:
 
     def on_back(self, running: Iterable[Run]) -> None:
         """The runtime is connected again, and has these inputs."""
+        running = list(running)
         missing = self._line.missing(running)
+        for run in running:  # the ledger may have had no room for them
+            for start, stop in self._line.new(run.call_id, run.attempt, run.start, run.stop):
+                self._note(Held(run.call_id, start, stop, run.attempt, time.monotonic()))
         unsaid, self._unsaid = self._unsaid, []
         for held, (head, body) in list(self._waiting.items()):
             self._deliver(held, head, body)
@@ -221,13 +225,16 @@ class Exchange:
 
     def _add(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
         held = Held(inputs.call_id, inputs.start, inputs.stop, inputs.attempt, time.monotonic(), inputs.method)
-        self._line.add(held)
-        self.ledger.add(held)
+        self._note(held)
         if inputs.flags & chunk.REFERENCE:
             held.begun = False
             self._soon(self._fetch_and_deliver(held, inputs, body))
         else:
             self._deliver(held, head, body)
+
+    def _note(self, held: Held) -> None:
+        self._line.add(held)
+        self.ledger.add(held)
 
     def _deliver(self, held: Held, head: bytes, body: bytes) -> None:
         link = self.link

@@ -19,20 +19,21 @@ _ANSWERED = struct.Struct("!d")
 _ANSWERED_AT = _HEAD.size - _ANSWERED.size
 _SLOT = struct.Struct("!B31sQQId")
 _START = 64
-_SLOTS = 128
+_SLOTS = 1024
 _SIZE = _START + _SLOT.size * _SLOTS
 
 
 class Ledger:
     """The notes of one container. The file's blocks are reserved at once: a disk that fills up later can't hurt.
 
-    ``runs`` is what the file held when it was opened. Runs beyond its 128 slots are not in it: after a kill, the
-    runtime alone knows of them, and the server gives them anew when it has lost them, too.
+    ``runs`` is what the file held when it was opened. Runs beyond its 1,024 slots are in memory alone: after a kill the
+    runtime says which of them it has; one that it answered just then may run again.
     """
 
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            is_new = os.fstat(fd).st_size == 0
             os.posix_fallocate(fd, 0, _SIZE)
             self._map = mmap.mmap(fd, _SIZE)
         finally:
@@ -41,7 +42,7 @@ class Ledger:
         self.ready = bool(ready)
         self._slots: dict[Held, int] = {}
         self._free = list(range(_SLOTS - 1, -1, -1))
-        self.runs = self._load()
+        self.runs = () if is_new else self._load()
 
     def add(self, held: Held) -> None:
         """Remember a run, while there is a slot."""
@@ -73,10 +74,10 @@ class Ledger:
             self._map.close()
 
     def _load(self) -> tuple[Held, ...]:
-        for slot in range(_SLOTS):
-            used, call_id, start, stop, attempt, given_at = _SLOT.unpack_from(self._map, _START + slot * _SLOT.size)
-            if used == 1:
-                held = Held(call_id.rstrip(b"\0").decode("ascii", "replace"), start, stop, attempt, given_at)
-                self._slots[held] = slot
-                self._free.remove(slot)
+        used_before = [slot for slot in range(_SLOTS) if self._map[_START + slot * _SLOT.size] == 1]
+        for slot in used_before:
+            _, call_id, start, stop, attempt, given_at = _SLOT.unpack_from(self._map, _START + slot * _SLOT.size)
+            held = Held(call_id.rstrip(b"\0").decode("ascii", "replace"), start, stop, attempt, given_at)
+            self._slots[held] = slot
+            self._free.remove(slot)
         return tuple(sorted(self._slots, key=lambda held: held.given_at))

@@ -370,6 +370,19 @@ def test_after_a_kill_what_the_runtime_has_goes_on_and_what_it_never_got_comes_b
     play(tmp_path, after)
 
 
+def test_after_a_kill_the_runtime_may_have_more_than_the_ledger_had_room_for(tmp_path):
+    async def story(place: Place) -> None:
+        place.exchange.take_up()
+        place.exchange.on_back([Run(CALL, 3, 6, 2)])
+        assert place.exchange.unanswered == (Run(CALL, 3, 6, 2),)
+        place.give(3, 6, attempt=2)
+        assert place.runtime.got == []
+        place.returns(9, range(3, 6), attempt=2)
+        assert [one.serial for one, _ in place.server.values] == [9]
+
+    play(tmp_path, story)
+
+
 def test_inputs_given_while_the_runtime_is_away_reach_it_when_it_is_back(tmp_path):
     async def story(place: Place) -> None:
         place.exchange.link = None

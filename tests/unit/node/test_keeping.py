@@ -37,14 +37,14 @@ def test_a_ledger_remembers_without_being_closed(tmp_path):
 
 def test_a_ledger_reuses_its_room_and_outgrows_it(tmp_path):
     ledger = Ledger(tmp_path / "ledger")
-    for _ in range(500):
+    for _ in range(5000):
         one = Held(CALL, 0, 1, 1, 0.0)
         ledger.add(one)
         ledger.drop(one)
-    many = [Held(CALL, n, n + 1, 1, 0.0) for n in range(200)]
+    many = [Held(CALL, n, n + 1, 1, 0.0) for n in range(1200)]
     for one in many:
         ledger.add(one)
-    assert 0 < len(Ledger(tmp_path / "ledger").runs) < 200
+    assert len(Ledger(tmp_path / "ledger").runs) == 1024
     for one in many:
         ledger.drop(one)
     assert Ledger(tmp_path / "ledger").runs == ()
