@@ -64,7 +64,8 @@ class Place:
     def known(self, function_id, **need):
         """The scheduler's side of a function."""
         found = self.functions.get(function_id)
-        entry = Function(function_id, found.app_id, found.spec.name, Need(**need))
+        wanted = Need(**need)
+        entry = Function(function_id, found.app_id, found.spec.name, wanted, wanted.slots)
         self.state.functions[function_id] = entry
         return entry
 

@@ -8,6 +8,8 @@ import pytest
 
 from alight.wire import errors, ids, payload
 from alight.wire.messages import (
+    AppList,
+    AppListed,
     CallCancel,
     CallDetails,
     CallGraph,
@@ -74,6 +76,8 @@ def test_a_variant_has_a_pool_of_its_own_through_a_restart(world):
         assert (await client.remote(variant, 4))[1] == 8
         assert (await client.remote(base, 5))[1] == 10
         assert sorted(one.start.memory for one in node.containers.values()) == [128, 333]
+        listed = await client.ask("app.list", AppList(), AppListed)
+        assert listed.apps[0].functions == ("double",)
         await world.crash()
         await world.serve()
         again = await world.client()

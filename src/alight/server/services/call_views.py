@@ -140,7 +140,7 @@ class CallViews:
         function = self._state.functions.get(call.function_id) if call is not None else None
         if call is None or function is None:
             return []
-        slots, found = function.need.slots, []
+        slots, found = function.slots, []
         for container_id in call.containers:
             container = self._state.containers[container_id]
             # One at a time: the head of its line runs since the one before it was answered.
@@ -209,11 +209,14 @@ class CallViews:
     async def _rows(self, asked: CallList, owner: str, chosen: list[str] | None, state: str, limit: int) -> list[Row]:
         if chosen is not None:
             return await self._newest("calls_recent_of_function", "function_id", chosen, limit, state=state)
-        if asked.app:
-            whose = {"environment": asked.environment, "owner": owner, "app": asked.app}
-            apps = [row["app_id"] for row in await self._store.read("apps_named", **whose, limit=_NAMESAKES)]
-            return await self._newest("calls_recent_of_app", "app_id", apps, limit, state=state)
         whose = {"environment": asked.environment, "owner": owner}
+        if asked.app or asked.environment or owner:
+            rows = await self._store.read("apps_named", **whose, app=asked.app, limit=_NAMESAKES + 1)
+            if asked.app or len(rows) <= _NAMESAKES:
+                apps = [row["app_id"] for row in rows[:_NAMESAKES]]
+                return await self._newest("calls_recent_of_app", "app_id", apps, limit, state=state)
+        if state == "done":
+            return list(await self._store.read("calls_done_last", **whose, limit=limit))
         return list(await self._store.read("calls_recent", **whose, state=state, limit=limit))
 
     async def _open_rows(self, asked: CallList, owner: str, chosen: list[str] | None, limit: int) -> list[Row]:

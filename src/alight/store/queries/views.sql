@@ -4,6 +4,15 @@ SELECT c.*, f.name AS function, coalesce(nullif(a.name, ''), a.description) AS a
 FROM calls c JOIN apps a ON a.app_id = c.app_id LEFT JOIN functions f ON f.function_id = c.function_id
 WHERE c.call_id IN (SELECT value FROM json_each(:call_ids)) AND c.status <> 'orphan' ORDER BY c.seq DESC;
 
+-- name: calls_done_last
+-- Calls that are over, those that ended last first: quick however many others are open.
+SELECT c.*, f.name AS function, coalesce(nullif(a.name, ''), a.description) AS app, a.environment, a.owner
+FROM calls c INDEXED BY calls_by_age JOIN apps a ON a.app_id = c.app_id
+LEFT JOIN functions f ON f.function_id = c.function_id
+WHERE c.done_at IS NOT NULL AND c.status <> 'orphan' AND (:environment = '' OR a.environment = :environment)
+  AND (:owner = '' OR a.owner = :owner)
+ORDER BY c.done_at DESC LIMIT :limit;
+
 -- name: functions_named
 -- Functions of this name (or id) with their variants, stopped apps' too, of the newest apps first; a class is named without '.*'.
 SELECT f.function_id FROM functions f JOIN apps a ON a.app_id = f.app_id
@@ -14,10 +23,10 @@ WHERE (:environment = '' OR a.environment = :environment) AND (:owner = '' OR a.
 ORDER BY a.created_at DESC LIMIT :limit;
 
 -- name: apps_named
--- Apps of this name (or id), newest first, stopped ones too.
+-- Apps of this name (or id; '' is all), newest first, stopped ones too.
 SELECT app_id FROM apps
 WHERE (:environment = '' OR environment = :environment) AND (:owner = '' OR owner = :owner)
-  AND (app_id = :app OR name = :app OR description = :app)
+  AND (:app = '' OR app_id = :app OR name = :app OR description = :app)
 ORDER BY created_at DESC LIMIT :limit;
 
 -- name: calls_open_before
