@@ -62,6 +62,18 @@ def parse(text: str, present: Iterable[Gpu]) -> Request:
     return Request(name, int(number) if number else 1, exact)
 
 
+def first_exact(request: Request, free: Iterable[Gpu]) -> tuple[str, ...]:
+    """As many as asked for of the very type, as they come; fewer when there are fewer. The quick way of ``fits``."""
+    found: list[str] = []
+    name, count = request.type, request.count
+    for gpu in free:
+        if gpu.type == name or _is_type(name, gpu):
+            found.append(gpu.uuid)
+            if len(found) == count:
+                break
+    return tuple(found)
+
+
 def fits(request: Request, present: Iterable[Gpu]) -> tuple[str, ...]:
     """Of the GPUs of one machine, the uuids that may serve a request, best first. Empty when none does.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from alight.scheduler import gpus
@@ -81,9 +81,9 @@ def pick_gpus(choices: Sequence[gpus.Request], free: Iterable[Gpu]) -> tuple[str
     """GPUs for the first choice that these can serve; () when none was asked for; None when they cannot."""
     if not choices:
         return ()
-    here = list(free)
+    here = free if isinstance(free, Collection) else list(free)
     for request in choices:
-        suitable = gpus.fits(request, here)
+        suitable = gpus.first_exact(request, here) if request.exact else gpus.fits(request, here)
         if len(suitable) >= request.count:
             return suitable[: request.count]
     return None

@@ -59,18 +59,24 @@ def _start_in_turn(
     """
     wants = _for_queue if for_queue else _to_keep
     waits: list[Function] = []
-    order = [_turn(state, one) for one in functions if wants(state, one, now) > 0]
+    order = []
+    for function in functions:
+        more = wants(state, function, now)
+        if more > 0:
+            count = len(function.containers) - len(function.blocked)
+            order.append((count, line.oldest(state, function), function.function_id, more))
     heapq.heapify(order)
     while order:
-        function = state.functions[order[0][2]]
-        if _start_one(state, function, now, decisions, for_queue=for_queue):
+        count, oldest, function_id, more = order[0]
+        function = state.functions[function_id]
+        if not _start_one(state, function, now, decisions, for_queue=for_queue):
             if wants(state, function, now) > 0:
-                count, oldest, name = order[0]
-                heapq.heapreplace(order, (count + 1, oldest, name))
-                continue
-        elif wants(state, function, now) > 0:
-            waits.append(function)
-        heapq.heappop(order)
+                waits.append(function)
+            heapq.heappop(order)
+        elif more > 1:
+            heapq.heapreplace(order, (count + 1, oldest, function_id, more - 1))
+        else:
+            heapq.heappop(order)
     return waits
 
 
@@ -205,10 +211,6 @@ def _cannot_more(function: Function) -> bool:
     """Whether the function has as many containers as it may. Those whose inputs wait for other calls do not count."""
     most = function.need.max_containers
     return most is not None and len(function.containers) - len(function.blocked) >= most
-
-
-def _turn(state: State, function: Function) -> tuple[int, int, str]:
-    return len(function.containers) - len(function.blocked), line.oldest(state, function), function.function_id
 
 
 def _start_one(state: State, function: Function, now: float, decisions: list[Decision], *, for_queue: bool) -> bool:
