@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import textwrap
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +99,48 @@ class Script:
     def containers(self, app_id: str) -> int:
         """How many containers of an app there are."""
         return next(one["containers"] for one in self.machine.json("app", "list") if one["app_id"] == app_id)
+
+
+class Going:
+    """A script that runs while a test does something else. Its stdout is read by line, its errors go to a file."""
+
+    running: ClassVar[list[Going]] = []
+
+    def __init__(self, script: Script, body: str, *words: str, run: str = "app.run()") -> None:
+        self.machine = script.machine
+        self.errors = script.folder / "stderr"
+        path = script.write(body, run)
+        with self.errors.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, str(path), *words],
+                env=script.machine.environment(),
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
+        Going.running.append(self)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """After each test, however it ended."""
+        while cls.running:
+            one = cls.running.pop()
+            one.process.kill()
+            one.process.communicate()
+
+    def until(self, word: str) -> None:
+        """Read on until a line says it."""
+        while True:
+            line = self.process.stdout.readline()
+            assert line, f"it ended before it said {word!r}\n{self.errors.read_text()}\n{self.machine.logs()}"
+            if word in line:
+                return
+
+    def answer(self, timeout: float = 90) -> object:
+        """Its answer, once it has ended well."""
+        out, _ = self.process.communicate(timeout=timeout)
+        assert self.process.returncode == 0, f"{self.errors.read_text()}\n{self.machine.logs()}"
+        return json.loads(out.splitlines()[-1])
 
 
 def settled(condition: Callable[[], bool], seconds: float = 20) -> None:

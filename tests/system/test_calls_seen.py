@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.scripted import Script, settled
-from tests.system.test_faults import Going
+from tests.system.scripted import Going, Script, settled
+from tests.system.test_faults import _ended  # noqa: F401  a fixture is used by its name
 
 FUNCTIONS = """
 @app.function(max_containers=1)
@@ -76,7 +76,7 @@ def test_a_line_and_who_is_in_it(script, seen):
     assert [one["call_id"] for one in calls(seen, "--state", "running")] == [first]
     shown = seen.run("call", "show", last).stdout
     assert "waits" in shown
-    assert "come first" in shown, shown
+    assert "comes first" in shown, shown
     seen.run("call", "cancel", "--yes", first)
     attached = seen.run("call", "attach", "--results", many)
     assert [line.split("\t") for line in attached.stdout.splitlines()] == [[str(n), str(n)] for n in range(5)]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.scripted import Script, settled
+from tests.system.scripted import Going, Script, settled
 from tests.system.test_classes import pids_in_containers
 from tests.system.test_crashes import nothing_is_left, pid_of
 from tests.system.test_full_disk import full, small_machine  # noqa: F401  a fixture is used by its name
@@ -112,35 +109,10 @@ def script(crashing, tmp_path_factory) -> Script:
     return Script(crashing, tmp_path_factory.mktemp("faults"), "test-faults", FUNCTIONS)
 
 
-class Going:
-    """A script that runs while something is killed. Its stdout is read line by line, its errors go to a file."""
-
-    def __init__(self, script: Script, body: str, *words: str, run: str = "app.run()") -> None:
-        self.machine = script.machine
-        self.errors = script.folder / "stderr"
-        path = script.write(body, run)
-        with self.errors.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, str(path), *words],
-                env=script.machine.environment(),
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-            )
-
-    def until(self, word: str) -> None:
-        """Read on until a line says it."""
-        while True:
-            line = self.process.stdout.readline()
-            assert line, f"it ended before it said {word!r}\n{self.errors.read_text()}\n{self.machine.logs()}"
-            if word in line:
-                return
-
-    def answer(self, timeout: float = 90) -> object:
-        """Its answer, once it has ended well."""
-        out, _ = self.process.communicate(timeout=timeout)
-        assert self.process.returncode == 0, f"{self.errors.read_text()}\n{self.machine.logs()}"
-        return json.loads(out.splitlines()[-1])
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    yield
+    Going.end_all()
 
 
 def kill(machine: Machine, victim: str) -> None:

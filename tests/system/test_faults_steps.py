@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from alight.server import faults
-from tests.system.scripted import Script
+from tests.system.scripted import Going, Script
 from tests.system.test_crashes import nothing_is_left
-from tests.system.test_faults import Going, runs
+from tests.system.test_faults import _ended, runs  # noqa: F401  a fixture is used by its name
 
 FUNCTIONS = """
 @app.function(max_containers=2)
