@@ -23,7 +23,7 @@ def live(world):
 
 async def count(world, table):
     store = world.server.parts.store
-    store._queries["test_count"] = f"SELECT count(*) AS n FROM {table}"  # noqa: S608  of the test's own words
+    store._queries["test_count"] = f"SELECT count(*) AS n FROM {table}"
     await store.flush()
     return (await store.one("test_count"))["n"]
 
@@ -474,11 +474,15 @@ def test_more_is_refused_when_the_disk_is_full_and_what_was_accepted_stays(world
         await world.until(lambda: live(world) and live(world)[stream.call_id].accepted == 10)
         await store.flush()
         store.limit_pages(1)
-        with pytest.raises(errors.ResourceExhaustedError, match="takes no more inputs of this call"):
+
+        async def send_on():
             for start in range(10, 4000, 10):
                 await client.send(stream, start, [bytes(20_000)] * 10)
                 await asyncio.sleep(0)
             await client.gather(stream)
+
+        with pytest.raises(errors.ResourceExhaustedError, match="takes no more inputs of this call"):
+            await send_on()
         store.limit_pages(1 << 30)
         row = await store.one("call_by_id", call_id=stream.call_id)
         assert row["accepted"] >= 10

@@ -263,7 +263,7 @@ class Calls:
 
         self._store.write_then(statements, written)
         if not kept or sending.under_way > _AHEAD:
-            await self._store.flush()
+            await self._flush(sending)
         self._raise_failed(sending)
         if said.flags & chunk.LAST:
             self.end_inputs(sending)
@@ -282,7 +282,7 @@ class Calls:
 
     async def all_kept(self, sending: Sending) -> None:
         """Return when everything that was accepted is on disk. Raises ResourceExhaustedError."""
-        await self._store.flush()
+        await self._flush(sending)
         self._raise_failed(sending)
 
     def sender_left(self, call: Call) -> None:
@@ -567,6 +567,12 @@ class Calls:
 
     def _line(self, call: Call) -> Line:
         return self.book.line(call.function_id, call.app_id)
+
+    async def _flush(self, sending: Sending) -> None:
+        try:
+            await self._store.flush()
+        except errors.ResourceExhaustedError as error:
+            sending.error = sending.error or error
 
     def _raise_failed(self, sending: Sending) -> None:
         if sending.error is None:

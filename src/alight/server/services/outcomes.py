@@ -316,7 +316,8 @@ class Outcomes:
         self._count(call, new if well else 0, 0 if well else new)
         self._forget_references(call, positions)
         self._tell(call, recorded)
-        self._write(call, self._statements(call, recorded), frame)
+        if call.ticket is None or not self._write_together(call, recorded, frame):
+            self._write(call, self._statements(call, recorded), frame)
 
     def _end_one(self, call: Call, output: Output, body: Buffer) -> None:
         position = output.position
@@ -423,19 +424,37 @@ class Outcomes:
 
     # inside, writing
 
+    def _write_together(self, call: Call, recorded: Recorded, frame: Frame) -> bool:
+        """A call that is over before its own rows were begun: one row for it, one for what came of it."""
+        if call.ticket is None or call.ended < 1 or call.accepted != 1 or call.total != 1:
+            return False
+        now = time.time()
+        row = call_row(call, call.created_at)
+        row["succeeded"], row["failed"] = call.succeeded, call.failed
+        row["done_at"], row["status"] = now, "failed" if call.failed else "success"
+        statements: list[Statement] = [("call_add_done", row), ("output_add", recorded.row(call.call_id, now))]
+        if not self._store.replace(call.ticket, statements, self._when_written(call, statements, frame)):
+            return False
+        call.ticket = None
+        self._leave(call)
+        self._let_go_references(call)
+        return True
+
     def _write(self, call: Call | None, statements: list[Statement], frame: Frame | None) -> None:
         ticket = None
-        call_id = call.call_id if call is not None else (frame.call_id if frame is not None else "a call")
         if call is not None and call.ticket is not None:
             ticket, call.ticket = call.ticket, None
-        together: list[Statement] | None = None
-        if ticket is not None and call is not None and call.over and call.accepted == 1 and call.rest is None:
-            # Over before it was written down: a row for it and one for what came of it.
-            done = {**call_row(call, call.created_at), **done_row(call, time.time()), "now": call.created_at}
-            together = [("call_add_done", {**done, "done_at": time.time()}), statements[0]]
+        try:
+            self._store.write_then(statements, self._when_written(call, statements, frame), ticket)
+        except errors.ServiceError:
+            return  # the server is stopping: its node brings it again
 
+    def _when_written(
+        self, call: Call | None, statements: list[Statement], frame: Frame | None
+    ) -> Callable[[Exception | None], None]:
         def written(error: Exception | None) -> None:
             if error is not None:
+                call_id = frame.call_id if frame is not None else "a call"
                 log.error("what came of %s could not be written down: %s", call_id, error)
                 asyncio.get_running_loop().call_later(_AGAIN, self._write, None, statements, frame)
                 return
@@ -443,12 +462,7 @@ class Outcomes:
             if frame is not None:
                 self._committed(call, frame)
 
-        try:
-            if ticket is not None and together is not None and self._store.replace(ticket, together, written):
-                return
-            self._store.write_then(statements, written, ticket)
-        except errors.ServiceError:
-            return  # the server is stopping: its node brings it again
+        return written
 
     def _committed(self, call: Call | None, frame: Frame) -> None:
         if (

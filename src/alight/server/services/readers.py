@@ -48,15 +48,15 @@ class Reader:
         self.stream = stream
         self.call = call
         self.direct = call is not None and call.last == 0
-        self.on_read: Callable[[int], None] = lambda size: None
+        self.on_read: Callable[[int], None] = _nobody
         self._store = store
         self._row = row
         self._call_id = call.call_id if call is not None else str(row["call_id"] if row is not None else "")
         self._start, self._stop = start, stop
-        self._sent = Ranges(have)
+        self._sent = Ranges(have) if have else Ranges()
         self._items = {start: items} if items else {}  # generators: the next item, by position
         self._cursor = 0
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None  # made by who waits
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -74,7 +74,7 @@ class Reader:
             if self._task is None and not self.stream.may_send:
                 self._fall_behind()
             elif self._task is not None and self.satisfied:
-                self._news.set()
+                self.wake()
         else:
             self._fall_behind()
 
@@ -89,9 +89,10 @@ class Reader:
     async def follow(self) -> None:
         """Send until all is said. Raises when the stream breaks."""
         self._task = asyncio.current_task()
+        news = self._news = asyncio.Event()
         while True:
             self.direct = False
-            self._news.clear()
+            news.clear()
             await self._catch_up()
             if self.satisfied:
                 return
@@ -101,17 +102,18 @@ class Reader:
             if self.stream.broken:
                 raise errors.ConnectionError("the caller is gone")
             self.direct = True
-            await self._news.wait()
+            await news.wait()
 
     def wake(self) -> None:
         """Look again: the stream broke, or the call is over."""
-        self._news.set()
+        if self._news is not None:
+            self._news.set()
 
     # inside
 
     def _fall_behind(self) -> None:
         self.direct = False
-        self._news.set()
+        self.wake()
         if self._task is None and not self.stream.broken:
             self._task = asyncio.get_running_loop().create_task(self._follow_alone())
 
@@ -203,6 +205,9 @@ class Reader:
     def _values(self, one: Recorded) -> tuple[bytes, Buffer] | None:
         positions, sent = one.positions, self._sent
         if self._start == 0 and self._stop is None and type(positions) is range:
+            if not sent.count:
+                sent.add(positions.start, positions.stop)
+                return bytes(one.head), one.body
             before = sent.missing(positions.start, positions.stop)
             if len(before) == 1 and before[0] == (positions.start, positions.stop):
                 sent.add(positions.start, positions.stop)
@@ -226,6 +231,10 @@ class Reader:
             return bytes(one.head), one.body
         kept = results.cut(one.head, one.body, lambda number: number >= known)
         return (kept[1], kept[2]) if kept is not None else None
+
+
+def _nobody(size: int) -> None:
+    """Nobody counts what this reader takes."""
 
 
 def send_now(stream: Stream, head: bytes, body: Buffer = b"") -> None:

@@ -20,9 +20,9 @@ from alight.wire.record import shape_of
 from alight.wire.spec import FunctionSpec
 
 #: Merged field by field: who asks for more memory keeps the GPU that was declared.
-MERGED = ("resources", "autoscaling")
+MERGED = ("resources", "autoscaling", "env")
 #: What a variant may change. Everything else is what the function is: its code, its image, what it may reach.
-CHANGEABLE = (*MERGED, "env", "secrets", "volumes", "timeout", "startup_timeout", "retries", "hosted_only")
+CHANGEABLE = (*MERGED, "secrets", "volumes", "timeout", "startup_timeout", "retries", "hosted_only")
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,11 @@ def derive(spec: FunctionSpec, asked: Wish) -> FunctionSpec:
 def _fields(spec: FunctionSpec, name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise errors.InvalidError(f"{spec.name}(): {name} is changed field by field, and got {value!r}")
-    shape = shape_of(type(getattr(spec, name)))
-    known = shape.names if shape is not None else ()
+    shape = shape_of(type(getattr(spec, name)))  # None for the environment, which may have any name
     for one in value:
-        if one not in known:
+        if shape is not None and one not in shape.names:
             raise errors.InvalidError(
-                f"{spec.name}(): there is no {one!r} in {name}", hint=f"there is: {', '.join(known)}"
+                f"{spec.name}(): there is no {one!r} in {name}", hint=f"there is: {', '.join(shape.names)}"
             )
     return value
 
