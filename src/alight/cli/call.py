@@ -9,8 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import click
 
-from alight.cli import options, session, tables, terminal
-from alight.cli.errors import UsageError
+from alight.cli import call_words, options, session, tables, terminal
 from alight.cli.terminal import Style
 from alight.wire import ids
 from alight.wire.codec import to_plain
@@ -65,7 +64,7 @@ def list_(
             one.app,
             one.function,
             one.verb,
-            state_of(one),
+            call_words.state_of(one),
             one.waiting,
             one.running,
             one.succeeded + one.failed,
@@ -79,7 +78,7 @@ def list_(
     tables.show(columns, rows, as_json=as_json, empty=empty)
     if as_json or not rows:
         return
-    words = [f"{_count(listed.waiting, 'input')} waiting, {listed.running:,} running"]
+    words = [f"{call_words.count_of(listed.waiting, 'input')} waiting, {listed.running:,} running"]
     if listed.more:
         words.append(f"the newest {len(rows):,} calls are shown; --limit 0 shows all")
     print(f"({'; '.join(words)})", file=sys.stderr)
@@ -90,7 +89,7 @@ def list_(
 @options.as_json
 def show(call_id: str, as_json: bool) -> None:
     """Show how a call is doing: who made it, what is done, and why the rest waits. CALL is its id."""
-    details = session.ask("call.show", CallShow(check(call_id)), CallDetails)
+    details = session.ask("call.show", CallShow(call_words.check(call_id)), CallDetails)
     if as_json:
         print(json.dumps(_whole(details), indent=2))
         return
@@ -107,15 +106,15 @@ def show(call_id: str, as_json: bool) -> None:
 @options.yes
 def cancel(call_id: str, terminate_containers: bool, yes: bool) -> None:
     """Cancel a call: what waits is dropped and what runs is interrupted; what is done stays. CALL is its id."""
-    found = session.ask("call.show", CallShow(check(call_id)), CallDetails).call
+    found = session.ask("call.show", CallShow(call_words.check(call_id)), CallDetails).call
     if found.state == "done":
         print(f"{call_id} had ended already: nothing was cancelled", file=sys.stderr)
         return
-    left = f"{_count(found.waiting, 'input')} waiting, {found.running:,} running"
+    left = f"{call_words.count_of(found.waiting, 'input')} waiting, {found.running:,} running"
     options.confirm(f"Cancel {call_id} of {found.function}() ({left})?", yes=yes)
     session.tell("call.cancel", CallCancel(call_id, terminate_containers))
     done = found.succeeded + found.failed
-    kept = f"; what was done ({_count(done, 'input')}) keeps its results" if done else ""
+    kept = f"; what was done ({call_words.count_of(done, 'input')}) keeps its results" if done else ""
     print(f"Cancelled {call_id}{kept}", file=sys.stderr)
 
 
@@ -129,7 +128,7 @@ def attach(call_id: str, results: bool) -> None:
     """
     from alight.cli import following  # noqa: PLC0415  loads what unpickles and draws
 
-    following.follow(check(call_id), results=results)
+    following.follow(call_words.check(call_id), results=results)
 
 
 @call.command()
@@ -137,7 +136,7 @@ def attach(call_id: str, results: bool) -> None:
 @options.as_json
 def graph(call_id: str, as_json: bool) -> None:
     """Show which calls a call's inputs made, and those theirs. CALL is its id."""
-    found = session.ask("call.graph", CallGraph(check(call_id)), CallGraph)
+    found = session.ask("call.graph", CallGraph(call_words.check(call_id)), CallGraph)
     if as_json:
         print(json.dumps(list(found.inputs), indent=2))
         return
@@ -148,54 +147,9 @@ def graph(call_id: str, as_json: bool) -> None:
         print(f"(the first {_CUT:,} inputs of a call are shown)", file=sys.stderr)
 
 
-def check(call_id: str) -> str:
-    """The id of a call. Raises UsageError for what cannot be one."""
-    if not ids.is_id(call_id, ids.CALL):
-        raise UsageError(f"{call_id!r} is not the id of a call", hint="they look like fc-…: `alight call list`")
-    return call_id
-
-
-def state_of(found: CallSummary) -> str:
-    """Its state for people: done says how."""
-    if found.state != "done":
-        return found.state
-    if found.cancelled:
-        return "cancelled"
-    if found.failed:
-        return "failed"
-    return "incomplete" if found.caller_gone else "done"
-
-
-def inputs_of(found: CallSummary) -> str:
-    """How far a call is, in numbers."""
-    done = found.succeeded + found.failed
-    if found.total is not None:
-        words = [f"{done:,} of {found.total:,} done"]
-    else:
-        words = [f"{done:,} done of {found.accepted:,} accepted so far"]
-    failed = "failed or cancelled" if found.cancelled else "failed"
-    for count, what in ((found.failed, failed), (found.running, "running"), (found.waiting, "waiting")):
-        if count:
-            words.append(f"{count:,} {what}")
-    return ", ".join(words)
-
-
-def never_sent(found: CallSummary) -> str:
-    """What is said of a call whose caller died half-way; "" for all others."""
-    if not found.caller_gone:
-        return ""
-    if not found.accepted:
-        return "its caller died before the server had any of its inputs"
-    were = "was" if found.accepted == 1 else "were"
-    return (
-        f"its caller died after {_count(found.accepted, 'input')} {were} accepted; "
-        "whatever it had not sent by then was never run"
-    )
-
-
 def _lines(details: CallDetails, style: Style, now: float) -> List[str]:
     found = details.call
-    state = state_of(found)
+    state = call_words.state_of(found)
     shade = {"failed": style.bad, "done": style.good}.get(state, style.strong)
     pairs: List[Tuple[str, str]] = [
         ("call", f"{found.call_id}  {shade(state)}"),
@@ -205,11 +159,11 @@ def _lines(details: CallDetails, style: Style, now: float) -> List[str]:
     if found.done_at:
         took = tables.duration(max(0.0, found.done_at - found.created_at))
         pairs.append(("ended", f"{_moment(found.done_at, now)}, after {took}"))
-    pairs.append(("inputs", inputs_of(found)))
+    pairs.append(("inputs", call_words.inputs_of(found)))
     if found.total is None and found.state != "done":
         pairs.append(("", "its caller is still sending"))
     if found.caller_gone:
-        pairs.append(("", style.warning(never_sent(found))))
+        pairs.append(("", style.warning(call_words.never_sent(found))))
     pairs += _running(details.running, found.running, now)
     if details.waiting is not None:
         pairs += _waiting(details.waiting, style, now)
@@ -244,8 +198,9 @@ def _waiting(waiting: Waiting, style: Style, now: float) -> List[Tuple[str, str]
         why = why.partition(": ")[0]
     since = f", since {_moment(waiting.since, now)}" if waiting.since else ""
     pairs.append(("waits", f"{why}{since}"))
-    comes = "comes" if waiting.ahead == 1 else "come"
-    pairs.append(("line", f"{_count(waiting.ahead, 'input')} of this function {comes} first" if waiting.ahead else ""))
+    if waiting.ahead:
+        comes = "comes" if waiting.ahead == 1 else "come"
+        pairs.append(("line", f"{call_words.count_of(waiting.ahead, 'input')} of this function {comes} first"))
     pairs.append(("needs", waiting.needs))
     pairs += [("held by" if not index else "", holder) for index, holder in enumerate(waiting.holders)]
     alone = waiting.starts_when.startswith(("never", "in "))
@@ -300,10 +255,6 @@ def _caller(found: CallSummary) -> str:
 
 def _moment(seconds: float, now: float) -> str:
     return f"{tables.when(seconds)} ({tables.duration(max(0.0, now - seconds))} ago)"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _one_line(text: str) -> str:

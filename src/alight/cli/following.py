@@ -6,8 +6,7 @@ import sys
 import time
 from typing import List, Optional
 
-from alight.cli import call as views
-from alight.cli import render, session, tables, terminal
+from alight.cli import call_words, render, session, tables, terminal
 from alight.cli.errors import Interrupted
 from alight.wire import chunk, payload
 from alight.wire.codec import loads_head
@@ -23,7 +22,7 @@ def follow(call_id: str, *, results: bool) -> None:
     drawing = render.make_renderer()
     try:
         found = _look(call_id).call
-        drawing.note(f"{call_id}: {found.function}() of {found.app or found.app_id}, {views.inputs_of(found)}")
+        drawing.note(f"{call_id}: {found.function}() of {found.app or found.app_id}, {call_words.inputs_of(found)}")
         if results:
             _print_results(call_id, found, drawing)
         found = _until_done(call_id, drawing)
@@ -52,7 +51,7 @@ def _until_done(call_id: str, drawing: render.Drawing) -> CallSummary:
         waits = details.waiting
         drawing.waiting(call_id, waits.why if waits is not None and not found.running else "")
         if found.running or waits is None:
-            drawing.phase(f"{found.function}(): {views.inputs_of(found)}")
+            drawing.phase(f"{found.function}(): {call_words.inputs_of(found)}")
         time.sleep(pause)
         pause = min(_SLOWEST, pause * 1.5)
 
@@ -60,12 +59,12 @@ def _until_done(call_id: str, drawing: render.Drawing) -> CallSummary:
 def _say_end(found: CallSummary, drawing: render.Drawing) -> None:
     took = f" after {tables.duration(found.done_at - found.created_at)}" if found.done_at else ""
     if not found.failed and not found.cancelled and not found.caller_gone:
-        drawing.done(f"{found.call_id} ended{took}: {views.inputs_of(found)}")
+        drawing.done(f"{found.call_id} ended{took}: {call_words.inputs_of(found)}")
         return
     how = "was cancelled" if found.cancelled else "ended"
-    words = [f"{found.call_id} {how}{took}: {views.inputs_of(found)}"]
+    words = [f"{found.call_id} {how}{took}: {call_words.inputs_of(found)}"]
     if found.caller_gone:
-        words.append(views.never_sent(found))
+        words.append(call_words.never_sent(found))
     hint = f"`alight call show {found.call_id}` shows the last errors" if found.failed else None
     raise RemoteError("; ".join(words), hint=hint)
 

@@ -437,7 +437,8 @@ class RunningInput:
 
 @dataclass(frozen=True)
 class CallDetails:
-    """``recent`` are the last inputs that failed: position and the error's or exception's words."""
+    """``failed`` are the last inputs that failed: position and the error's or exception's words. Position -1 stands for
+    all that had not ended when the call did."""
 
     call: CallSummary
     waiting: Optional[Waiting] = None
@@ -491,8 +492,9 @@ class FunctionBind:
     """function.bind → PublishedFunction: a variant of a function with a pool of containers of its own.
 
     Body: the pickled keyword arguments of a class's constructor, or nothing. ``changes`` are fields of FunctionSpec in
-    plain words; ``resources`` and ``autoscaling`` are merged field by field, all others replace. The same changes and
-    parameters are the same variant, for everybody. Idempotent. Bound to a variant, changes are merged with its own.
+    plain words; ``resources``, ``autoscaling`` and ``env`` are merged field by field, all others replace. The same
+    changes and parameters are the same variant, for everybody. Idempotent. Bound to a variant, changes are merged with
+    its own.
 
     ``given`` says of the body, which the server does not read, what it can check: names and types ("int", "str", …).
     """

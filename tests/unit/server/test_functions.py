@@ -75,6 +75,8 @@ def test_fields_are_merged_and_lists_replaced():
     assert spec.secrets == ("st-2",)
     assert spec.retries == RetryPolicy(max_retries=2)
     assert spec.name == "train"
+    declared = FunctionSpec(name="train", env={"A": "1", "B": "2"})
+    assert variants.derive(declared, Wish({"env": {"B": "3", "C": "4"}})).env == {"A": "1", "B": "3", "C": "4"}
 
 
 def test_a_wish_upon_a_variant_is_merged_with_its_own():
@@ -95,6 +97,7 @@ def test_the_order_of_options_makes_no_other_variant():
         (TRAIN, Wish({"restrict_access": False}), "'restrict_access' cannot be changed"),
         (TRAIN, Wish({"resources": {"cpus": 2}}), "no 'cpus' in resources"),
         (TRAIN, Wish({"resources": {"cpu": "two"}}), "train(): these options cannot be"),
+        (TRAIN, Wish({"env": {"A": 1}}), "train(): these options cannot be"),
         (TRAIN, Wish({"resources": 3}), "resources is changed field by field"),
         (TRAIN, Wish({}, "eA==", {}), "only classes have parameters"),
         (MODEL, Wish({}, "eA==", {"size": "int", "sise": "int"}), "Model has no parameter 'sise'"),
