@@ -67,6 +67,9 @@ class Answers:
         self._end()
         if stream is not None:
             stream.leave()
+        carrier = self.callee.client.carrier
+        if carrier is not None and self._begun:
+            carrier.ensure_background()  # what is still on its way has to be read, or the server cannot write past it
 
     async def _open(self, *, again: bool) -> Stream:
         """Open the stream; ``again`` after a lost connection. May raise LostError."""

@@ -36,6 +36,7 @@ _allocate_lock = _thread.allocate_lock
 _HELLO_SECONDS = 10.0
 _LINGER = 0.02  # how long the background thread keeps away after a leader left: the next call is often near
 _LINGER_MOST = 0.2
+_SAY_TAKEN = 64 << 10  # bytes: far below a stream's window, and more than most messages have
 
 
 class Cipher:
@@ -75,7 +76,7 @@ class Arrival(Future):
 class Stream:
     """A conversation with the server. Messages are (head, body) pairs."""
 
-    __slots__ = ("_arrival", "_carrier", "_credit", "_ended", "_error", "_listener", "_queue", "number")
+    __slots__ = ("_arrival", "_carrier", "_credit", "_ended", "_error", "_listener", "_queue", "_taken", "number")
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
@@ -86,6 +87,7 @@ class Stream:
         self._arrival: Optional[Arrival] = None
         self._credit: Optional[Arrival] = None
         self._listener: Optional[OnMessage] = None
+        self._taken = 0  # bytes that were taken and not told
 
     async def recv(self) -> Optional[Message]:
         """The next message, None when the server ended its half. Raises the error that ended the stream."""
@@ -199,8 +201,10 @@ class Stream:
         if not self._queue:
             return None
         message = self._queue.popleft()
-        if message[1]:
-            self._carrier.took(self.number, len(message[1]))
+        self._taken += len(message[1])
+        if self._taken >= _SAY_TAKEN:
+            self._carrier.took(self.number, self._taken)
+            self._taken = 0
         return message
 
     def _over(self) -> bool:

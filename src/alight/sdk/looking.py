@@ -10,7 +10,7 @@ from alight.sdk.lost import LostError
 from alight.sdk.mapping import Results, piece_of, pieces_of
 from alight.sdk.ranges import Ranges
 from alight.sdk.sending import WINDOW
-from alight.sdk.single import wait
+from alight.sdk.single import result_of, update_of, wait
 from alight.wire import ambient, chunk, errors, messages
 from alight.wire.codec import loads_head
 
@@ -88,24 +88,20 @@ async def gather(calls: Sequence[Tuple[Callee, str]]) -> List[Any]:
 
 
 async def _together(calls: Sequence[Tuple[Callee, str]]) -> List[Any]:
-    arrived: Deque[int] = deque()
+    heard: Deque[Tuple[int, Optional[Message], Optional[errors.Error]]] = deque()
     bell: List[Future] = []
     streams: List[Stream] = []
+    values: List[Any] = [None] * len(calls)
+    missing = set(range(len(calls)))
 
     def listener(number: int) -> Any:
         def hear(message: Optional[Message], error: Optional[errors.Error]) -> None:
-            if message is None and error is None:
-                return
-            # Anything but a word about how it stands is had by asking once more, which costs one question.
-            if message is None or chunk.is_chunk(message[0]) or b'"state":"done"' in message[0]:
-                arrived.append(number)
-                for one in bell:
-                    one.set()
+            heard.append((number, message, error))
+            for one in bell:
+                one.set()
 
         return hear
 
-    values: List[Any] = [None] * len(calls)
-    missing = set(range(len(calls)))
     try:
         for number, (callee, call_id) in enumerate(calls):
             stream = await callee.client.open("call.result", messages.CallResult(call_id))
@@ -113,19 +109,23 @@ async def _together(calls: Sequence[Tuple[Callee, str]]) -> List[Any]:
             stream.listen(listener(number))
         while missing:
             bell[:] = [streams[min(missing)].arrival()]
-            if not arrived:
+            if not heard:
                 await bell[0].within(_PATIENT)
-            while arrived:
-                number = arrived.popleft()
-                if number in missing:
-                    missing.discard(number)
-                    callee, call_id = calls[number]
+            while heard:
+                number, message, error = heard.popleft()
+                if number not in missing:
+                    continue
+                callee, call_id = calls[number]
+                if isinstance(error, LostError):  # asking again comes back by itself, and keeps doing so
                     values[number] = await wait(callee, "call.result", call_id, messages.CallResult(call_id))
-    except LostError:
-        # The connection broke under all of them: ask one after the other, each of which comes back by itself.
-        for number in sorted(missing):
-            callee, call_id = calls[number]
-            values[number] = await wait(callee, "call.result", call_id, messages.CallResult(call_id))
+                elif message is None:
+                    raise error or errors.InternalError("the server ended call.result without a result")
+                else:
+                    update = update_of(message)
+                    if update is not None and update.state != "done":
+                        continue
+                    values[number] = await result_of(callee, message, update)
+                missing.discard(number)
     finally:
         for number in missing:
             if number < len(streams):

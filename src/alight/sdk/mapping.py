@@ -222,9 +222,9 @@ class Mapped(Many):
         while True:
             ready = await self._results.take()
             if ready:
+                sending.held_bytes = self._results.held_bytes
                 if self._ordered:
                     sending.release(len(ready))
-                    sending.held_bytes = self._results.held_bytes
                 return ready
             if sending.said_all and self._answered.count >= sending.put:
                 break
@@ -236,6 +236,7 @@ class Mapped(Many):
                     f"the server ended a call with {self._answered.count} of {sending.put} results"
                 )
             self._on_message(*message)
+            sending.held_bytes = self._results.held_bytes
             if progress.is_shown():
                 self._say_count()
         if self._pump.problem is not None:

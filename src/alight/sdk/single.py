@@ -81,11 +81,8 @@ async def wait(
                 continue
             if answer is None:
                 raise errors.InternalError(f"the server ended {method} without a result")  # noqa: TRY301  not caught here
-            if chunk.is_chunk(answer[0]):
-                update = None
-                break
-            update = loads_head(messages.CallUpdate, answer[0])
-            if update.state == "done":
+            update = update_of(answer)
+            if update is None or update.state == "done":
                 break
             told.because(update.why)
         stream = None
@@ -107,7 +104,7 @@ async def wait(
         told.over()
         if on_waiting is not None:
             on_waiting(False)
-    return await _result(callee, answer, update)
+    return await result_of(callee, answer, update)
 
 
 def cancel_and_forget(callee: Callee, call_id: str) -> None:
@@ -121,7 +118,13 @@ def cancel_and_forget(callee: Callee, call_id: str) -> None:
         return  # it is cancelled with its app, or when the server notices that we are gone
 
 
-async def _result(callee: Callee, answer: Message, update: Optional[messages.CallUpdate]) -> Any:
+def update_of(answer: Message) -> Optional[messages.CallUpdate]:
+    """The word that came; None for a value."""
+    return None if chunk.is_chunk(answer[0]) else loads_head(messages.CallUpdate, answer[0])
+
+
+async def result_of(callee: Callee, answer: Message, update: Optional[messages.CallUpdate]) -> Any:
+    """What the last answer of a call with one input means; ``update`` as ``update_of`` reads it."""
     head, body = answer
     shown = callee.running is not None and progress.is_shown()
     if update is None:

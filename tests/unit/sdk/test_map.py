@@ -14,7 +14,7 @@ import pytest
 
 import alight
 from alight.sdk import inputs, progress, sending
-from alight.wire import chunk, errors
+from alight.wire import chunk, errors, messages
 from alight.wire.codec import MAX_INLINE
 from tests.unit.sdk.callserver import CallServer
 
@@ -253,7 +253,6 @@ def test_large_results_are_fetched_at_their_turn(f, server, far):
 def test_leaving_the_loop_cancels_and_ends_at_once(f, server):
     for _ in f.map(itertools.count()):
         break
-    f.client.carrier.ensure_background()  # the fake writes from the thread that reads: somebody has to take it
     until(lambda: server.call.cancelled)
     until(lambda: server_stream(server).error is not None)
 
@@ -412,6 +411,57 @@ def test_how_far_it_is_is_told_while_somebody_draws(f, server, monkeypatch):
         list(f.map(range(600)))
     assert any("600 of 600" in text for text in told)
     assert told[-1] == ""
+
+
+def test_why_a_map_waits_is_told_until_something_comes(f, server, monkeypatch):
+    from alight.sdk import waits
+
+    monkeypatch.setattr(waits, "WONDER", 0.02)
+    told = []
+
+    class Telling(progress.Silent):
+        def waiting(self, call, why):
+            told.append(why)
+
+    server.answers = False
+    with progress.showing(Telling()):
+        got = []
+        reader = threading.Thread(target=lambda: got.extend(f.map([1, 2])))
+        reader.start()
+        until(lambda: server.calls and server.call.total == 2)
+        stream = server_stream(server)
+        stream.say(messages.CallUpdate(server.call.start.call_id, "waiting", why="no machine has a free GPU"))
+        until(lambda: told)
+        for position in range(2):
+            server.run(server.call, position)
+        server._say(stream, server.call, [0, 1])
+        reader.join(10)
+    assert got == [1, 4]
+    assert told == ["no machine has a free GPU", ""]
+
+
+def slow_numbers(count):
+    for number in range(count):
+        if not number % 50:
+            time.sleep(0.005)
+        yield number
+
+
+def test_answers_that_wait_for_their_turn_count_too(f, server, monkeypatch):
+    """One slow input must not have the results of all others pile up without end."""
+    monkeypatch.setattr(sending, "WINDOW_BYTES", 1 << 20)
+    server.function = lambda x: bytes(20_000)
+    server.order = lambda positions: [positions[1:] if positions[0] == 0 else positions]
+    results = f.map(number for number in slow_numbers(1000))
+    got = []
+    reader = threading.Thread(target=lambda: got.extend(results))
+    reader.start()
+    until(lambda: server.calls and len(server.call.inputs) >= 20)
+    threading.Event().wait(0.1)
+    assert len(server.call.inputs) < 700
+    server._say(server_stream(server), server.call, [0])
+    reader.join(20)
+    assert len(got) == 1000
 
 
 def test_inside_a_container_only_waiting_is_told(f, server, monkeypatch):

@@ -12,8 +12,27 @@ from pathlib import Path
 import pytest
 
 from alight.sdk import sync
-from alight.sdk.sync import Future, dual, dual_context, dual_function, dual_gen
+from alight.sdk.sync import Future, dual, dual_chunks, dual_context, dual_function, dual_gen
 from alight.wire.errors import AsyncUsageWarning, InvalidError
+
+
+class Lists:
+    """[0, 1], [2, 3], … with an empty one between, then an error."""
+
+    def __init__(self, log, n, unread):
+        self.log, self.n, self.unread, self.asked = log, n, unread, 0
+
+    async def more(self):
+        self.asked += 1
+        await Future().within(0.0001)
+        if self.asked > self.n:
+            return None
+        if self.asked == 9:
+            raise InvalidError("no nine")
+        return [2 * self.asked - 2, 2 * self.asked - 1]
+
+    def close(self):
+        self.log.append("closed")
 
 
 class Thing:
@@ -47,6 +66,11 @@ class Thing:
     async def count(self, n: int):
         for i in range(n):
             yield await self.add.raw(i)
+
+    @dual_chunks
+    def lists(self, n: int, *, unread: str = ""):
+        """In lists."""
+        return Lists(self.log, n, unread)
 
     @dual_context
     async def opened(self, *, swallow: bool = False):
@@ -84,6 +108,48 @@ def test_generators_serve_both_kinds_of_for():
 
     assert asyncio.run(collect(thing.count.aio(3))) == [2, 3, 4]
     assert asyncio.run(collect(thing.count(2))) == [2, 3]
+
+
+def test_items_in_lists_serve_both_kinds_of_for():
+    thing = Thing()
+    items = thing.lists(3)
+    assert next(items) == 0
+    assert list(items) == [1, 2, 3, 4, 5]
+    assert list(items) == []
+
+    async def collect(items):
+        return [item async for item in items]
+
+    assert asyncio.run(collect(thing.lists.aio(2))) == [0, 1, 2, 3]
+    assert asyncio.run(collect(thing.lists(2))) == [0, 1, 2, 3]
+    assert thing.log == ["closed"] * 3
+    with pytest.raises(InvalidError, match="no nine"):
+        list(thing.lists(10))
+    assert str(inspect.signature(thing.lists)) == "(n: 'int', *, unread: 'str' = '')"
+
+
+def test_leaving_the_loop_closes_at_once():
+    """Not when the garbage collector comes by: a call goes on until then."""
+    thing = Thing()
+    for _ in thing.lists(5):
+        break
+    assert thing.log == ["closed"]
+
+    async def leave():
+        async for _ in thing.lists.aio(5):
+            break
+        await asyncio.sleep(0.01)
+
+    asyncio.run(leave())
+    assert thing.log == ["closed"] * 2
+
+
+def test_what_was_never_read_says_what_that_means():
+    thing = Thing()
+    with pytest.warns(RuntimeWarning, match=r"Thing.lists\(…\) was never iterated: nothing ran"):
+        thing.lists(1, unread="nothing ran")
+    thing.lists(1)
+    thing.lists(1, unread="nothing ran").close()
 
 
 def test_context_managers_serve_both_kinds_of_with():
