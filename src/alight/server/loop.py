@@ -131,7 +131,7 @@ class Loop:
         elif isinstance(decision, decided.Fail):
             do.calls.outcomes.fail(decision.call_id, decision.positions, decision.status, decision.error)
         elif isinstance(decision, decided.Adopted):
-            do.calls.adopted(decision.call_id, decision.positions, decision.container_id)
+            do.calls.giving.adopted(decision.call_id, decision.positions, decision.container_id)
         elif isinstance(decision, decided.Recall):
             do.nodes.send(decision.node_id, Command("recall", container=decision.container_id))
         else:
@@ -154,7 +154,7 @@ class Loop:
         record = self._do.containers.alive.get(decision.container_id)
         if record is None:
             return
-        parts = self._do.calls.give(
+        parts = self._do.calls.giving.give(
             decision.call_id, decision.start, decision.stop, decision.attempt, decision.container_id
         )
         if parts is None:
@@ -164,7 +164,7 @@ class Loop:
 
     async def _give_later(self, decision: decided.Give) -> None:
         """Some of the bodies lie in the store."""
-        await self._do.calls.fetch(decision.call_id, decision.start, decision.stop)
+        await self._do.calls.giving.fetch(decision.call_id, decision.start, decision.stop)
         if decision.call_id in self._do.calls.live:
             self._give(decision)
 

@@ -3,7 +3,7 @@
 A connected caller's inputs go to disk in the same commits as everybody's, without waiting: after a crash the caller
 sends them again by the call's id. A call that nobody waits for is on disk before its caller hears "accepted". User
 bytes pass through here and are never looked at. What comes of inputs is in ``outcomes``, what waits in the store in
-``window``.
+``window``, what goes to containers in ``giving``.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from alight.server import faults
 from alight.server.events import Inbox
 from alight.server.services import results
 from alight.server.services.book import Book, Line, call_row
-from alight.server.services.call import Call, Chunk, Holding
+from alight.server.services.call import Call, Chunk
 from alight.server.services.functions import Functions, Published
+from alight.server.services.giving import Giving
 from alight.server.services.outcomes import Outcomes
-from alight.server.services.ranges import Ranges
 from alight.server.services.readers import Reader
 from alight.server.services.window import Window
 from alight.store.base import Row, Statement, Store
 from alight.wire import chunk, errors, ids
-from alight.wire.codec import Buffer
-from alight.wire.commands import Output, Run
+from alight.wire.commands import Output
 from alight.wire.messages import CallStart
 from alight.wire.states import InputState, ResultStatus
 
@@ -63,6 +62,7 @@ class Calls:
         self.book = Book(inbox, bodies_in_memory)
         self.window = Window(store, self.book, functions)
         self.outcomes = Outcomes(store, self.book, self.window)
+        self.giving = Giving(store, self.book, self.window, self.outcomes, inbox)
         self.live = self.book.live
         self.init_failures = self.book.init_failures
 
@@ -290,84 +290,6 @@ class Calls:
         if call.total is None and not call.over and not call.senders and call.timer is None:
             call.timer = asyncio.get_running_loop().call_later(self._grace, self._caller_gone, call)
 
-    # giving to containers
-
-    def give(
-        self, call_id: str, start: int, stop: int, attempt: int, container_id: str
-    ) -> list[tuple[bytes, Buffer]] | None:
-        """What to send to a container, chunk by chunk; None when some of it has to be fetched from the store first."""
-        call = self.live.get(call_id)
-        if call is None:
-            return []
-        faults.at("dispatched")
-        pieces: list[tuple[Chunk, int, int]] = []
-        at = start
-        while at < stop:
-            one = call.chunk_at(at)
-            if one is None:
-                return None
-            end = min(stop, one.start + one.count)
-            pieces.append((one, at, end))
-            at = end
-        parts: list[tuple[bytes, Buffer]] = []
-        for one, at, end in pieces:
-            sizes, body = one.cut(at, end)
-            flags = one.flags if call.waited else one.flags | chunk.SPAWNED
-            head = chunk.Inputs(call_id, at, sizes, attempt, call.method, container_id, flags).encode()
-            parts.append((head, body))
-            one.given += end - at
-            if one.given >= one.count and call.total != 1:
-                self.book.drop(call, one)  # for another attempt it is read from the store
-        self.book.hold(call, Holding(container_id, start, stop, attempt, time.time()))
-        return parts
-
-    async def fetch(self, call_id: str, start: int, stop: int) -> None:
-        """Bring the bodies of inputs into memory. Inputs whose bodies are nowhere end with DataLossError."""
-        call = self.live.get(call_id)
-        at = start
-        while call is not None and not call.over and at < stop:
-            one = call.chunk_at(at) or await self.window.read_chunk(call, at)
-            if one is None:
-                self._lost(call, at)
-                return
-            at = one.start + one.count
-
-    def adopt(self, run: Run, function: Published, container_id: str) -> None:
-        """A machine holds inputs: if the store never heard of their call, its caller will come back for it."""
-        call = self.live.get(run.call_id)
-        if call is None:
-            call = Call(run.call_id, function.function_id, function.app_id)
-            call.created_at, call.strange, call.queued = time.time(), True, True
-            call.arrived = Ranges()
-            self.book.enter(call)
-        if call.strange and call.arrived is not None:
-            new = call.arrived.missing(run.start, run.stop)
-            call.arrived.add(run.start, run.stop)
-            if new:
-                self._inbox.put(InputsArrived(run.call_id, call.function_id, tuple(new)))
-        elif not call.queued:
-            self.window.queue(call)
-        # Its outputs may follow in the same breath, before the scheduler has said that they count.
-        for start, stop in (
-            call.done.missing(run.start, run.stop) if call.done is not None else ((run.start, run.stop),)
-        ):
-            self.book.hold(call, Holding(container_id, start, stop, run.attempt, time.time()))
-
-    async def take_up(self, call_ids: Sequence[str]) -> None:
-        """Machines hold inputs of these calls: those that wait in the store come to memory."""
-        for call_id in call_ids:
-            if call_id not in self.live:
-                row = await self._store.one("call_by_id", call_id=call_id)
-                if row is not None and row["done_at"] is None:
-                    await self.window.take_up(row)
-
-    def adopted(self, call_id: str, positions: Sequence[int], container_id: str) -> None:
-        """A node that came back runs these inputs."""
-        call = self.live.get(call_id)
-        if call is not None and positions:
-            self.book.answered(call, container_id, positions)  # as far as it was known before
-            self.book.hold(call, Holding(container_id, min(positions), max(positions) + 1, 1, time.time()))
-
     # ending
 
     async def cancel(self, call_id: str, why: str, *, kill: bool = False) -> None:
@@ -545,17 +467,6 @@ class Calls:
         self._write_quietly([("call_caller_gone", {"call_id": call.call_id, "total": call.total})])
         self._unpark(call)
         self.outcomes.finish_if_over(call)
-
-    def _lost(self, call: Call, position: int) -> None:
-        """The arguments of an input are nowhere: its disk refused them, or its container was lost before they came."""
-        if call.strange:
-            self._inbox.put(CallCancelled(call.call_id))
-            self.book.leave(call)
-            return
-        error = errors.DataLossError(f"the arguments of input {position} are not in the store any more")
-        self._inbox.put(CallCancelled(call.call_id))
-        output = Output(call.call_id, position, 1, ResultStatus.INTERNAL, error=errors.to_wire(error))
-        self.outcomes.end_rest(call, output)
 
     def _note_reference(self, call: Call, one: Chunk) -> None:
         if one.flags & chunk.REFERENCE:

@@ -110,7 +110,7 @@ class Nodes:
     async def join(self, peer: Peer, stream: Stream, hello: NodeHello) -> Session:
         """A machine says hello, with what it holds."""
         # Before anything else is done, so that nothing can happen in between.
-        await self._around.calls.take_up([run.call_id for one in hello.containers for run in one.runs])
+        await self._around.calls.giving.take_up([run.call_id for one in hello.containers for run in one.runs])
         old = self.sessions.pop(hello.node_id, None)
         if old is not None:
             old.peer.close()  # it came back before its lost connection was noticed
@@ -387,7 +387,7 @@ class Nodes:
             self._around.containers.ready(one.container_id)
         if function is not None:
             for run in one.runs:
-                self._around.calls.adopt(run, function, one.container_id)
+                self._around.calls.giving.adopt(run, function, one.container_id)
         memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
         runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in one.runs)
         return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus)

@@ -1,0 +1,121 @@
+"""What goes to containers: bodies from memory or from the store; and what machines that come back hold already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from alight.scheduler.events import CallCancelled, InputsArrived
+from alight.server import faults
+from alight.server.events import Inbox
+from alight.server.services.book import Book
+from alight.server.services.call import Call, Chunk, Holding
+from alight.server.services.functions import Published
+from alight.server.services.outcomes import Outcomes
+from alight.server.services.ranges import Ranges
+from alight.server.services.window import Window
+from alight.store.base import Store
+from alight.wire import chunk, errors
+from alight.wire.codec import Buffer
+from alight.wire.commands import Output, Run
+from alight.wire.states import ResultStatus
+
+
+class Giving:
+    """Carries out what the scheduler decides about where inputs run."""
+
+    def __init__(self, store: Store, book: Book, window: Window, outcomes: Outcomes, inbox: Inbox) -> None:
+        self._store = store
+        self._book = book
+        self._window = window
+        self._outcomes = outcomes
+        self._inbox = inbox
+
+    def give(
+        self, call_id: str, start: int, stop: int, attempt: int, container_id: str
+    ) -> list[tuple[bytes, Buffer]] | None:
+        """What to send to a container, chunk by chunk; None when some of it has to be fetched from the store first."""
+        call = self._book.live.get(call_id)
+        if call is None:
+            return []
+        faults.at("dispatched")
+        pieces: list[tuple[Chunk, int, int]] = []
+        at = start
+        while at < stop:
+            one = call.chunk_at(at)
+            if one is None:
+                return None
+            end = min(stop, one.start + one.count)
+            pieces.append((one, at, end))
+            at = end
+        parts: list[tuple[bytes, Buffer]] = []
+        for one, at, end in pieces:
+            sizes, body = one.cut(at, end)
+            flags = one.flags if call.waited else one.flags | chunk.SPAWNED
+            head = chunk.Inputs(call_id, at, sizes, attempt, call.method, container_id, flags).encode()
+            parts.append((head, body))
+            one.given += end - at
+            if one.given >= one.count and call.total != 1:
+                self._book.drop(call, one)  # for another attempt it is read from the store
+        self._book.hold(call, Holding(container_id, start, stop, attempt, time.time()))
+        return parts
+
+    async def fetch(self, call_id: str, start: int, stop: int) -> None:
+        """Bring the bodies of inputs into memory. Inputs whose bodies are nowhere end with DataLossError."""
+        call = self._book.live.get(call_id)
+        at = start
+        while call is not None and not call.over and at < stop:
+            one = call.chunk_at(at) or await self._window.read_chunk(call, at)
+            if one is None:
+                self._lost(call, at)
+                return
+            at = one.start + one.count
+
+    def adopt(self, run: Run, function: Published, container_id: str) -> None:
+        """A machine holds inputs: if the store never heard of their call, its caller will come back for it."""
+        call = self._book.live.get(run.call_id)
+        if call is None:
+            call = Call(run.call_id, function.function_id, function.app_id)
+            call.created_at, call.strange, call.queued = time.time(), True, True
+            call.arrived = Ranges()
+            self._book.enter(call)
+        if call.strange and call.arrived is not None:
+            new = call.arrived.missing(run.start, run.stop)
+            call.arrived.add(run.start, run.stop)
+            if new:
+                self._inbox.put(InputsArrived(run.call_id, call.function_id, tuple(new)))
+        elif not call.queued:
+            self._window.queue(call)
+        # Its outputs may follow in the same breath, before the scheduler has said that they count.
+        for start, stop in (
+            call.done.missing(run.start, run.stop) if call.done is not None else ((run.start, run.stop),)
+        ):
+            self._book.hold(call, Holding(container_id, start, stop, run.attempt, time.time()))
+
+    async def take_up(self, call_ids: Sequence[str]) -> None:
+        """Machines hold inputs of these calls: those that wait in the store come to memory."""
+        for call_id in call_ids:
+            if call_id not in self._book.live:
+                row = await self._store.one("call_by_id", call_id=call_id)
+                if row is not None and row["done_at"] is None:
+                    await self._window.take_up(row)
+
+    def adopted(self, call_id: str, positions: Sequence[int], container_id: str) -> None:
+        """A node that came back runs these inputs."""
+        call = self._book.live.get(call_id)
+        if call is not None and positions:
+            self._book.answered(call, container_id, positions)  # as far as it was known before
+            self._book.hold(call, Holding(container_id, min(positions), max(positions) + 1, 1, time.time()))
+
+    # inside
+
+    def _lost(self, call: Call, position: int) -> None:
+        """The arguments of an input are nowhere: its disk refused them, or its container was lost before they came."""
+        if call.strange:
+            self._inbox.put(CallCancelled(call.call_id))
+            self._book.leave(call)
+            return
+        error = errors.DataLossError(f"the arguments of input {position} are not in the store any more")
+        self._inbox.put(CallCancelled(call.call_id))
+        output = Output(call.call_id, position, 1, ResultStatus.INTERNAL, error=errors.to_wire(error))
+        self._outcomes.end_rest(call, output)
