@@ -150,30 +150,35 @@ def run_one(
         runner.end(given, index, {"status": ResultStatus.SUCCESS}, started, items.count)
 
 
-async def run_async(runner: Runner, given: Given, index: int, target: Target, loop: Any) -> int:
-    """One input of an async generator, in its task. Returns how many items it yielded; raises what it raised."""
+async def run_async(runner: Runner, given: Given, index: int, target: Target, loop: Any, started: float) -> None:
+    """One input of an async generator, in its task."""
     import asyncio  # noqa: PLC0415  it is there already
 
     room = asyncio.Event()
     items = Items(runner, target, given, index, lambda: loop.call_soon_threadsafe(room.set))
-    args, kwargs = runner.arguments(target, given, index)
-    generator = target.call(*args, **kwargs)
-    if not hasattr(generator, "__aiter__"):
-        raise _not_a_generator(target, generator)
     try:
-        async for item in generator:
-            body, size = items.packed(item)
-            while not items.may_go(size):
-                await room.wait()
-                room.clear()
-            items.go(body)
-            if items.count % 64 == 0:
-                await asyncio.sleep(0)  # a generator that never waits would keep all others from running
-    finally:
-        close = getattr(generator, "aclose", None)
-        if close is not None:
-            await close()
-    return items.count
+        args, kwargs = runner.arguments(target, given, index)
+        generator = target.call(*args, **kwargs)
+        if not hasattr(generator, "__aiter__"):
+            raise _not_a_generator(target, generator)
+        args = kwargs = None
+        try:
+            async for item in generator:
+                body, size = items.packed(item)
+                while not items.may_go(size):
+                    await room.wait()
+                    room.clear()
+                items.go(body)
+                if items.count % 64 == 0:
+                    await asyncio.sleep(0)  # a generator that never waits would keep all others from running
+        finally:
+            close = getattr(generator, "aclose", None)
+            if close is not None:
+                await close()
+    except BaseException as error:  # noqa: BLE001  whatever user code raises is its output
+        runner.fail(target, given, index, error, started, items.count)
+    else:
+        runner.end(given, index, {"status": ResultStatus.SUCCESS}, started, items.count)
 
 
 def _iterator(target: Target, made: Any) -> Iterator[Any]:

@@ -15,7 +15,6 @@ from alight.runtime import generators
 from alight.wire import ambient
 from alight.wire.codec import Kind
 from alight.wire.errors import InputCancellation
-from alight.wire.states import ResultStatus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,8 +147,7 @@ class Tasks:
                 )
                 await _to_its_end(asyncio.ensure_future(work))  # it answers itself, also when it is cancelled
             return
-        count = await generators.run_async(runner, given, index, target, self._loop)
-        runner.end(given, index, {"status": ResultStatus.SUCCESS}, started, count)
+        await generators.run_async(runner, given, index, target, self._loop, started)
 
     async def _blocking(self, target: Target, given: Given, index: int, args: Any, kwargs: Any) -> Any:
         if self._service.most > 1:
