@@ -161,7 +161,7 @@ def _lines(details: CallDetails, style: Style, now: float) -> List[str]:
         pairs.append(("ended", f"{_moment(found.done_at, now)}, after {took}"))
     pairs.append(("inputs", call_words.inputs_of(found)))
     if found.total is None and found.state != "done":
-        pairs.append(("", "its caller is still sending"))
+        pairs.append(("", call_words.MORE_MAY_COME))
     if found.caller_gone:
         pairs.append(("", style.warning(call_words.never_sent(found))))
     pairs += _running(details.running, found.running, now)

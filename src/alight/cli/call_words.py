@@ -6,6 +6,8 @@ from alight.cli.errors import UsageError
 from alight.wire import ids
 from alight.wire.messages import CallSummary
 
+MORE_MAY_COME = "more inputs may come from its caller, which counts as dead when it has been gone for a while"
+
 
 def check(call_id: str) -> str:
     """The id of a call. Raises UsageError for what cannot be one."""

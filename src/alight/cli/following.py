@@ -48,9 +48,13 @@ def _until_done(call_id: str, drawing: render.Drawing) -> CallSummary:
         if found.state == "done":
             drawing.waiting(call_id, "")
             return found
-        waits = details.waiting
-        drawing.waiting(call_id, waits.why if waits is not None and not found.running else "")
-        if found.running or waits is None:
+        why = ""
+        if found.waiting and not found.running and details.waiting is not None:
+            why = details.waiting.why
+        elif not found.waiting and not found.running:
+            why = f"everything that was accepted is done; {call_words.MORE_MAY_COME}"
+        drawing.waiting(call_id, why)
+        if not why:
             drawing.phase(f"{found.function}(): {call_words.inputs_of(found)}")
         time.sleep(pause)
         pause = min(_SLOWEST, pause * 1.5)

@@ -178,7 +178,7 @@ def test_what_is_not_known_is_not_said(server, capsys):
     lines = show(server, capsys, CallDetails(summary("waiting", accepted=1, total=None, waiting=1), waiting))
     assert lines[3:] == [
         "inputs 0 done of 1 accepted so far, 1 waiting",
-        "its caller is still sending",
+        "more inputs may come from its caller, which counts as dead when it has been gone for a while",
         "waits for a container: 1 starting",
         "starts when a container is ready",
     ]
@@ -271,6 +271,16 @@ def test_why_it_waits_is_said_while_nothing_runs(server, capsys, monkeypatch):
     server.answers["call.show"] = [waits, waits, runs, CallDetails(summary("done", **WHOLE))]
     assert main.run(["call", "attach", CALL]) == 0
     assert said == ["waiting for a GPU", "", ""]
+
+
+def test_a_call_with_a_silent_caller_says_what_it_waits_for(server, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr("alight.cli.render.Drawing.waiting", lambda self, call, why: said.append(why))
+    idle = CallDetails(summary("waiting", accepted=5, succeeded=5, total=None))
+    server.answers["call.show"] = [idle, idle, CallDetails(summary("done", **WHOLE, caller_gone=True))]
+    assert main.run(["call", "attach", CALL]) == 1
+    assert said[0].startswith("everything that was accepted is done; more inputs may come from its caller")
+    assert said[1] == ""
 
 
 def test_results_are_printed_as_they_come(server, capsys):
