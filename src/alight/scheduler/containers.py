@@ -64,6 +64,7 @@ def app_ended(state: State, event: events.AppEnded, now: float, decisions: list[
         for name in list(function.containers):
             container = state.containers[name]
             stop(state, container, "the app was stopped", decisions, event.grace if container.open else 30.0)
+            state.orphaned[name] = container.node_id
         del state.functions[function_id]
         state.hungry.pop(function_id, None)
         state.starved.pop(function_id, None)

@@ -12,6 +12,9 @@ from alight.scheduler.decisions import Decision
 from alight.scheduler.ending import begin_drain, stop
 from alight.scheduler.state import Container, Function, Node, State
 
+#: Machines looked at for one plan. Where there are more, any of them serves as well.
+_LOOKED_AT = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -23,11 +26,11 @@ class Plan:
     gpus: tuple[str, ...]
 
 
-def make(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
-    """End or drain what must go so that one container of this function can start."""
+def make(state: State, function: Function, now: float, decisions: list[Decision]) -> bool:
+    """End or drain what must go so that one container of this function can start; whether that can be."""
     plan = find(state, function)
     if plan is None:
-        return
+        return False
     state.claimed[plan.node.node_id] = state.claimed.get(plan.node.node_id, 0) + function.need.memory
     state.claimed_gpus.update(plan.gpus)
     why = f"making room for {function.name}()"
@@ -35,22 +38,39 @@ def make(state: State, function: Function, now: float, decisions: list[Decision]
         stop(state, container, why, decisions)
     for container in plan.busy:
         begin_drain(state, container, why, now, decisions)
+    return True
 
 
 def find(state: State, function: Function) -> Plan | None:
     """The plan that ends the fewest busy containers, then the fewest idle ones."""
     best: Plan | None = None
     counts = _counts(state)
-    may_drain = any(count >= len(function.containers) + 2 for count in counts.values())
-    for node in state.nodes.values():
+    mine = len(function.containers) - len(function.leaving | function.blocked)
+    rich = [name for name, count in counts.items() if count >= mine + 2]
+    for node in _candidates(state, rich):
         if not node.connected or node.memory < function.need.memory:
             continue
-        plan = _plan(state, function, node, counts if may_drain else {})
+        plan = _plan(state, function, node, counts if rich else {})
         if plan is not None and (best is None or _cost(plan) < _cost(best)):
             best = plan
             if not plan.busy and not plan.idle:
                 break
     return best
+
+
+def _candidates(state: State, rich: list[str]) -> list[Node]:
+    """Machines where room is coming, or could be made; those where it costs least first."""
+    names: dict[str, None] = {}
+    for function in state.functions.values():
+        names.update(dict.fromkeys(function.leaving))
+    for function in state.functions.values():
+        names.update(function.idle)
+    for function_id in rich:
+        names.update(state.functions[function_id].containers)
+    # Containers of apps that have ended are nobody's, and stop.
+    nodes = dict.fromkeys(state.containers[name].node_id for name in names)
+    nodes.update(dict.fromkeys(state.orphaned.values()))
+    return [state.nodes[one] for one in list(nodes)[:_LOOKED_AT]]
 
 
 def _cost(plan: Plan) -> tuple[int, int]:

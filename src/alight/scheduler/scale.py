@@ -28,10 +28,14 @@ def feed(state: State, now: float, decisions: list[Decision]) -> None:
     if not looked:
         return
     functions = [state.functions[one] for one in looked]
+    in_vain: set[tuple[int, tuple[str, ...], int]] = set()
     for function in _start_in_turn(state, functions, now, decisions, for_queue=True):
         if function.start_after <= now and not _cannot_more(function):
             state.starved[function.function_id] = None
-            room.make(state, function, now, decisions)
+            # Where one found nothing to end, another one like it need not look.
+            like = function.need.memory, function.need.gpus, len(function.containers)
+            if like not in in_vain and not room.make(state, function, now, decisions):
+                in_vain.add(like)
         stuck.fail_if_stuck(state, function, now, decisions)
     if any(one.need.min_containers or one.need.buffer_containers for one in functions):
         for function in _start_in_turn(state, functions, now, decisions, for_queue=False):
@@ -108,6 +112,7 @@ def remove_container(state: State, container: Container) -> None:
     """Forget a container that is gone, and give back what it held."""
     name = container.container_id
     del state.containers[name]
+    state.orphaned.pop(name, None)
     node = state.nodes[container.node_id]
     del node.containers[name]
     node.memory_free += container.memory
@@ -199,7 +204,8 @@ def _settle(state: State, function: Function, now: float, decisions: list[Decisi
 
 
 def _active(state: State, function: Function) -> bool:
-    return function.waiting > 0 or len(function.serving) > len(function.idle) or bool(function.blocked)
+    others = len(function.idle) + len(function.starting) + len(function.leaving)
+    return function.waiting > 0 or len(function.containers) > others
 
 
 def _spare(function: Function) -> int:

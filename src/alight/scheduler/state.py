@@ -200,6 +200,7 @@ class State:
     shapes: dict[Any, Any] = field(default_factory=dict)  # ``place``: machines by what is asked of them
     choices: dict[tuple[str, ...], Any] = field(default_factory=dict)  # ``place``: GPU requests as read
     claimed: dict[str, int] = field(default_factory=dict)  # ``room``: MiB to come that somebody waits for, by node
+    orphaned: dict[str, str] = field(default_factory=dict)  # containers of apps that have ended, and their machines
     claimed_gpus: set[str] = field(default_factory=set)
 
     def next_order(self) -> int:
