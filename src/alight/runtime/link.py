@@ -13,6 +13,7 @@ nothing runs.
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import time
 from _queue import SimpleQueue
@@ -45,6 +46,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0
 _CHUNK = 1 << 18
 #: The helper looks this often whether something runs for long; after so many looks at nothing it sleeps.
 _LOOK, _LOOKS = 0.005, 100
+_HALF_A_SECOND = struct.pack("@ll", 0, 500_000)
 
 
 class Link:
@@ -273,6 +275,8 @@ class Link:
         if link is not None:
             try:
                 data = link.recv(_CHUNK)
+            except BlockingIOError:
+                return  # a look at signals; see _dial
             except OSError:
                 data = b""
             if data:
@@ -320,6 +324,9 @@ class Link:
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 link.connect(self._path)
+                # A signal that comes just before the system call does not interrupt it, and Python would hear of it
+                # with the next input only: so no wait is without an end.
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _HALF_A_SECOND)
                 with self._lock:
                     for piece in self._greeting():
                         link.sendall(piece)
