@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
+import sqlite3
+from pathlib import Path
 
 import pytest
 
+import alight.store
 from alight.store import open_store
-from alight.wire import errors
+from alight.wire import chunk, errors
+from alight.wire.codec import from_plain
+from alight.wire.messages import CallUpdate
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -177,3 +183,130 @@ def test_one_of_many_alike_that_fails_takes_no_other_along(place):
         assert await store.one("meta_get", key="k3") is not None
 
     drive(place, work)
+
+
+def test_a_write_may_be_replaced_until_it_is_begun(place):
+    async def work(store):
+        loop = asyncio.get_running_loop()
+        heard = loop.create_future()
+        early = store.write_soon([setting("a", "early")], independent=True)
+        assert store.replace(early, [setting("b", "late")], heard.set_result)
+        assert not store.replace(early, [setting("c")], heard.set_result)  # somebody waits for it already
+        assert await heard is None
+        assert await store.one("meta_get", key="a") is None
+        assert (await store.one("meta_get", key="b"))["value"] == "late"
+        begun = store.write_soon([setting("d")], independent=True)
+        await store.flush()
+        assert not store.replace(begun, [setting("e")], heard.set_result)
+        assert await store.one("meta_get", key="d") is not None
+        assert await store.one("meta_get", key="e") is None
+
+    drive(place, work)
+
+
+def first_schema(path, rows):
+    """A database as the first version left it, with calls of one input: (call, what its input says)."""
+    connection = sqlite3.connect(path)
+    connection.executescript((Path(alight.store.__file__).parent / "migrations/0001_start.sql").read_text())
+    connection.execute("PRAGMA user_version=1")
+    for number, (call_id, parent, said) in enumerate(rows):
+        connection.execute("INSERT INTO calls VALUES (?, 'fu-1', 'ap-1', 'm', ?, ?)", (call_id, parent, float(number)))
+        names = ", ".join(said)
+        marks = ", ".join("?" * len(said))
+        connection.execute(
+            f"INSERT INTO inputs (call_id, function_id, app_id, created_at, {names})"
+            f" VALUES (?, 'fu-1', 'ap-1', 1.0, {marks})",
+            (call_id, *said.values()),
+        )
+    connection.commit()
+    connection.close()
+
+
+def test_calls_of_the_first_schema_move_over(tmp_path):
+    """Whoever updates has calls that wait, results that are kept, and large ones of both."""
+    call = ["fc-" + letter * 22 for letter in "abcdef"]
+    box = "ta-" + "x" * 22
+    ended = {"state": "done", "done_at": 5.0, "container_id": box}
+    failure = json.dumps({"type": "builtins.ValueError", "message": "no"})
+    rows = [
+        (
+            call[0],
+            "",
+            {
+                "input_id": "in-0",
+                **ended,
+                "status": "success",
+                "result": b"\xff" * 300,
+                "attempt": 2,
+                "log_offset": 70_000,
+            },
+        ),
+        (
+            call[1],
+            "in-0",
+            {"input_id": "in-1", **ended, "status": "exception", "result": b"pickled", "failure": failure},
+        ),
+        (call[2], "", {"input_id": "in-2", "state": "waiting", "body": b"arguments", "attempt": 3, "failures": 2}),
+        (call[3], "", {"input_id": "in-3", "state": "waiting", "blob": "x" + "a" * 64, "size": 9}),
+        (
+            call[4],
+            "",
+            {"input_id": "in-4", **ended, "status": "success", "result_blob": "x" + "b" * 64, "result_size": 1 << 30},
+        ),
+        (call[5], "", {"input_id": "in-5", **ended, "status": "expired"}),
+    ]
+    path = str(tmp_path / "alight.db")
+    first_schema(path, rows)
+
+    async def work(store):
+        found = [await store.one("call_by_id", call_id=one) for one in call]
+        assert [row["status"] for row in found] == ["success", "failed", "", "", "success", "expired"]
+        assert [(row["accepted"], row["total"]) for row in found] == [(1, 1)] * 6
+        assert (found[1]["parent_call"], found[1]["parent_position"]) == (call[0], 0)
+        assert [
+            row["call_id"] for row in await store.read("calls_window", function_id="fu-1", after=0, limit=9)
+        ] == call[2:4]
+
+        [row] = await store.read("outputs_after", call_id=call[0], after=0, limit=9)
+        said = chunk.Outputs.decode(row["head"])
+        assert (said.call_id, said.container, said.attempt, said.log_offset) == (call[0], box, 2, 70_000)
+        assert [bytes(one) for one in chunk.cut(said.sizes, row["body"])] == [b"\xff" * 300]
+        [row] = await store.read("outputs_after", call_id=call[4], after=0, limit=9)
+        assert chunk.Outputs.decode(row["head"]).is_reference
+        assert chunk.read_reference(row["body"]) == ("x" + "b" * 64, 1 << 30)
+        [row] = await store.read("outputs_after", call_id=call[1], after=0, limit=9)
+        update = from_plain(CallUpdate, json.loads(row["head"]))
+        assert (update.state, update.status, update.failure.message) == ("done", "exception", "no")
+        assert row["body"] == b"pickled"
+        assert await store.read("outputs_after", call_id=call[5], after=0, limit=9) == []
+
+        assert (await store.one("chunk_at", call_id=call[2], position=0))["body"] == b"arguments"
+        [large] = await store.read("chunks_references", call_id=call[3])
+        assert chunk.read_reference(large["body"]) == ("x" + "a" * 64, 9)
+        [tried] = await store.read("attempts_of_call", call_id=call[2])
+        assert (tried["attempt"], tried["failures"]) == (3, 2)
+
+    drive(path, work)
+
+
+def test_the_queries_of_lists_use_an_index(tmp_path):
+    """What is asked of a server with millions of calls must not read them all."""
+
+    async def work(store):
+        for name, params in (
+            ("calls_window", {"function_id": "", "after": 0, "limit": 1}),
+            ("calls_recent_of_function", {"function_id": "", "state": "", "limit": 1}),
+            ("calls_recent_of_app", {"app_id": "", "state": "", "limit": 1}),
+            ("calls_open_of_function", {"function_id": "", "limit": 1}),
+            ("calls_open_children", {"call_id": ""}),
+            ("calls_expiring", {"before": 0, "limit": 1}),
+            ("outputs_after", {"call_id": "", "after": 0, "limit": 1}),
+            ("output_of_input", {"call_id": "", "position": 0}),
+            ("chunk_at", {"call_id": "", "position": 0}),
+        ):
+            store._queries["explained"] = f"EXPLAIN QUERY PLAN {store._queries[name]}"
+            plan = [row["detail"] for row in await store.read("explained", **params)]
+            assert not [one for one in plan if "TEMP B-TREE" in one], (name, plan)
+            assert "SCAN" not in plan[0] or name == "calls_recent", (name, plan)
+
+    drive(str(tmp_path / "alight.db"), work)

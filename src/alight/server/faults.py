@@ -3,10 +3,11 @@
 ``python -m alight.server`` reads ALIGHT_FAULT=STEP[:N] when ALIGHT_TEST=1 is set too, and then ends by SIGKILL the N-th
 time (1 unless said) that the step is reached. Nothing else arms this, and unarmed a step costs a comparison.
 
-received: a call has come and nothing was done about it. committed: its row is on disk. dispatched: the scheduler gave
-it to a container, its machine has not heard. forwarded: its machine was told. output_received: an output has come and
-nothing was done about it. output_committed: it is on disk, its machine does not know. reply_sent: its caller was told,
-it may not be on disk.
+received: a call has come and nothing was done about it. committed: its inputs are on disk (of one input whose caller
+waits: only together with what came of it, so that this step is not reached). dispatched: the scheduler gave inputs to a
+container, its machine has not heard. forwarded: its machine was told. output_received: an output has come and nothing
+was done about it. output_committed: it is on disk, its machine does not know. reply_sent: its caller was told, it may
+not be on disk.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
+import tracemalloc
 
 import pytest
 
@@ -608,5 +611,62 @@ def test_running_is_said_of_a_map_once(world):
         assert counts["running"] >= 1
         assert counts["running"] + counts["waiting"] == 20
         await client.ask("app.stop", AppStop(app_id), dict)
+
+    world(work)
+
+
+def test_very_many_waiting_calls_cost_rows_and_not_memory(world):
+    """100,000 calls in the store of one function: a starting server takes up a window of them."""
+
+    async def work(world):
+        await world.serve(node_grace=30)
+        client = await world.client()
+        _, functions = await client.app(double(), kind="detached")
+        function_id = functions["double"].function_id
+        app_id = world.server.parts.functions.by_id[function_id].app_id
+        body = payload.dumps_bytes(((1,), {}))
+        calls = [
+            {
+                "seq": number,
+                "call_id": f"fc-{number:022d}",
+                "function_id": function_id,
+                "app_id": app_id,
+                "verb": "spawn",
+                "method": "",
+                "parent_call": "",
+                "parent_position": 0,
+                "now": 1.0,
+                "accepted": 1,
+                "total": 1,
+            }
+            for number in range(1, 100_001)
+        ]
+        chunks = [
+            {"call_id": one["call_id"], "start": 0, "count": 1, "flags": 0, "sizes": None, "body": body}
+            for one in calls
+        ]
+        await world.server.parts.store.write([("call_add", calls), ("chunk_add", chunks)])
+        del calls, chunks
+        await world.crash()
+
+        gc.collect()
+        before = len(gc.get_objects())
+        tracemalloc.start()
+        began = time.perf_counter()
+        await world.serve(node_grace=30)
+        took = time.perf_counter() - began
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert took < 5
+        assert len(live(world)) == 1024
+        assert world.server.parts.calls.line(function_id) == (100_000, 0)
+        assert world.server.parts.calls.beyond(function_id) == 100_000 - 1024
+        assert size < 12 << 20  # nearly all of it is what any server has
+        assert len(gc.get_objects()) - before < 40_000
+
+        node = await world.node({"double": lambda x: x})
+        await world.until(lambda: len(node.given) > 3000, 20)
+        assert len(live(world)) <= 2048
+        await node.disconnect()
 
     world(work)

@@ -31,7 +31,8 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
         if asked.many and call is not None:
             await _many(stream, asked, call)
         elif not asked.wait:
-            await stream.send(CallUpdate(asked.call_id, "accepted", accepted=1))
+            accepted = call.accepted if call is not None else (row["accepted"] if row is not None else 1)
+            await stream.send(CallUpdate(asked.call_id, "accepted", accepted=accepted))
         else:
             await _follow(stream, asked, call, row)
 

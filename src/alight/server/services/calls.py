@@ -127,6 +127,7 @@ class Calls:
         if call is None and row["done_at"] is None:
             call = await self.window.take_up(row)  # it waits in the store
             if call is None:
+                await self._store.flush()
                 row = await self._store.one("call_by_id", call_id=row["call_id"]) or row
         if call is None and row["status"] == results.EXPIRED:
             raise errors.OutputExpiredError(f"the results of {row['call_id']} were kept for their time and are gone")

@@ -136,6 +136,7 @@ class Nodes:
         for record in list(self._around.containers.alive.values()):
             if record.node_id == hello.node_id and record.container_id not in mine:
                 self._tell_again(record)
+                self._around.calls.book.emptied(record.container_id)
                 self._start(
                     self._around.containers.ended(
                         record.container_id, "it was gone when its machine came back", time.time()

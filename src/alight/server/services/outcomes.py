@@ -251,7 +251,10 @@ class Outcomes:
         recorded = Recorded(self._book.next_number(), ITEMS, position, numbers, head, body)
         call.unread += len(body)
         self._tell(call, recorded)
-        self._write(call, [("output_add", recorded.row(call.call_id, time.time()))], frame)
+        statements: list[Statement] = [("output_add", recorded.row(call.call_id, time.time()))]
+        if call.strange:
+            statements.insert(0, ("call_orphan", _orphan_row(call, time.time())))
+        self._write(call, statements, frame)
 
     def _stray(self, frame: Frame, status: str, busy: float) -> None:
         """No such call is in memory: it is over, waits in the store, or was never written down."""
@@ -293,12 +296,7 @@ class Outcomes:
             self._acknowledge(frame)  # nobody knows whose it is
             return
         now = time.time()
-        orphan = {
-            "call_id": frame.call_id,
-            "function_id": frame.function_id,
-            "app_id": frame.app_id,
-            "now": now,
-        }
+        orphan = _orphan_row(frame, now)
         row = self._recorded(frame, frame.positions).row(frame.call_id, now)
         self._write(None, [("call_orphan", orphan), ("output_add", row)], frame)
 
@@ -361,12 +359,7 @@ class Outcomes:
         now = time.time()
         statements: list[Statement] = [("output_add", recorded.row(call.call_id, now))]
         if call.strange:
-            orphan = {
-                "call_id": call.call_id,
-                "function_id": call.function_id,
-                "app_id": call.app_id,
-                "now": now,
-            }
+            orphan = _orphan_row(call, now)
             if call.arrived is not None and call.ended >= call.arrived.count:
                 self._book.leave(call)  # what a machine held of it is over; its caller finds the rows
             return [("call_orphan", orphan), *statements]
@@ -397,6 +390,9 @@ class Outcomes:
     def _leave(self, call: Call) -> None:
         call.over = True
         self._book.leave(call)
+        for container_id, serial in call.held_acks or ():
+            self.acknowledge(container_id, serial)
+        call.held_acks = None
         for reader in call.readers or ():
             reader.over()
         self._window.refill(self._book.lines.get(call.function_id))
@@ -489,6 +485,10 @@ class Outcomes:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _orphan_row(one: Call | Frame, now: float) -> dict[str, Any]:
+    return {"call_id": one.call_id, "function_id": one.function_id, "app_id": one.app_id, "now": now}
 
 
 def _together(positions: list[int]) -> Sequence[int]:

@@ -137,8 +137,10 @@ class Reader:
             newest = self.call.last if self.call is not None else _MANY
             if self._cursor >= newest:
                 return
-            await self._store.flush()
-            rows = await self._store.read("outputs_after", call_id=self._call_id, after=self._cursor, limit=_AT_ONCE)
+            rows = await self._rows()
+            if not rows:
+                await self._store.flush()
+                rows = await self._rows()
             for row in rows:
                 await self._say_when_ready(results.from_row(row))
                 self._cursor = row["number"]
@@ -152,6 +154,9 @@ class Reader:
             if self.stream.broken:
                 raise errors.ConnectionError("the caller is gone")
             await asyncio.sleep(_LOST)
+
+    async def _rows(self) -> list[Row]:
+        return await self._store.read("outputs_after", call_id=self._call_id, after=self._cursor, limit=_AT_ONCE)
 
     async def _end(self) -> None:
         """The call is over and its outputs were sent: inputs that have none ended with it."""
@@ -178,9 +183,16 @@ class Reader:
     async def _say_when_ready(self, one: Recorded) -> None:
         message = self._message(one)
         if message is not None:
+            if one.kind == results.END and self.call is None:
+                self._check_items(one)
             await self.stream.send_raw(*message)
         if one.kind == results.ITEMS:
             self.on_read(len(one.body))
+
+    def _check_items(self, one: Recorded) -> None:
+        """Items are forgotten some time after they were read; an end without them would be a lie."""
+        if results.rest_of_head(one.head).get("items", 0) > self._items.get(one.start, 0):
+            raise errors.OutputExpiredError(f"what {self._call_id} gave has been read by its caller and is gone")
 
     def _say(self, one: Recorded) -> None:
         message = self._message(one)

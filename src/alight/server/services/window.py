@@ -73,8 +73,8 @@ class Window:
             self._end(call)
             return None
         known = self._book.live.get(call_id)
-        if known is not None:
-            return known
+        if known is not None or call_id in self._book.recent:
+            return known  # it came, and perhaps went, while its row was read
         line = self._book.line(call.function_id, call.app_id)
         _one_less(line, call)
         self._enter(call, attempts)
@@ -148,7 +148,7 @@ class Window:
             if (call.accepted != 1 or call.total != 1 or has_items) and not await self._read_outputs(call):
                 self._end(call)
                 continue
-            if row["call_id"] in self._book.live:
+            if row["call_id"] in self._book.live or row["call_id"] in self._book.recent:
                 continue
             _one_less(line, call)
             self._enter(call, attempts.get(call.call_id, ()))
