@@ -90,12 +90,49 @@ class Held:
 Shares = Tuple[Tuple[Held, int], ...]
 
 
+class _Same:
+    """The runs of one call and attempt, by where they begin.
+
+    There may be as many as inputs, one by one: nothing here looks at all of them. They do not overlap, except where
+    positions of one were given back and came again in another.
+    """
+
+    __slots__ = ("_longest", "_runs", "_starts")
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._runs: list[Held] = []
+        self._longest = 0
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def add(self, held: Held) -> None:
+        at = bisect_right(self._starts, held.start)
+        self._starts.insert(at, held.start)
+        self._runs.insert(at, held)
+        self._longest = max(self._longest, held.stop - held.start)
+
+    def remove(self, held: Held) -> bool:
+        """False: it is gone already."""
+        for at in range(bisect_left(self._starts, held.start), bisect_right(self._starts, held.start)):
+            if self._runs[at] is held:
+                del self._starts[at], self._runs[at]
+                return True
+        return False
+
+    def within(self, start: int, stop: int) -> list[Held]:
+        """Those that have any of these positions."""
+        low = bisect_right(self._starts, start - self._longest)
+        return [one for one in self._runs[low : bisect_left(self._starts, stop)] if one.stop > start]
+
+
 class Line:
     """All runs of one container, in the order in which they were given."""
 
     def __init__(self) -> None:
         self._open: dict[int, Held] = {}  # by number, in the order of the line
-        self._of: dict[tuple[str, int], list[Held]] = {}
+        self._of: dict[tuple[str, int], _Same] = {}
         self._count = 0
 
     def __iter__(self) -> Iterator[Held]:
@@ -110,10 +147,11 @@ class Line:
     def new(self, call_id: str, attempt: int, start: int, stop: int) -> list[tuple[int, int]]:
         """Those of these positions that are not here: never given, or given back, or answered and acknowledged."""
         same = self._of.get((call_id, attempt))
-        if same is None:
+        there = same.within(start, stop) if same is not None else ()
+        if not there:
             return [(start, stop)]
         asked = Held(call_id, start, stop, attempt, 0.0)
-        for held in same:
+        for held in there:
             here = Held(call_id, held.start, held.stop, attempt, 0.0)
             for low, high in held.returned:
                 here.close(low, high)
@@ -126,7 +164,11 @@ class Line:
         self._count += 1
         held.number = self._count
         self._open[held.number] = held
-        self._of.setdefault((held.call_id, held.attempt), []).append(held)
+        key = held.call_id, held.attempt
+        same = self._of.get(key)
+        if same is None:
+            same = self._of[key] = _Same()
+        same.add(held)
 
     def deliver(self, held: Held, now: float) -> None:
         """Its bytes are here: only now it stands in the line."""
@@ -138,27 +180,20 @@ class Line:
 
     def find(self, call_id: str, attempt: int, position: int) -> Held | None:
         """The run in which this position is open."""
-        for held in self._of.get((call_id, attempt), ()):
+        same = self._of.get((call_id, attempt))
+        for held in same.within(position, position + 1) if same is not None else ():
             if held.is_open(position):
                 return held
         return None
 
     def answer(self, call_id: str, attempt: int, positions: Sequence[int]) -> Shares:
         """Somebody answers for these. Which runs that concerns; nothing when none of them was open."""
-        shares: list[tuple[Held, int]] = []
-        for held in self._of.get((call_id, attempt), ()):
-            count = 0
-            if isinstance(positions, range):
-                count = held.close(positions.start, positions.stop)
-            else:
-                for position in positions:
-                    count += held.close(position, position + 1)
-            if count:
-                held.unacked += count
-                shares.append((held, count))
-                if not held.open:
-                    self._open.pop(held.number, None)
-        return tuple(shares)
+        same = self._of.get((call_id, attempt))
+        if same is None:
+            return ()
+        if isinstance(positions, range):
+            return tuple(self._answer(same, positions.start, positions.stop))
+        return tuple(share for position in positions for share in self._answer(same, position, position + 1))
 
     def settle(self, shares: Shares) -> list[Held]:
         """An answer is acknowledged. The runs of which nothing is left to be said."""
@@ -171,7 +206,8 @@ class Line:
         back: list[Run] = []
         over: list[Held] = []
         for run in runs:
-            for held in list(self._of.get((run.call_id, run.attempt), ())):
+            same = self._of.get((run.call_id, run.attempt))
+            for held in same.within(run.start, run.stop) if same is not None else ():
                 for start, stop in held.within(run.start, run.stop):
                     held.close(start, stop)
                     held.returned.append((start, stop))
@@ -202,14 +238,22 @@ class Line:
                 missing += [Run(held.call_id, low, high, held.attempt) for low, high in held.within(start, stop)]
         return missing
 
+    def _answer(self, same: _Same, start: int, stop: int) -> Iterator[tuple[Held, int]]:
+        for held in same.within(start, stop):
+            count = held.close(start, stop)
+            if count:
+                held.unacked += count
+                if not held.open:
+                    self._open.pop(held.number, None)
+                yield held, count
+
     def _drop_if_over(self, held: Held) -> bool:
         if held.open or held.unacked > 0:
             return False
         key = held.call_id, held.attempt
         same = self._of.get(key)
-        if same is None or held not in same:
+        if same is None or not same.remove(held):
             return False
-        same.remove(held)
         if not same:
             del self._of[key]
         return True

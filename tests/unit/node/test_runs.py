@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +57,44 @@ def test_each_position_is_answered_once_and_a_run_is_kept_until_all_are_acknowle
     assert sorted(one.start for one in over) == [0, 10]
     assert line.new(CALL, 1, 0, 20) == [(0, 20)]
     assert held[0].unacked == held[1].unacked == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 12), st.booleans()), max_size=25))
+def test_positions_are_found_in_whatever_pieces_they_were_given(steps):
+    line, here = Line(), set()
+    for start, count, back in steps:
+        asked = set(range(start, start + count))
+        if back:
+            runs, _ = line.give_back([Run(CALL, start, start + count)])
+            assert {one for run in runs for one in range(run.start, run.stop)} == here & asked
+            here -= asked
+            continue
+        new = line.new(CALL, 1, start, start + count)
+        assert {one for low, high in new for one in range(low, high)} == asked - here
+        for low, high in new:
+            line.add(Held(CALL, low, high, 1, 0.0))
+        here |= asked
+        for position in range(75):
+            assert (line.find(CALL, 1, position) is not None) == (position in here)
+    shares = line.answer(CALL, 1, tuple(sorted(here)))
+    assert sum(count for _, count in shares) == len(here)
+    line.settle(shares)
+    assert line.new(CALL, 1, 0, 99) == [(0, 99)]
+
+
+def test_inputs_one_by_one_cost_the_same_however_many_are_there():
+    def seconds(count: int) -> float:
+        line = Line()
+        began = time.perf_counter()
+        for position in range(count):
+            assert line.new(CALL, 1, position, position + 1)
+            line.add(Held(CALL, position, position + 1, 1, 0.0))
+        shares = [line.answer(CALL, 1, range(position, position + 1)) for position in range(count)]
+        for share in shares:
+            line.settle(share)
+        return (time.perf_counter() - began) / count
+
+    assert min(seconds(20_000) for _ in range(3)) < 8 * min(seconds(1_000) for _ in range(3))
 
 
 def test_nobody_answers_for_another_call_attempt_or_position():
