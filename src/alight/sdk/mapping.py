@@ -74,6 +74,7 @@ class Spawned(Many):
 
     def __init__(self, callee: Callee, source: Source) -> None:
         super().__init__(callee, source, "spawn_map", wait=False)
+        self._shown = 0  # so many inputs the server had when it was asked last
 
     async def _next(self) -> Optional[List[Any]]:
         while True:
@@ -93,11 +94,14 @@ class Spawned(Many):
                 return []
 
     async def _make_room(self) -> None:
-        """Inputs are kept until the server has them on disk; it tells when asked."""
+        """Inputs are kept until the server has them on disk. It tells how many it has when asked; those that it had at
+        the last question are on disk by now.
+        """
         if self._sending.room() > 0:
             return
         shown = await self.callee.client.call("call.show", messages.CallShow(self.call_id), messages.CallDetails)
-        self._sending.accepted(shown.call.accepted)
+        self._sending.accepted(self._shown)
+        self._shown = shown.call.accepted
 
 
 class _Piece(NamedTuple):

@@ -66,6 +66,7 @@ class Sending:
         self._again: Optional[int] = None
         self._gate: Optional[Future] = None
         self._next = 0  # the position of the next input that leaves
+        self._accepted = 0  # so many inputs are on the server's disk for all that it said
         self.pending: Deque[bytes] = deque()  # put and not yet in a chunk
         self.put = 0  # so many were put
         self.released = 0  # so many count no longer
@@ -74,8 +75,17 @@ class Sending:
         self.closed = False
 
     def attach(self, stream: Stream, accepted: Optional[int] = None) -> None:
-        """The way to the server. ``accepted``: it is a new one, and inputs from there on are to be sent again."""
+        """The way to the server. ``accepted``: it is a new one, and inputs from there on are to be sent again.
+
+        Raises DataLossError when the server lacks inputs that it once said it had.
+        """
         with self._lock:
+            first = self._starts[0] if self._starts else self._next
+            if accepted is not None and accepted < min(first, self._accepted):
+                raise errors.DataLossError(
+                    f"the server has {accepted} inputs of the call {self._call_id} and had said that it has more",
+                    hint="inputs between were lost: cancel the call and start it again",
+                )
             self._stream = stream
             self._again = accepted
         if accepted is not None:
@@ -128,6 +138,7 @@ class Sending:
     def accepted(self, count: int) -> None:
         """The server keeps the inputs before ``count``: they are never sent again."""
         with self._lock:
+            self._accepted = max(self._accepted, count)
             whole = bisect_right(self._starts, count)
             if whole and self._kept[whole - 1].stop > count:
                 whole -= 1
@@ -158,7 +169,7 @@ class Sending:
                     stream, again = self._stream, self._again
                     if again is not None:
                         self._again = None
-                        todo: Sequence[_Kept] = [kept for kept in self._kept if kept.stop > again]
+                        todo: Sequence[_Kept] = self._whole_from(again)
                     elif self.pending:
                         again, todo = 0, (self._cut(),)
                     else:
@@ -167,6 +178,24 @@ class Sending:
                     if stream is None or not self._send(stream, kept, max(again, kept.start)):
                         break
             self._say_end()
+
+    def _whole_from(self, start: int) -> List[_Kept]:
+        """Everything from a position on, without gaps. The caller holds the lock.
+
+        What was answered is kept no longer, yet a server that was killed may have forgotten both input and answer: in
+        the place of such inputs go empty ones, so that positions stay what they are. Their answers are known here.
+        """
+        chunks: List[_Kept] = []
+        at = start
+        for kept in [kept for kept in self._kept if kept.stop > start] + [None]:
+            until = self._next if kept is None else kept.start
+            while at < until:
+                chunks.append(_Kept(at, [b""] * min(CHUNK, until - at), reference=False))
+                at = chunks[-1].stop
+            if kept is not None:
+                chunks.append(kept)
+                at = kept.stop
+        return chunks
 
     def _say_end(self) -> None:
         with self._lock:

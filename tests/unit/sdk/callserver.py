@@ -53,8 +53,10 @@ class CallServer:
         if self.steps not in self.die_at:
             return False
         for call in self.calls.values():
-            keep = max([len(call.inputs) - self.forget, *(position + 1 for position in call.outputs)])
+            keep = max(0, len(call.inputs) - self.forget)
             del call.inputs[keep:]
+            for position in [position for position in call.outputs if position >= keep]:
+                del call.outputs[position]
         asked.break_off()
         return True
 
@@ -97,10 +99,10 @@ class CallServer:
 
     def run(self, call: Call, position: int) -> None:
         """Run one input."""
-        call.runs[position] = call.runs.get(position, 0) + 1
         data, flags = call.inputs[position]
-        args, kwargs = ((data,), {}) if flags & chunk.REFERENCE else payload.loads(data)
         try:
+            args, kwargs = ((data,), {}) if flags & chunk.REFERENCE else payload.loads(data)
+            call.runs[position] = call.runs.get(position, 0) + 1
             value = self.function(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  the caller gets it, as from a container
             failure = Failure(f"builtins.{type(error).__name__}", str(error), pickled=True)

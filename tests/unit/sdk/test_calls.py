@@ -246,7 +246,7 @@ def test_arrays_beside_the_pickle_stream_arrive_writable(far, f):
             self.data = data
 
         def __reduce_ex__(self, _protocol):
-            return bytearray, (pickle.PickleBuffer(self.data),)
+            return memoryview, (pickle.PickleBuffer(self.data),)
 
     far.answers["call.start"] = lambda asked: asked.value(CALL, payload.dumps_bytes(Raw(bytearray(b"abc"))))
     found = f.remote()

@@ -9,6 +9,7 @@ import pytest
 
 import alight
 from alight.sdk.ranges import Ranges
+from alight.wire import errors
 from tests.unit.sdk.callserver import CallServer
 
 FUNCTION = "fu-" + "0" * 22
@@ -36,12 +37,34 @@ def slowly(count):
 @pytest.mark.parametrize("forget", [0, 300])
 @pytest.mark.parametrize("step", range(1, 25))
 def test_a_server_killed_at_any_step(f, server, step, forget):
-    """With ``forget`` it also comes back without its last inputs, as after a power cut before a commit."""
+    """With ``forget`` it also comes back without its last inputs and what it had answered to them, as when it is killed
+    before a commit: what the caller has already is not run again.
+    """
     server.die_at, server.forget = {step}, forget
     assert list(f.map(slowly(COUNT))) == [x * 2 for x in range(COUNT)]
     assert server.steps >= step or step > 10
     assert set(server.call.runs) == set(range(COUNT))
-    assert max(server.call.runs.values()) == 1
+    # What was answered is not run again; what had run and was lost on its way is.
+    assert max(server.call.runs.values()) <= (2 if forget else 1)
+
+
+def test_inputs_that_a_server_lost_after_its_word_are_an_error(f, server, monkeypatch):
+    """A spawn has no answers to go by: what the server said to have, and has not, cannot be had again."""
+    from alight.sdk import mapping, sending
+
+    monkeypatch.setattr(sending, "WINDOW_BYTES", 30_000)
+    monkeypatch.setattr(mapping, "_ASK_AFTER", 0.01)
+    server.forget = 10_000
+    shown = server._shown
+
+    def show_and_die_later(call):
+        if len(call.inputs) > 1500:
+            server.die_at = {server.steps + 1}
+        return shown(call)
+
+    server._shown = show_and_die_later
+    with pytest.raises(errors.DataLossError, match="had said that it has more"):
+        f.spawn_map(itertools.repeat(1, 3000))
 
 
 @pytest.mark.parametrize("ordered", [True, False])
