@@ -198,10 +198,6 @@ class Held:
         """All that has no output yet, as runs in plain words."""
         return [_run(given, span) for given in self._all() for span in given.unanswered()]
 
-    def waits(self) -> bool:
-        """Whether anything was not begun."""
-        return any(given.waits for given in self._all())
-
     def _all(self) -> List[Given]:
         return [given for call in list(self._calls.values()) for given in list(call.chunks)]
 

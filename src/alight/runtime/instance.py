@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import inspect
+import sys
 
 from alight.runtime.load import unwrap
 from alight.runtime.runner import Target
@@ -56,7 +57,7 @@ class Instance:
         declared = {one["name"]: one.get("is_generator", False) for one in self._function.get("methods", ())}
         for value, name in self._members:
             shape = getattr(value, "shape", None)
-            if name in declared or (shape is not None and (shape.method or getattr(shape, "batch", None))):
+            if name in declared or getattr(shape, "method", False) or getattr(shape, "batch", None):
                 streams = declared.get(name, bool(getattr(shape, "is_generator", None)))
                 found[name] = Target(self._bound(name), f"{self._class.__name__}.{name}", streams=streams)
         return found
@@ -72,10 +73,10 @@ class Instance:
             if name not in given and getattr(value, "has_default", False) and hasattr(value, "init"):
                 made.__dict__[name] = value.default
         made.__dict__.update(given)
-        # The SDK knows how a method of an instance is called remotely; a class without its handle has plain ones.
-        bind = getattr(_module_of(self._handle), "bind_instance", None)
-        if bind is not None:
-            bind(self._handle, made)
+        # The SDK makes the methods of the instance handles as well, where it is loaded; else they are plain.
+        sdk = sys.modules.get("alight.sdk.cls")
+        if sdk is not None:
+            sdk.bind_instance(self._handle, made)
         return made
 
     def _hooks(self, word: str, said: Any) -> List[Tuple[Any, str]]:
@@ -118,9 +119,3 @@ def _members(raw: type) -> Iterator[Tuple[Any, str]]:
             if name not in found or hasattr(value, "shape") or not hasattr(found[name], "shape"):
                 found[name] = value
     return iter([(value, name) for name, value in found.items()])
-
-
-def _module_of(handle: Any) -> Any:
-    import sys  # noqa: PLC0415  with its only use
-
-    return sys.modules.get(type(handle).__module__)

@@ -47,10 +47,13 @@ CODE = """
         @alight.method()
         def items(self, n):
             yield from range(n)
+        @alight.method()
+        def sibling(self, n):
+            return self.f(n)[1], callable(self.f.remote), self.f.local(n)[1]
         def plain(self):
             return "plain"
 """
-METHODS = (MethodSpec("f"), MethodSpec("items", is_generator=True))
+METHODS = (MethodSpec("f"), MethodSpec("sibling"), MethodSpec("items", is_generator=True))
 
 
 def start(node, code=CODE, methods=METHODS, **options):
@@ -155,6 +158,11 @@ def test_a_context_manager_is_entered_and_left(node):
     )
     assert call(node, "f") == 5
     assert node.stop()[:2] == (0, "left\n")
+
+
+def test_methods_call_each_other_plainly_and_are_handles_too(node):
+    start(node)
+    assert call(node, "sibling", 4) == (7, True, 7)
 
 
 def test_an_overridden_hook_runs_once_as_the_class_has_it(node):
