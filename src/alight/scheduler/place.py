@@ -25,7 +25,8 @@ class Place:
 def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | None:
     """The machine with the least CPU load (about) that has the memory and GPUs free now and may start one more.
 
-    Without ``all_of_it`` the last part of each machine's memory is left to others (``kept_back``).
+    Without ``all_of_it`` the last part of each machine's memory is left to others (``kept_back``), and so is what
+    somebody claims for whom room is being made.
     """
     key = (need.cpu, need.memory, need.gpus, all_of_it)
     heap = state.shapes.get(key)
@@ -40,7 +41,7 @@ def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | N
             node is None
             or not node.connected
             or node.starting >= node.starts_at_once
-            or node.memory_free - (0 if all_of_it else kept_back(node)) < need.memory
+            or node.memory_free - (0 if all_of_it else _not_for_all(state, node)) < need.memory
         ):
             heapq.heappop(heap)
             continue
@@ -48,7 +49,7 @@ def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | N
         if now > load + _LOAD_SLACK:
             heapq.heapreplace(heap, (now, node_id))
             continue
-        chosen = pick_gpus(choices, node.gpus_free.values()) if choices else ()
+        chosen = pick_gpus(choices, _free_gpus(state, node, all_of_it=all_of_it)) if choices else ()
         if chosen is None:
             heapq.heappop(heap)
             continue
@@ -67,6 +68,7 @@ def machines_changed(state: State) -> None:
     """Machines came, went or changed: what was known of them is read anew."""
     state.shapes.clear()
     state.choices.clear()
+    state.possible.clear()
 
 
 def kept_back(node: Node) -> int:
@@ -135,6 +137,16 @@ def _read_requests(state: State, need: Need) -> list[gpus.Request]:
         )
         choices.append(gpus.exact_only(request) if enough and request.type != gpus.ANY else request)
     return choices or [gpus.Request("UNKNOWN", 1, exact=True)]
+
+
+def _not_for_all(state: State, node: Node) -> int:
+    return kept_back(node) + (state.claimed.get(node.node_id, 0) if state.claimed else 0)
+
+
+def _free_gpus(state: State, node: Node, *, all_of_it: bool) -> Collection[Gpu]:
+    if all_of_it or not state.claimed_gpus:
+        return node.gpus_free.values()
+    return [gpu for gpu in node.gpus_free.values() if gpu.uuid not in state.claimed_gpus]
 
 
 def _load(node: Node, cpu: float) -> float:

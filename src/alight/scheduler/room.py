@@ -5,7 +5,8 @@ What was asked for is claimed until room appears, so that many who wait do not e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 
 from alight.scheduler import place
 from alight.scheduler.decisions import Decision
@@ -13,7 +14,8 @@ from alight.scheduler.ending import begin_drain, stop
 from alight.scheduler.state import Container, Function, Node, State
 
 #: Machines looked at for one plan. Where there are more, any of them serves as well.
-_LOOKED_AT = 100
+_LOOKED_AT = 50
+_PLANS = 16  # at most so many in a step, for steps must be short
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,26 @@ class Plan:
     gpus: tuple[str, ...]
 
 
-def make(state: State, function: Function, now: float, decisions: list[Decision]) -> bool:
-    """End or drain what must go so that one container of this function can start; whether that can be."""
-    plan = find(state, function)
+@dataclass(slots=True)
+class Tally:
+    """What a step has tried: needs for which nothing could be ended, and how many plans ended something."""
+
+    in_vain: set[tuple[int, tuple[str, ...]]] = field(default_factory=set)
+    ends: int = 0
+
+
+def make(state: State, function: Function, tally: Tally, now: float, decisions: list[Decision]) -> None:
+    """End or drain what must go so that one container of this function can start, and claim the room.
+
+    Called for whoever has least first: where one found nothing to end, a later one like it need not look.
+    """
+    like = function.need.memory, function.need.gpus
+    if like in tally.in_vain or tally.ends >= _PLANS:
+        return
+    plan = find(state, function, _counts(state))
     if plan is None:
-        return False
+        tally.in_vain.add(like)
+        return
     state.claimed[plan.node.node_id] = state.claimed.get(plan.node.node_id, 0) + function.need.memory
     state.claimed_gpus.update(plan.gpus)
     why = f"making room for {function.name}()"
@@ -38,15 +55,13 @@ def make(state: State, function: Function, now: float, decisions: list[Decision]
         stop(state, container, why, decisions)
     for container in plan.busy:
         begin_drain(state, container, why, now, decisions)
-    return True
+    tally.ends += bool(plan.idle or plan.busy)
 
 
-def find(state: State, function: Function) -> Plan | None:
+def find(state: State, function: Function, counts: dict[str, int]) -> Plan | None:
     """The plan that ends the fewest busy containers, then the fewest idle ones."""
     best: Plan | None = None
-    counts = _counts(state)
-    mine = len(function.containers) - len(function.leaving | function.blocked)
-    rich = [name for name, count in counts.items() if count >= mine + 2]
+    rich = [name for name, count in counts.items() if count >= _rich_from(_count(function))]
     for node in _candidates(state, rich):
         if not node.connected or node.memory < function.need.memory:
             continue
@@ -60,16 +75,15 @@ def find(state: State, function: Function) -> Plan | None:
 
 def _candidates(state: State, rich: list[str]) -> list[Node]:
     """Machines where room is coming, or could be made; those where it costs least first."""
-    names: dict[str, None] = {}
-    for function in state.functions.values():
-        names.update(dict.fromkeys(function.leaving))
-    for function in state.functions.values():
-        names.update(function.idle)
-    for function_id in rich:
-        names.update(state.functions[function_id].containers)
-    # Containers of apps that have ended are nobody's, and stop.
-    nodes = dict.fromkeys(state.containers[name].node_id for name in names)
-    nodes.update(dict.fromkeys(state.orphaned.values()))
+    nodes: dict[str, None] = dict.fromkeys(state.orphaned.values())  # containers of apps that have ended stop
+    functions = state.functions.values()
+    names = itertools.chain(
+        itertools.chain.from_iterable(one.leaving for one in functions if one.leaving),
+        itertools.chain.from_iterable(one.idle for one in functions if one.idle),
+        itertools.chain.from_iterable(state.functions[one].containers for one in rich),
+    )
+    for name in itertools.islice(names, 4 * _LOOKED_AT):
+        nodes[state.containers[name].node_id] = None
     return [state.nodes[one] for one in list(nodes)[:_LOOKED_AT]]
 
 
@@ -79,11 +93,20 @@ def _cost(plan: Plan) -> tuple[int, int]:
 
 def _counts(state: State) -> dict[str, int]:
     """How many containers each function has that neither end nor wait for other calls."""
-    return {
-        one.function_id: len(one.containers) - len(one.leaving | one.blocked)
-        for one in state.functions.values()
-        if len(one.containers) > 1
-    }
+    return {one.function_id: _count(one) for one in state.functions.values() if len(one.containers) > 1}
+
+
+def _count(function: Function) -> int:
+    others = len(function.leaving | function.blocked) if function.leaving or function.blocked else 0
+    return len(function.containers) - others
+
+
+def _rich_from(mine: int) -> int:
+    """So many containers are more than a fair part beside ``mine``: twice as many, and one to spare.
+
+    A closer share would have functions of nearly the same size end each other's containers without end.
+    """
+    return 2 * mine + 2
 
 
 def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) -> Plan | None:
@@ -143,8 +166,7 @@ def _next(
     while busy:
         container = busy.pop(0)
         owner = state.functions[container.function_id]
-        mine = len(function.containers) - len(function.leaving | function.blocked)
-        if left[owner.function_id] > max(mine + 1, owner.need.min_containers):
+        if left[owner.function_id] >= max(_rich_from(_count(function)), owner.need.min_containers + 1):
             left[owner.function_id] -= 1
             return container
     return None

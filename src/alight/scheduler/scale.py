@@ -28,14 +28,8 @@ def feed(state: State, now: float, decisions: list[Decision]) -> None:
     if not looked:
         return
     functions = [state.functions[one] for one in looked]
-    in_vain: set[tuple[int, tuple[str, ...], int]] = set()
-    for function in _start_in_turn(state, functions, now, decisions, for_queue=True):
-        if function.start_after <= now and not _cannot_more(function):
-            state.starved[function.function_id] = None
-            # Where one found nothing to end, another one like it need not look.
-            like = function.need.memory, function.need.gpus, len(function.containers)
-            if like not in in_vain and not room.make(state, function, now, decisions):
-                in_vain.add(like)
+    waits = _start_in_turn(state, functions, now, decisions, for_queue=True)
+    for function in waits:
         stuck.fail_if_stuck(state, function, now, decisions)
     if any(one.need.min_containers or one.need.buffer_containers for one in functions):
         for function in _start_in_turn(state, functions, now, decisions, for_queue=False):
@@ -63,6 +57,7 @@ def _start_in_turn(
     """
     wants = _for_queue if for_queue else _to_keep
     waits: list[Function] = []
+    tally = room.Tally()
     order = []
     for function in functions:
         more = wants(state, function, now)
@@ -74,9 +69,14 @@ def _start_in_turn(
         count, oldest, function_id, more = order[0]
         function = state.functions[function_id]
         if not _start_one(state, function, now, decisions, for_queue=for_queue):
-            if wants(state, function, now) > 0:
-                waits.append(function)
             heapq.heappop(order)
+            if wants(state, function, now) <= 0:
+                continue
+            waits.append(function)
+            if for_queue and function.start_after <= now and not _cannot_more(function):
+                # Now, so that those with more do not take what is to become room for this one.
+                state.starved[function_id] = None
+                room.make(state, function, tally, now, decisions)
         elif more > 1:
             heapq.heapreplace(order, (count + 1, oldest, function_id, more - 1))
         else:
@@ -88,6 +88,9 @@ def room_appeared(state: State) -> None:
     """Let every function that found no room look again; who waits longest with least comes first."""
     state.hungry.update(state.starved)
     state.starved.clear()
+    for node_id in state.claimed:
+        if node_id in state.nodes:
+            place.room_on(state, state.nodes[node_id])
     state.claimed.clear()
     state.claimed_gpus.clear()
 
@@ -248,10 +251,12 @@ def _start_one(state: State, function: Function, now: float, decisions: list[Dec
 
 def _fail_if_impossible(state: State, function: Function, decisions: list[Decision]) -> None:
     """Inputs that no machine here can ever run end at once, with the way out."""
-    if not function.waiting:
+    kind = function.need.memory, function.need.gpus
+    if not function.waiting or kind in state.possible:
         return
     try:
         place.check_possible(state, function.name, function.need)
+        state.possible.add(kind)
     except Error as error:
         fail_waiting(state, function, ResultStatus.IMPOSSIBLE, to_wire(error), decisions)
 

@@ -199,6 +199,7 @@ class State:
     count: int = 0
     shapes: dict[Any, Any] = field(default_factory=dict)  # ``place``: machines by what is asked of them
     choices: dict[tuple[str, ...], Any] = field(default_factory=dict)  # ``place``: GPU requests as read
+    possible: set[tuple[int, tuple[str, ...]]] = field(default_factory=set)  # what some machine here can run
     claimed: dict[str, int] = field(default_factory=dict)  # ``room``: MiB to come that somebody waits for, by node
     orphaned: dict[str, str] = field(default_factory=dict)  # containers of apps that have ended, and their machines
     claimed_gpus: set[str] = field(default_factory=set)
