@@ -340,8 +340,7 @@ def test_a_single_call_beside_a_long_map_starts_within_its_bound(pace):
                     due.append((world.now + pace, count, "answer", one.container_id))
 
     note(world.happen())
-    for name in list(world.starting):
-        due.append((0.1, 0, "ready", name))
+    due.extend((0.1, 0, "ready", name) for name in world.starting)
     while world.now < 10 + 20 * pace and len(began) < 5 and count < 30_000:
         due.sort()
         when, _, what, name = due.pop(0)
@@ -673,7 +672,7 @@ def test_a_new_server_takes_up_what_a_machine_runs(world):
     }
     arrived = events.InputsArrived("never heard", "f", ((0, 6),))
     step_without_checks(world, arrived)
-    assert list(world.state.calls["never heard"].waiting)[0][:2] in ((0, 4), (1, 4))
+    assert world.state.calls["never heard"].waiting[0][:2] in ((0, 4), (1, 4))
     ended = events.AttemptsEnded("a", "c7", 2, range(1, 3), "success")
     assert Finish("a", range(1, 3), 2, "c7") in step_without_checks(world, ended)
 
