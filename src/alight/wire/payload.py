@@ -1,6 +1,7 @@
 """User values to bytes and back: pickle protocol 5 with its buffers out of band.
 
-Layout: ``count`` of parts, the length of each, then the parts: first the pickle stream, then each buffer. A value of
+Layout: ``count`` of parts, the length of each, then the parts: first the pickle stream, then each buffer (the top bit of
+its length says that it may not be written to, as is true of bytes). A value of
 plain data is pickled by the C pickler; only what that refuses (lambdas, classes of ``__main__``, closures) loads
 cloudpickle, so a container or a client that never needs it never pays its import.
 
@@ -16,7 +17,7 @@ from alight.wire.errors import DeserializationError, SerializationError
 TYPE_CHECKING = False  # importing typing would cost as much as all of this
 if TYPE_CHECKING:
     import pickle
-    from typing import Any, List, Optional, Union
+    from typing import Any, Callable, List, Optional, Tuple, Union
 
     Buffer = Union[bytes, bytearray, memoryview]
 else:
@@ -28,6 +29,8 @@ _COUNT = struct.Struct("!I")
 _LENGTH = struct.Struct("!Q")
 _BYTES = (bytes, bytearray)
 _COPIED = 1 << 16  # up to here one piece is worth a copy
+_READ_ONLY = 1 << 63
+_FIRST = 1 << 12  # so much of a file is looked at for its table of parts
 
 
 def dumps(value: Any, what: str = "value", *, by_value: bool = False) -> List[Buffer]:
@@ -43,7 +46,7 @@ def dumps(value: Any, what: str = "value", *, by_value: bool = False) -> List[Bu
         stream = _cloudpickled(value, buffers, what)
     raw = [buffer.raw() for buffer in buffers]
     head = [_COUNT.pack(len(raw) + 1), _LENGTH.pack(len(stream))]
-    head += [_LENGTH.pack(view.nbytes) for view in raw]
+    head += [_LENGTH.pack(view.nbytes | _READ_ONLY if view.readonly else view.nbytes) for view in raw]
     start = b"".join(head)
     return [start + stream, *raw] if len(stream) < _COPIED else [start, stream, *raw]
 
@@ -61,16 +64,56 @@ def loads(data: Buffer, what: str = "value") -> Any:
     Raises DeserializationError, which names a module that is missing here.
     """
     view = memoryview(data)
+    lengths, offset = _table(view, what)
+    parts = []
+    for length in lengths:
+        length &= ~_READ_ONLY
+        parts.append(view[offset : offset + length])
+        offset += length
+    return _unpickled(parts, what)
+
+
+def loads_by(read: Callable[[int, int, bool], Buffer], size: int, what: str = "value") -> Any:
+    """``loads`` for what lies in a file: ``read(offset, length, writable)`` brings one part at a time.
+
+    What is not asked for as writable may come as ``bytes``: a large bytes value is then that very object, where
+    ``loads`` has to copy it out of its mapping.
+    """
+    head = memoryview(read(0, min(size, _FIRST), False))
+    if len(head) >= _COUNT.size:
+        needed = _COUNT.size + _LENGTH.size * _COUNT.unpack_from(head)[0]
+        if needed > len(head):
+            head = memoryview(read(0, min(size, needed), False))
+    lengths, offset = _table(head, what)
+    parts: List[Buffer] = []
+    for index, length in enumerate(lengths):
+        writable = index > 0 and not length & _READ_ONLY
+        length &= ~_READ_ONLY
+        if offset + length > size:
+            raise DeserializationError(f"{what} is damaged: it ends before its parts do")
+        parts.append(read(offset, length, writable))
+        offset += length
+    return _unpickled(parts, what)
+
+
+def size_of(parts: List[Buffer]) -> int:
+    """The number of bytes of what ``dumps`` returned."""
+    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+
+
+def _table(view: memoryview, what: str) -> Tuple[List[int], int]:
+    """The lengths of the parts, and where the first begins."""
     try:
         count = _COUNT.unpack_from(view, 0)[0]
         lengths = [_LENGTH.unpack_from(view, _COUNT.size + _LENGTH.size * i)[0] for i in range(count)]
     except struct.error as error:
         raise DeserializationError(f"{what} is damaged: it is too short to be a payload") from error
-    offset = _COUNT.size + _LENGTH.size * count
-    parts = []
-    for length in lengths:
-        parts.append(view[offset : offset + length])
-        offset += length
+    if not lengths:
+        raise DeserializationError(f"{what} is damaged: it has no parts")
+    return lengths, _COUNT.size + _LENGTH.size * count
+
+
+def _unpickled(parts: List[Buffer], what: str) -> Any:
     try:
         return pickle.loads(parts[0], buffers=parts[1:])
     except ModuleNotFoundError as error:
@@ -80,11 +123,6 @@ def loads(data: Buffer, what: str = "value") -> Any:
         ) from error
     except Exception as error:  # unpickling runs the value's own code, which may raise anything
         raise DeserializationError(f"{what} could not be unpickled: {type(error).__name__}: {error}") from error
-
-
-def size_of(parts: List[Buffer]) -> int:
-    """The number of bytes of what ``dumps`` returned."""
-    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
 
 
 def _fast(value: Any, buffers: List[pickle.PickleBuffer]) -> Optional[bytes]:

@@ -99,3 +99,34 @@ def test_large_bytes_travel_beside_the_pickle_and_arrive_as_what_they_were():
     (arrived, one), named = payload.loads(bytearray(b"".join(parts)))
     assert (arrived, one, named) == (large, 1, {"data": changing})
     assert (type(arrived), type(named["data"])) == (bytes, bytearray)
+
+
+def _by_parts(data):
+    asked = []
+
+    def read(offset, length, writable):
+        asked.append((length, writable))
+        return bytearray(data[offset : offset + length]) if writable else data[offset : offset + length]
+
+    return payload.loads_by(read, len(data)), asked
+
+
+def test_a_file_is_read_part_by_part_and_bytes_are_not_copied_again():
+    large = b"x" * 100_000
+    value, asked = _by_parts(payload.dumps_bytes({"a": large, "b": bytearray(large), "c": 1}))
+    assert value == {"a": large, "b": bytearray(large), "c": 1}
+    assert (len(large), False) in asked
+    assert (len(large), True) in asked
+
+
+def test_many_parts_do_not_fit_the_first_look():
+    values = [b"%d" % index * 70_000 for index in range(600)]
+    value, _ = _by_parts(payload.dumps_bytes(tuple(values)))
+    assert list(value) == values
+
+
+def test_a_file_that_ends_early_is_refused():
+    data = payload.dumps_bytes(b"x" * 100_000)
+    for end in (0, 3, 8, 50, len(data) - 1):
+        with pytest.raises(errors.DeserializationError, match="damaged"):
+            _by_parts(data[:end])
