@@ -13,6 +13,7 @@ import time
 
 import alight
 from alight.sdk.client import default_client
+from alight.sdk.sync import run
 from alight.wire import messages
 
 app = alight.App("bench-pending", image=alight.Image.debian_slim(python_version="3.11"))
@@ -52,7 +53,7 @@ if __name__ == "__main__":
         began = time.perf_counter()
         asyncio.run(spawn_many(calls))
         spawned = time.perf_counter() - began
-        listed = [asyncio.run(list_calls()) for _ in range(20)]
+        listed = [run(list_calls()) for _ in range(20)]
         assert wait.get_current_stats().backlog >= inputs + calls
         print("full", flush=True)
         sys.stdin.readline()
