@@ -107,8 +107,8 @@ class Runner:
         if given.reference:
             from alight.runtime import spool  # noqa: PLC0415  only large arguments pay for it
 
-            data = spool.mapped(self.spool, data)
-        elif data[:4] != _PLAIN:
+            return spool.loads(self.spool, data, target.arguments)
+        if data[:4] != _PLAIN:
             # Arrays are views of what is given here: only a writable copy gives the function arrays it may change.
             data = bytearray(data)
         return payload.loads(data, target.arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from alight.wire import chunk
+from alight.wire import chunk, payload
 from alight.wire.errors import RemoteError
 
 TYPE_CHECKING = False
@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def mapped(spool: str, reference: bytes) -> Any:
-    """A private, writable mapping of what the reference names: no copy, and arrays in it may be changed."""
-    name, _size = chunk.read_reference(reference)
+def loads(spool: str, reference: bytes, what: str) -> Any:
+    """The value that the reference names. Arrays are in a private mapping: no copy, and they may be changed."""
+    name, size = chunk.read_reference(reference)
     with open(os.path.join(spool, os.path.basename(name)), "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+        def read(offset: int, length: int, writable: bool) -> Any:
+            if not writable:
+                data = os.pread(file.fileno(), length, offset)
+                if len(data) == length:
+                    return data
+            return whole[offset : offset + length]
+
+        return payload.loads_by(read, size, what)
 
 
 def write(spool: str, name: str, parts: Any, function: str) -> bytes:

@@ -7,6 +7,7 @@ open, so that they are read and never mapped: one that became shorter under a ma
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
@@ -16,6 +17,8 @@ from alight.sdk.client import Client
 from alight.sdk.lost import LostError
 from alight.wire import errors, messages, payload
 from alight.wire.codec import PIECE, Buffer, loads_head
+
+_ONE_READ = 0x7FFFF000  # the kernel reads no more at once
 
 
 async def put_blob(client: Client, parts: List[Any]) -> str:
@@ -48,13 +51,47 @@ async def put_blob(client: Client, parts: List[Any]) -> str:
         return loads_head(messages.BlobPut, answer[0]).digest
 
 
+async def get_value(client: Client, where: messages.Payload, what: str) -> Any:
+    """The value in bytes of the server. Arrays arrive writable. Raises DeserializationError."""
+    fd = await _open_given(client, where)
+    if fd is None:
+        return payload.loads(await _get_pieces(client, where), what)
+    try:
+        return payload.loads_by(functools.partial(_read, fd), where.size, what)
+    finally:
+        os.close(fd)
+
+
 async def get_blob(client: Client, where: messages.Payload) -> Buffer:
     """Bytes of the server, writable."""
+    fd = await _open_given(client, where)
+    if fd is None:
+        return await _get_pieces(client, where)
+    try:
+        whole: Buffer = _read(fd, 0, where.size, writable=True)
+        return whole
+    finally:
+        os.close(fd)
+
+
+async def _open_given(client: Client, where: messages.Payload) -> Optional[int]:
+    """The file that holds a value of this size, where this process may go there itself."""
     place = await client.place()
-    if place.given and where.blob.startswith("x"):
-        found: Optional[Buffer] = _read(os.path.join(place.given, os.path.basename(where.blob)), where.size)
-        if found is not None:
-            return found
+    if not place.given or not where.blob.startswith("x"):
+        return None
+    try:
+        path = os.path.join(place.given, os.path.basename(where.blob))
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) and found.st_size == where.size:
+        return fd
+    os.close(fd)
+    return None
+
+
+async def _get_pieces(client: Client, where: messages.Payload) -> Buffer:
     while True:
         data = memoryview(_room(where.size))
         filled = 0
@@ -103,26 +140,25 @@ def _write(path: str, parts: List[Any], size: int) -> bool:
     return True
 
 
-def _read(path: str, size: int) -> Any:
-    """The whole content of a regular file of this size, writable; None when there is no such file."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-            return None
-        data = _room(size)
-        view = memoryview(data)
-        while view:
-            count = os.readv(fd, [view])
-            if not count:
-                return None
-            view = view[count:]
-    finally:
-        os.close(fd)
-    return data
+def _read(fd: int, offset: int, size: int, writable: bool) -> Any:
+    """A part of a file. Raises DataLossError when it became shorter."""
+    if not writable and size < _ONE_READ:
+        data = os.pread(fd, size, offset)
+        if len(data) == size:
+            return data
+    room = _room(size)
+    view = memoryview(room)[:size]
+    while view:
+        count = os.preadv(fd, [view], offset) if hasattr(os, "preadv") else _readv(fd, view, offset)
+        if not count:
+            raise errors.DataLossError(f"the file of a large value ends {len(view)} bytes early")
+        view, offset = view[count:], offset + count
+    return memoryview(room)[:size]
+
+
+def _readv(fd: int, view: memoryview, offset: int) -> int:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.readv(fd, [view])
 
 
 def _room(size: int) -> Any:

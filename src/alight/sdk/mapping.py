@@ -167,9 +167,8 @@ class Results:
         if piece.update is not None:
             self._failed(await outcomes.exception_of(self._callee, piece.update, piece.body))
         elif piece.reference:
-            data = await outcomes.large_value(self._callee, chunk.read_reference(piece.body))
             try:
-                self._ready.append(values.value(data, self._what))
+                self._ready.append(await outcomes.large_value(self._callee, chunk.read_reference(piece.body)))
             except errors.Error as error:
                 self._failed(error)
         else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING, Any, Tuple
 
 from alight.sdk import config
-from alight.sdk.large import get_blob
+from alight.sdk.large import get_blob, get_value
 from alight.wire import errors, messages
 from alight.wire.states import ResultStatus
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from alight.wire.codec import Buffer
 
 
-async def large_value(callee: Callee, where: Tuple[str, int]) -> Buffer:
-    """The bytes of a value that came as a reference (name, size)."""
-    return await get_blob(callee.client, messages.Payload(*where))
+async def large_value(callee: Callee, where: Tuple[str, int]) -> Any:
+    """The value that came as a reference (name, size). Raises DeserializationError."""
+    return await get_value(callee.client, messages.Payload(*where), f"the result of {callee.name}()")
 
 
 async def exception_of(callee: Callee, update: messages.CallUpdate, body: bytes) -> BaseException:

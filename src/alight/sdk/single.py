@@ -131,10 +131,9 @@ async def result_of(callee: Callee, answer: Message, update: Optional[messages.C
         if shown and callee.running is not None:
             outputs = chunk.Outputs.decode(head)
             await callee.running.output_until(outputs.container, outputs.log_offset)
-        data: Buffer = body
         if head[1] & chunk.REFERENCE:
-            data = await outcomes.large_value(callee, chunk.read_reference(body))
-        return values.value(data, f"the result of {callee.name}()")
+            return await outcomes.large_value(callee, chunk.read_reference(body))
+        return values.value(body, f"the result of {callee.name}()")
     if shown and callee.running is not None:
         await callee.running.output_until(update.container, update.log_offset)
     raise await outcomes.exception_of(callee, update, body)

@@ -1,9 +1,9 @@
 """User values to bytes and back: pickle protocol 5 with its buffers out of band.
 
-Layout: ``count`` of parts, the length of each, then the parts: first the pickle stream, then each buffer (the top bit of
-its length says that it may not be written to, as is true of bytes). A value of
-plain data is pickled by the C pickler; only what that refuses (lambdas, classes of ``__main__``, closures) loads
-cloudpickle, so a container or a client that never needs it never pays its import.
+Layout: ``count`` of parts, the length of each, then the parts: first the pickle stream, then each buffer. The top bit
+of a buffer's length says that nobody may write to it, as is true of bytes. A value of plain data is pickled by the C
+pickler; only what that refuses (lambdas, classes of ``__main__``, closures) loads cloudpickle, so a container or a
+client that never needs it never pays its import.
 
 Used by callers and containers alone. Server and node carry these bytes and never look inside.
 """
@@ -65,9 +65,9 @@ def loads(data: Buffer, what: str = "value") -> Any:
     """
     view = memoryview(data)
     lengths, offset = _table(view, what)
-    parts = []
-    for length in lengths:
-        length &= ~_READ_ONLY
+    parts: List[Buffer] = []
+    for marked in lengths:
+        length = marked & ~_READ_ONLY
         parts.append(view[offset : offset + length])
         offset += length
     return _unpickled(parts, what)
@@ -86,9 +86,9 @@ def loads_by(read: Callable[[int, int, bool], Buffer], size: int, what: str = "v
             head = memoryview(read(0, min(size, needed), False))
     lengths, offset = _table(head, what)
     parts: List[Buffer] = []
-    for index, length in enumerate(lengths):
-        writable = index > 0 and not length & _READ_ONLY
-        length &= ~_READ_ONLY
+    for index, marked in enumerate(lengths):
+        writable = index > 0 and not marked & _READ_ONLY
+        length = marked & ~_READ_ONLY
         if offset + length > size:
             raise DeserializationError(f"{what} is damaged: it ends before its parts do")
         parts.append(read(offset, length, writable))
