@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from alight.builder import bases, digest, installs, layers, pythons, recipe, trouble
+from alight.builder import bases, commands, digest, installs, layers, pythons, recipe, trouble
 from alight.builder.hostconfig import HostConfig
 from alight.builder.steps import CACHES, LENT, BuildEvent, BuiltImage, StepRun, StepRunner
 from alight.wire.errors import ImageBuildError, InvalidError
@@ -46,6 +46,7 @@ class _Chain:
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     python_version: str = ""
+    python: str = PYTHON
 
 
 @dataclass(frozen=True)
@@ -156,22 +157,23 @@ class Builder:
 
     async def _layer(self, job: _Job) -> layers.Record:
         step, chain = job.step, job.chain
-        command = {
-            "pip_install": lambda: installs.pip_install(step, self._host.indexes, PYTHON),
-            "apt_install": lambda: installs.apt_install(step),
-            "run": lambda: installs.run(step, chain.shell),
-            "copy": lambda: installs.copy(step),
-        }[step.op]()
+        command = commands.command(step, self._host.indexes, chain.python, chain.shell)
         name = self._new_name(job)
         with self._store.workspace() as space:
             if step.op == "copy":
                 tree = space.scratch / "lent/tree"
                 tree.mkdir(parents=True)
                 await self._fetch_tree(step.what["tree"], tree)
+            for place, tree_digest in (("context", step.what.get("context")), ("source", step.lent)):
+                if tree_digest:
+                    tree = space.scratch / "lent" / place
+                    tree.mkdir(parents=True)
+                    await self._fetch_tree(str(tree_digest), tree)
             env = {**self._host.step_env(), **chain.env, **command.env, **step.env, **_values(step, job.secrets)}
-            await self._in_container(job, space, replace(command, env=env), self._host.step_binds())
+            binds = (*self._host.step_binds(), *command.binds)
+            await self._in_container(job, space, replace(command, env=env), binds)
             await asyncio.to_thread(self._store.keep_layer, space, name)
-        return layers.Record(name, step.title, (name,))
+        return layers.Record(name, step.title, (name,), dict(command.facts))
 
     async def _base(self, job: _Job) -> layers.Record:
         asked = str(job.step.what["python"])
@@ -239,13 +241,23 @@ class Builder:
         lowers = tuple(str(self._store.path(layer)) for layer in job.chain.layers)
         output = job.output()
         status = await self._runner.run(
-            StepRun(lowers, str(space.upper), command.argv, command.env, job.chain.workdir, binds, command.network),
+            StepRun(
+                lowers,
+                str(space.upper),
+                command.argv,
+                command.env,
+                job.chain.workdir,
+                binds,
+                command.network,
+                job.step.needs,
+            ),
             output.feed,
         )
         output.close()
         if status != 0:
             raise trouble.step_failed(job.step.title, status, output.tail)
-        targets = [*(target for _, target, _ in binds), *layers.MOUNT_POINTS]
+        mounted = [path for _, path, _, _ in job.step.needs.volumes]
+        targets = [*(target for _, target, _ in binds), *mounted, *layers.MOUNT_POINTS]
         await asyncio.to_thread(layers.clear_mount_points, space.upper, map(Path, lowers), targets)
 
     def _caches(self, owner: str, space: layers.Workspace) -> tuple[tuple[str, str, bool], ...]:
@@ -271,7 +283,7 @@ class Builder:
             layers=tuple(str(self._store.path(layer)) for layer in chain.layers),
             env=chain.env,
             workdir=chain.workdir,
-            python_path=PYTHON,
+            python_path=chain.python,
             python_version=chain.python_version,
             entrypoint=chain.entrypoint,
             cmd=chain.cmd,
@@ -285,6 +297,7 @@ class Builder:
                 "env": dict(image.env),
                 "workdir": image.workdir,
                 "python_version": image.python_version,
+                "python": image.python_path,
                 "entrypoint": image.entrypoint,
                 "cmd": image.cmd,
             },
@@ -292,8 +305,16 @@ class Builder:
 
 
 def _with_record(chain: _Chain, record: layers.Record) -> _Chain:
-    version = record.facts.get("python_version", chain.python_version)
-    return replace(chain, key=record.key, layers=record.layers + chain.layers, python_version=version)
+    facts = record.facts
+    env = {**chain.env, "PATH": f"{facts['path']}:{chain.env['PATH']}"} if "path" in facts else chain.env
+    return replace(
+        chain,
+        key=record.key,
+        layers=record.layers + chain.layers,
+        env=env,
+        python_version=facts.get("python_version", chain.python_version),
+        python=facts.get("python", chain.python),
+    )
 
 
 def _with_setting(chain: _Chain, step: recipe.Step) -> _Chain:

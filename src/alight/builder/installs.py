@@ -34,12 +34,16 @@ _UV_OPTIONS = frozenset({
 
 @dataclass(frozen=True)
 class Command:
-    """What to run. ``files`` are lent to the step under ``LENT``; ``env`` wins over this machine's settings."""
+    """What to run. ``files`` are lent to the step under ``LENT``; ``env`` wins over this machine's settings. ``facts``
+    are what the image is from then on: ``python`` (the interpreter's path), ``path`` (a directory to put first).
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     network: bool = True
+    binds: tuple[tuple[str, str, bool], ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,35 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alight.builder.steps import Needs
 from alight.wire.errors import ImageBuildError, InvalidError
 from alight.wire.spec import ImageSpec
 
 #: Ops that only change how later steps and containers run; they make no layer.
 CONFIG_OPS = frozenset({"env", "workdir", "entrypoint", "cmd", "shell"})
 #: Ops that make a layer out of the layers below.
-LAYER_OPS = frozenset({"pip_install", "apt_install", "run", "copy"})
+LAYER_OPS = frozenset(
+    {
+        "pip_install",
+        "pip_private",
+        "poetry_install",
+        "uv_sync",
+        "apt_install",
+        "micromamba_install",
+        "run",
+        "run_function",
+        "copy",
+        "dockerfile",
+    }
+)
 #: Ops that begin an image.
-BASE_OPS = frozenset({"debian_slim"})
+BASE_OPS = frozenset({"debian_slim", "micromamba", "from_dockerfile"})
+#: Keys of a step that say how it is built, not what: another of these does not make another layer.
+HOW = frozenset({"force", "ignore", "secrets", "lent", "needs"})
 
 DEFAULT_PYTHON = "3.11"
 
@@ -31,7 +47,8 @@ class Step:
     """One step. ``what`` decides the layer's digest; ``force``, ``env`` and ``secrets`` are how it is built.
 
     The build-time environment is part of ``what`` (it changes what a command does); secrets are not, by value or by id,
-    so that a rotated secret rebuilds nothing.
+    so that a rotated secret rebuilds nothing. ``lent`` is a tree of files that the step sees and that decides nothing;
+    a tree that decides is ``what["context"]``.
     """
 
     op: str
@@ -40,6 +57,8 @@ class Step:
     force: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    lent: str = ""
+    needs: Needs = field(default_factory=Needs)
 
     @property
     def makes_layer(self) -> bool:
@@ -79,12 +98,32 @@ def _parse_step(raw: Mapping[str, Any]) -> Step:
             f"an image step {op!r} cannot be built by this version of Alight",
             hint="start from Image.debian_slim(); then pip_install, apt_install, run_commands, env, add_local_*",
         )
-    what = {key: value for key, value in raw.items() if key not in ("force", "secrets") and not _is_empty(value)}
-    if op == "debian_slim":
+    what = {key: value for key, value in raw.items() if key not in HOW and not _is_empty(value)}
+    if op in ("debian_slim", "micromamba"):
         what.setdefault("python", DEFAULT_PYTHON)
     _CHECKS[op](what)
     env = {str(name): str(value) for name, value in (raw.get("env") or {}).items()}
-    return Step(op, what, _title(op, what), bool(raw.get("force")), env, tuple(raw.get("secrets") or ()))
+    return Step(
+        op,
+        what,
+        _title(op, what),
+        bool(raw.get("force")),
+        env,
+        tuple(raw.get("secrets") or ()),
+        str(raw.get("lent") or ""),
+        _needs(raw),
+    )
+
+
+def _needs(raw: Mapping[str, Any]) -> Needs:
+    given = raw.get("needs") or {}
+    return Needs(
+        tuple((str(one[0]), str(one[1]), bool(one[2]), str(one[3])) for one in given.get("volumes") or ()),
+        tuple(raw.get("gpu") or ()),
+        given.get("cpu"),
+        given.get("memory"),
+        given.get("timeout"),
+    )
 
 
 def _is_empty(value: Any) -> bool:
@@ -127,6 +166,16 @@ def _check_env(what: Mapping[str, Any]) -> None:
             raise InvalidError(f"{name!r} is not a name for an environment variable")
 
 
+def _check_context(what: Mapping[str, Any]) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", str(what.get("context"))):
+        raise InvalidError(f"an image step {what['op']!r} needs the digest of its files")
+
+
+def _check_function(what: Mapping[str, Any]) -> None:
+    if not isinstance(what.get("name"), str) or not isinstance(what.get("code"), str):
+        raise InvalidError("an image step 'run_function' needs a name and the digest of its code")
+
+
 def _check_nothing(what: Mapping[str, Any]) -> None:
     del what
 
@@ -135,6 +184,14 @@ _CHECKS = {
     "debian_slim": _check_debian,
     "pip_install": _check_packages,
     "apt_install": _check_packages,
+    "micromamba": _check_debian,
+    "from_dockerfile": _check_context,
+    "dockerfile": _check_context,
+    "uv_sync": _check_context,
+    "poetry_install": _check_context,
+    "pip_private": _check_packages,
+    "micromamba_install": _check_packages,
+    "run_function": _check_function,
     "run": _check_run,
     "copy": _check_path,
     "workdir": _check_path,
@@ -147,8 +204,12 @@ _CHECKS = {
 
 def _title(op: str, what: Mapping[str, Any]) -> str:
     """The step in the words of the user's script."""
-    if op == "debian_slim":
-        return f"Image.debian_slim({_arguments(python_version=what.get('python'))})"
+    if op in ("debian_slim", "micromamba"):
+        return f"Image.{op}({_arguments(python_version=what.get('python'))})"
+    if op == "from_dockerfile":
+        return f"Image.from_dockerfile({what.get('name', 'Dockerfile')!r})"
+    if op in _WRITTEN:
+        return _WRITTEN[op](what)
     if op == "pip_install":
         name = "uv_pip_install" if what.get("tool") == "uv" else "pip_install"
         requirements = [one["name"] for one in what.get("requirements", ())]
@@ -167,6 +228,16 @@ def _title(op: str, what: Mapping[str, Any]) -> str:
     if op == "workdir":
         return f".workdir({what.get('path')!r})"
     return f".{op}({_quoted(what.get('args', ()))})"
+
+
+_WRITTEN: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "uv_sync": lambda what: f".uv_sync({what.get('name', '')!r})",
+    "poetry_install": lambda what: f".poetry_install_from_file({what.get('name', '')!r})",
+    "pip_private": lambda what: f".pip_install_private_repos({_quoted(what.get('packages', ()))})",
+    "micromamba_install": lambda what: f".micromamba_install({_quoted(what.get('packages', ()))})",
+    "run_function": lambda what: f".run_function({what.get('name')})",
+    "dockerfile": lambda what: f".dockerfile_commands({_short(repr(what.get('first', '')))})",
+}
 
 
 def _arguments(**given: Any) -> str:

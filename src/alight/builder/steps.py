@@ -6,12 +6,23 @@ Plain data only: nothing here touches a disk or a process.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 #: Where a step's borrowed files and caches lie in its container. Never part of a layer.
 LENT = "/opt/alight/build"
 CACHES = "/opt/alight/cache"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a step asks of its container besides files. ``volumes`` are (id, path, read only, sub path)."""
+
+    volumes: tuple[tuple[str, str, bool, str], ...] = ()
+    gpus: tuple[str, ...] = ()  # "TYPE[:count]" in order of preference, as functions ask
+    cpu: float | None = None
+    memory: int | None = None  # MiB
+    timeout: float | None = None  # seconds
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class StepRun:
     cwd: str
     binds: tuple[tuple[str, str, bool], ...] = ()
     network: bool = True
+    needs: Needs = field(default_factory=Needs)
 
 
 class StepRunner(Protocol):

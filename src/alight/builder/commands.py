@@ -1,0 +1,24 @@
+"""Which command makes which step. One line an op; what the commands are, is for the file of each family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alight.builder import functions, installs, projects
+from alight.builder.installs import Command, Indexes
+from alight.builder.recipe import Step
+
+
+def command(step: Step, indexes: Indexes, python: str, shell: Sequence[str]) -> Command:
+    """What makes the layer of ``step`` in a container of the image so far, whose interpreter is ``python``."""
+    made = {
+        "pip_install": lambda: installs.pip_install(step, indexes, python),
+        "pip_private": lambda: projects.pip_private(step, indexes, python),
+        "poetry_install": lambda: projects.poetry_install(step, indexes, python),
+        "uv_sync": lambda: projects.uv_sync(step, indexes, python),
+        "apt_install": lambda: installs.apt_install(step),
+        "run": lambda: installs.run(step, shell),
+        "run_function": lambda: functions.run_function(step, python),
+        "copy": lambda: installs.copy(step),
+    }[step.op]
+    return made()
