@@ -201,10 +201,14 @@ class Loop:
 
     async def _prepare(self, decision: decided.Start, function: Published) -> None:
         """Gather what a container needs and tell its machine to start it."""
+        session = self._do.nodes.sessions.get(decision.node_id)
         try:
             command = await self._start_command(decision, function)
         except errors.Error as error:
-            self._start_failed(decision, error)
+            if session is None or self._do.nodes.sessions.get(decision.node_id) is not session:
+                self._machine_lost(decision)
+            else:
+                self._start_failed(decision, error)
             return
         except asyncio.CancelledError:
             raise
@@ -216,7 +220,7 @@ class Loop:
         # From here on the machine knows of it: a stop goes there.
         self._starts.pop(decision.container_id, None)
         if not self._do.nodes.send(decision.node_id, command):
-            self._start_failed(decision, errors.ConnectionError("the connection to the machine was lost"))
+            self._machine_lost(decision)
 
     async def _start_command(self, decision: decided.Start, function: Published) -> Command:
         spec, do = function.spec, self._do
@@ -255,6 +259,12 @@ class Loop:
         failed = events.StartFailed(decision.container_id, ResultStatus.TERMINATED, errors.to_wire(error), final=final)
         self._inbox.put(failed)
         self._background(self._do.containers.ended(decision.container_id, str(error), time.time()))
+
+    def _machine_lost(self, decision: decided.Start) -> None:
+        """A machine went away before it heard of a container: that says nothing about the function."""
+        self._inbox.put(events.ContainerEnded(decision.container_id))
+        why = "the connection to its machine was lost before it started"
+        self._background(self._do.containers.ended(decision.container_id, why, time.time()))
 
     def _background(self, work: Any) -> None:
         task = self._event_loop.create_task(self._guard(work))

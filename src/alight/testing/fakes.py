@@ -50,6 +50,7 @@ class FakeContainer:
     start: StartContainer
     offset: int = 0
     serial: int = 0
+    seen: set[tuple[str, int, int]] = field(default_factory=set)  # call, position, attempt: each is taken once
     queued: deque[tuple[chunk.Inputs, int, bytes]] = field(default_factory=deque)
     running: dict[tuple[str, int], asyncio.Task[None]] = field(default_factory=dict)
     attempts: dict[tuple[str, int], int] = field(default_factory=dict)  # of what runs
@@ -193,16 +194,20 @@ class FakeNode:
         one = self.containers.get(said.container)
         if one is None:
             return
-        pieces = [bytes(piece) for piece in chunk.cut(said.sizes, body)]
-        self.given += [ids.input_id(said.call_id, position) for position in range(said.start, said.stop)]
-        name = said.method or one.start.function.name
-        function = self.functions[name]
+        pieces = {
+            position: bytes(piece)
+            for position, piece in zip(range(said.start, said.stop), chunk.cut(said.sizes, body))
+            if (said.call_id, position, said.attempt) not in one.seen  # said again after a reconnect
+        }
+        one.seen.update((said.call_id, position, said.attempt) for position in pieces)
+        self.given += [ids.input_id(said.call_id, position) for position in pieces]
+        function = self.functions[said.method or one.start.function.name]
         plain = not (inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function))
         if plain and len(pieces) > 1:
             self._run_chunk(said, function, pieces, one)
             return
         slots = max(1, one.start.function.autoscaling.max_concurrent_inputs)
-        one.queued.extend((said, said.start + at, piece) for at, piece in enumerate(pieces))
+        one.queued.extend((said, position, piece) for position, piece in pieces.items())
         self._begin(one, slots)
 
     def _begin(self, one: FakeContainer, slots: int) -> None:
@@ -213,17 +218,17 @@ class FakeNode:
             one.running[said.call_id, position] = asyncio.get_running_loop().create_task(work)
 
     def _run_chunk(
-        self, said: chunk.Inputs, function: Callable[..., Any], pieces: list[bytes], one: FakeContainer
+        self, said: chunk.Inputs, function: Callable[..., Any], pieces: dict[int, bytes], one: FakeContainer
     ) -> None:
         begun, values = time.time(), []
-        for at, piece in enumerate(pieces):
+        for position, piece in pieces.items():
             args, kwargs = payload.loads(piece) if piece else ((), {})
             try:
-                values.append((said.start + at, payload.dumps_bytes(function(*args, **kwargs))))
+                values.append((position, payload.dumps_bytes(function(*args, **kwargs))))
             except Exception as error:  # noqa: BLE001  a fake of the runtime's loop, which brings any exception home
                 failure = Failure(f"builtins.{type(error).__name__}", str(error))
                 status = ResultStatus.EXCEPTION
-                output = Output(said.call_id, said.start + at, said.attempt, status, said.container, failure=failure)
+                output = Output(said.call_id, position, said.attempt, status, said.container, failure=failure)
                 self.answer(said.container, output, b"")
         if values:
             self._values(said, values, begun, one)
@@ -259,6 +264,7 @@ class FakeNode:
             if one is not None:
                 runs = tuple(Run(said.call_id, at, at + 1, said.attempt) for said, at, _ in one.queued)
                 one.queued.clear()
+                one.seen.difference_update((run.call_id, run.start, run.attempt) for run in runs)
                 self._report(Report("returned", container=command.container, runs=runs))
         elif command.kind == "stop":
             one = self.containers.pop(command.container, None)

@@ -458,6 +458,7 @@ def test_returned_inputs_run_elsewhere(world):
         [name] = node.containers
         container = node.containers[name]
         container.running.clear()
+        container.seen.clear()
         assert world.server.parts.calls.counts(call.call_id)["running"] == 1
         node.functions["double"] = lambda x: x
         node.report(Report("returned", container=name, runs=(Run(call.call_id, 0, 1, 1),)))
