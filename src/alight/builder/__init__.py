@@ -7,6 +7,9 @@
     hostconfig.py  this machine's package settings (pip, uv, apt, CA, netrc), lent to steps and kept out of layers
     bases.py       Debian by mmdebstrap
     pythons.py     the asked Python, by one of three ways
+    registry/      images that others made, from registries
+    foreign.py     a Python in those; foreign_steps.py makes the steps
+    chain.py       what steps add up to
     installs.py    pip_install, apt_install, run, copy as commands
     trouble.py     a failed step's output: redacted, cut to its tail, explained
     build.py       Builder: the order of it all

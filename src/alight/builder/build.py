@@ -14,58 +14,18 @@ import secrets as randomness
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from alight.builder import bases, commands, digest, installs, layers, pythons, recipe, trouble
+from alight.builder import bases, commands, digest, foreign_steps, installs, layers, pythons, recipe, trouble
+from alight.builder.chain import STANDARD_ENV, Chain, Job, secret_values, with_record, with_setting
 from alight.builder.hostconfig import HostConfig
 from alight.builder.steps import CACHES, LENT, BuildEvent, BuiltImage, StepRun, StepRunner
-from alight.wire.errors import ImageBuildError, InvalidError
+from alight.wire.errors import InvalidError
 from alight.wire.spec import ImageSpec
 
-#: What every container starts with; an image's own ``env`` steps win.
-STANDARD_ENV = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/root",
-    "LANG": "C.UTF-8",
-}
-PYTHON = "/usr/local/bin/python"
-
 FetchTree = Callable[[str, Path], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """What the steps so far add up to. ``layers`` are ids, the topmost first."""
-
-    key: str = digest.ROOT
-    layers: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=lambda: dict(STANDARD_ENV))
-    workdir: str = "/root"
-    shell: tuple[str, ...] = ("/bin/sh", "-c")
-    entrypoint: tuple[str, ...] = ()
-    cmd: tuple[str, ...] = ()
-    python_version: str = ""
-    python: str = PYTHON
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One step being made, and whom to tell."""
-
-    step: recipe.Step
-    chain: _Chain
-    key: str
-    secrets: Mapping[str, Mapping[str, str]]
-    owner: str
-    redact: trouble.Redactor
-    tell: Callable[[str, str, float], None]  # kind, line, seconds
-
-    def output(self) -> trouble.Output:
-        return trouble.Output(self.redact, self.note)
-
-    def note(self, line: str) -> None:
-        self.tell("log", line, 0.0)
 
 
 class Builder:
@@ -80,6 +40,9 @@ class Builder:
         self._host = host
         self._fetch_tree = fetch_tree
         self._store = layers.LayerStore(home)
+        self._foreign = foreign_steps.ForeignSteps(
+            self._store, host, fetch_tree, in_container=self._in_container, new_name=self._new_name
+        )
 
     def sweep(self) -> int:
         """Remove what killed builds left; return how many. For the start of the node; safe at any time."""
@@ -90,15 +53,15 @@ class Builder:
 
         Raises: as `build` for a recipe that cannot be.
         """
-        chain = _Chain()
+        chain = Chain()
         for step in recipe.parse(spec):
             if step.makes_layer:
                 record = None if step.force else self._store.record(digest.step_key(chain.key, step.what))
                 if record is None:
                     return None
-                chain = _with_record(chain, record)
+                chain = with_record(chain, record)
             else:
-                chain = _with_setting(chain, step)
+                chain = with_setting(chain, step)
         return self._image(chain)
 
     async def build(
@@ -118,10 +81,10 @@ class Builder:
             raise InvalidError(f"{owner!r} is not the name of an owner")
         steps = recipe.parse(spec)
         redact = trouble.Redactor([*self._host.secrets(), *(text for one in secrets.values() for text in one.values())])
-        chain = _Chain()
+        chain = Chain()
         for number, step in enumerate(steps, 1):
             if not step.makes_layer:
-                chain = _with_setting(chain, step)
+                chain = with_setting(chain, step)
                 continue
             title = redact(step.title)
 
@@ -129,13 +92,13 @@ class Builder:
                 on_event(BuildEvent(kind, number, len(steps), title, seconds, line))
 
             key = digest.step_key(chain.key, step.what)
-            job = _Job(replace(step, title=title), chain, key, secrets, owner, redact, tell)
-            chain = _with_record(chain, await self._step(job))
+            job = Job(replace(step, title=title), chain, key, secrets, owner, redact, tell)
+            chain = with_record(chain, await self._step(job))
         image = self._image(chain)
         await asyncio.to_thread(self._keep_image, image, chain)
         return image
 
-    async def _step(self, job: _Job) -> layers.Record:
+    async def _step(self, job: Job) -> layers.Record:
         before = self._store.record(job.key)
         if before is not None and not job.step.force:
             job.tell("cached", "", 0.0)
@@ -149,15 +112,24 @@ class Builder:
             job.tell("started", "", 0.0)
             begun = time.monotonic()
             with _explained(job.step.title):
-                record = await (self._base(job) if job.step.op == "debian_slim" else self._layer(job))
+                record = await self._make(job)
                 record = replace(record, seconds=time.monotonic() - begun, made_at=time.time())
                 await asyncio.to_thread(self._store.keep_record, job.key, record)
             job.tell("finished", "", record.seconds)
             return record
 
-    async def _layer(self, job: _Job) -> layers.Record:
+    async def _make(self, job: Job) -> layers.Record:
+        if job.step.op == "debian_slim":
+            return await self._base(job)
+        if job.step.op in self._foreign.ops:
+            return await self._foreign.make(job)
+        if job.chain.bare:
+            return await self._foreign.bare_layer(job)
+        return await self._layer(job)
+
+    async def _layer(self, job: Job) -> layers.Record:
         step, chain = job.step, job.chain
-        command = commands.command(step, self._host.indexes, chain.python, chain.shell)
+        command = commands.command(step, self._host.indexes, chain.python, chain.shell, uv=chain.uv)
         name = self._new_name(job)
         with self._store.workspace() as space:
             if step.op == "copy":
@@ -169,13 +141,13 @@ class Builder:
                     tree = space.scratch / "lent" / place
                     tree.mkdir(parents=True)
                     await self._fetch_tree(str(tree_digest), tree)
-            env = {**self._host.step_env(), **chain.env, **command.env, **step.env, **_values(step, job.secrets)}
+            env = {**self._host.step_env(), **chain.env, **command.env, **step.env, **secret_values(step, job.secrets)}
             binds = (*self._host.step_binds(), *command.binds)
             await self._in_container(job, space, replace(command, env=env), binds)
             await asyncio.to_thread(self._store.keep_layer, space, name)
         return layers.Record(name, step.title, (name,), dict(command.facts))
 
-    async def _base(self, job: _Job) -> layers.Record:
+    async def _base(self, job: Job) -> layers.Record:
         asked = str(job.step.what["python"])
         minor = recipe.minor_of(asked)
         suite = bases.suite_for(minor)
@@ -195,8 +167,8 @@ class Builder:
             base = await self._debian(found.suite, job)
             below = self._store.path(base.layers[0])
             job.note(f"Python {found.version} from {found.origin}")
-            await asyncio.to_thread(pythons.lay, found, space.upper, below)
-            chain = _Chain(layers=base.layers)
+            await asyncio.to_thread(pythons.lay, found, space.upper, partial(pythons.has_library, below))
+            chain = Chain(layers=base.layers)
             script = pythons.finishing_script(found)
             command = installs.Command(("/bin/sh", "-c", script), dict(STANDARD_ENV), network=False)
             await self._in_container(replace(job, chain=chain), space, command, ())
@@ -204,11 +176,11 @@ class Builder:
             await asyncio.to_thread(self._store.keep_layer, space, name)
         return layers.Record(name, job.step.title, (name, *base.layers), {"python_version": found.version})
 
-    def _base_record(self, job: _Job, base: layers.Record) -> layers.Record:
+    def _base_record(self, job: Job, base: layers.Record) -> layers.Record:
         key = digest.step_key(self._new_name(job), {"base": base.key})
         return layers.Record(key, job.step.title, base.layers, base.facts)
 
-    async def _debian(self, suite: str, job: _Job) -> layers.Record:
+    async def _debian(self, suite: str, job: Job) -> layers.Record:
         key = digest.step_key(digest.ROOT, {"debian": suite, "machine": bases.machine()})
         before = self._store.record(key)
         if before is not None and not job.step.force:
@@ -232,7 +204,7 @@ class Builder:
             return record
 
     async def _in_container(
-        self, job: _Job, space: layers.Workspace, command: installs.Command, binds: tuple[tuple[str, str, bool], ...]
+        self, job: Job, space: layers.Workspace, command: installs.Command, binds: tuple[tuple[str, str, bool], ...]
     ) -> None:
         """Run the command on the chain's layers, the workspace's upper on top; raise when it fails."""
         lent = space.scratch / "lent"
@@ -272,12 +244,12 @@ class Builder:
             (str(temporary), f"{CACHES}/temporary", False),
         )
 
-    def _new_name(self, job: _Job) -> str:
+    def _new_name(self, job: Job) -> str:
         """The name of what a step makes: its key, unless something of that name is in use and gets a successor."""
         taken = self._store.path(job.key).exists() or self._store.record(job.key) is not None
         return digest.renewed_key(job.key, randomness.token_hex(8)) if taken else job.key
 
-    def _image(self, chain: _Chain) -> BuiltImage:
+    def _image(self, chain: Chain) -> BuiltImage:
         return BuiltImage(
             digest=chain.key,
             layers=tuple(str(self._store.path(layer)) for layer in chain.layers),
@@ -289,7 +261,7 @@ class Builder:
             cmd=chain.cmd,
         )
 
-    def _keep_image(self, image: BuiltImage, chain: _Chain) -> None:
+    def _keep_image(self, image: BuiltImage, chain: Chain) -> None:
         self._store.keep_image(
             image.digest,
             {
@@ -298,50 +270,11 @@ class Builder:
                 "workdir": image.workdir,
                 "python_version": image.python_version,
                 "python": image.python_path,
+                "base": dict(chain.base),
                 "entrypoint": image.entrypoint,
                 "cmd": image.cmd,
             },
         )
-
-
-def _with_record(chain: _Chain, record: layers.Record) -> _Chain:
-    facts = record.facts
-    env = {**chain.env, "PATH": f"{facts['path']}:{chain.env['PATH']}"} if "path" in facts else chain.env
-    return replace(
-        chain,
-        key=record.key,
-        layers=record.layers + chain.layers,
-        env=env,
-        python_version=facts.get("python_version", chain.python_version),
-        python=facts.get("python", chain.python),
-    )
-
-
-def _with_setting(chain: _Chain, step: recipe.Step) -> _Chain:
-    what = step.what
-    # Even what makes no layer changes what later commands do.
-    chain = replace(chain, key=digest.step_key(chain.key, what))
-    if step.op == "env":
-        return replace(chain, env={**chain.env, **{name: str(value) for name, value in what.get("vars", {}).items()}})
-    if step.op == "workdir":
-        return replace(chain, workdir=recipe.normal_path(what["path"]))
-    args = tuple(str(one) for one in what.get("args", ()))
-    if step.op == "shell":
-        return replace(chain, shell=args or ("/bin/sh", "-c"))
-    if step.op == "entrypoint":
-        return replace(chain, entrypoint=args)
-    if step.op == "cmd":
-        return replace(chain, cmd=args)
-    return chain  # an install of nothing
-
-
-def _values(step: recipe.Step, secrets: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for one in step.secrets:
-        if one not in secrets:
-            raise ImageBuildError(f"the image step {step.title} asks for a secret that was not given")
-        values.update(secrets[one])
-    return values
 
 
 def _lend(folder: Path, files: Mapping[str, bytes]) -> None:

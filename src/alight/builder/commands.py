@@ -9,10 +9,13 @@ from alight.builder.installs import Command, Indexes
 from alight.builder.recipe import Step
 
 
-def command(step: Step, indexes: Indexes, python: str, shell: Sequence[str]) -> Command:
-    """What makes the layer of ``step`` in a container of the image so far, whose interpreter is ``python``."""
+def command(step: Step, indexes: Indexes, python: str, shell: Sequence[str], *, uv: bool = True) -> Command:
+    """What makes the layer of ``step`` in a container of the image so far, whose interpreter is ``python``.
+
+    ``uv``: whether that image has a uv.
+    """
     made = {
-        "pip_install": lambda: installs.pip_install(step, indexes, python),
+        "pip_install": lambda: installs.pip_install(step, indexes, python, uv=uv),
         "pip_private": lambda: projects.pip_private(step, indexes, python),
         "poetry_install": lambda: projects.poetry_install(step, indexes, python),
         "uv_sync": lambda: projects.uv_sync(step, indexes, python),

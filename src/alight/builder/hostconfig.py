@@ -21,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 import tomllib
 
 from alight.builder.installs import Indexes
+from alight.builder.registry.settings import Registries
+from alight.builder.registry.transport import Way
 from alight.builder.steps import CACHES, LENT
 
 _SYSTEM_BUNDLES = (
@@ -57,6 +59,7 @@ class HostConfig:
     python_downloads: str = ""  # a JSON of downloads for uv, path or URL
     debian_mirror: str = ""  # overrides the machine's own
     debian_security_mirror: str = ""
+    registries: Registries = field(default_factory=Registries)
 
     @classmethod
     def read(cls, env: Mapping[str, str] | None = None, root: Path = Path("/")) -> HostConfig:
@@ -93,6 +96,7 @@ class HostConfig:
             python_downloads=_text(uv.get("python-downloads-json-url")),
             debian_mirror=env.get("ALIGHT_DEBIAN_MIRROR", ""),
             debian_security_mirror=env.get("ALIGHT_DEBIAN_SECURITY_MIRROR", ""),
+            registries=Registries.read(env, root),
         )
 
     def step_env(self) -> dict[str, str]:
@@ -160,6 +164,10 @@ class HostConfig:
         paths = [path for place in self.indexes.find_links if (path := _local_path(place))]
         paths = list(_unique([*paths, *indexes, *(folder for index in indexes for folder in _linked_folders(index))]))
         return tuple((path, path, True) for path in paths if path != "/" and Path(path).exists())
+
+    def way(self) -> Way:
+        """How this machine reaches registries."""
+        return Way(self.proxies, self.ca_bundle, self.client_cert)
 
     def secrets(self) -> list[str]:
         """Texts that must not be shown."""

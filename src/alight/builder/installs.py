@@ -78,8 +78,11 @@ class Indexes:
         return env
 
 
-def pip_install(step: Step, indexes: Indexes, python: str) -> Command:
-    """Install packages into the image's own Python, with bytecode, so that no container start pays for compiling."""
+def pip_install(step: Step, indexes: Indexes, python: str, *, uv: bool = True) -> Command:
+    """Install packages into the image's own Python, with bytecode, so that no container start pays for compiling.
+
+    ``uv``: whether the image has one; where it cannot run, pip does what it would have done.
+    """
     what = step.what
     files = {
         f"requirements/{number}-{_plain(one['name'])}": one["text"].encode()
@@ -87,7 +90,7 @@ def pip_install(step: Step, indexes: Indexes, python: str) -> Command:
     }
     options = shlex.split(what.get("extra_options") or "")
     wanted = [word for name in files for word in ("-r", f"{LENT}/{name}")] + list(what.get("packages", ()))
-    if what.get("tool") != "uv" and not _uv_understands(options):
+    if what.get("tool") != "uv" and not (uv and _uv_understands(options)):
         pre = ["--pre"] if what.get("pre") else []
         argv = [python, "-m", "pip", "install", "--no-input", *pre, *options, *wanted]
     else:

@@ -83,8 +83,8 @@ async def find(
     )
 
 
-def lay(found: Found, upper: Path, base: Path) -> None:
-    """Copy the interpreter under ``upper``/usr/local, with the libraries that ``base`` (a layer directory) lacks."""
+def lay(found: Found, upper: Path, has_library: Callable[[str], bool]) -> None:
+    """Copy the interpreter under ``upper``/usr/local, with the libraries that the image below does not have."""
     target = upper / "usr/local"
     for folder in (upper / "usr", target, target / "bin", target / "lib", target / "include"):
         folder.mkdir(mode=0o755, exist_ok=True)
@@ -102,7 +102,7 @@ def lay(found: Found, upper: Path, base: Path) -> None:
         if found.minor in library.name or library.name == "libpython3.so":
             _copy(library, target / "lib" / library.name)
     _rename_prefix(found, target, name)
-    missing = [(soname, file) for soname, file in found.libraries if not _has_library(base, soname)]
+    missing = [(soname, file) for soname, file in found.libraries if not has_library(soname)]
     if missing:
         folder = upper / _LIBRARIES
         folder.mkdir()
@@ -251,7 +251,8 @@ def _glibc_of(path: Path) -> int:
     return max((int(one) for one in re.findall(rb"GLIBC_2\.(\d+)", path.read_bytes())), default=0)
 
 
-def _has_library(base: Path, soname: str) -> bool:
+def has_library(base: Path, soname: str) -> bool:
+    """Whether a Debian in the directory ``base`` brings a shared library."""
     return any(True for folder in ("usr/lib", "lib") for _ in (base / folder).glob(f"*-linux-gnu/{soname}"))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alight.builder.registry import reference
 from alight.builder.steps import Needs
 from alight.wire.errors import ImageBuildError, InvalidError
 from alight.wire.spec import ImageSpec
@@ -96,7 +97,7 @@ def _parse_step(raw: Mapping[str, Any]) -> Step:
     if op not in CONFIG_OPS | LAYER_OPS | BASE_OPS:
         raise ImageBuildError(
             f"an image step {op!r} cannot be built by this version of Alight",
-            hint="start from Image.debian_slim(); then pip_install, apt_install, run_commands, env, add_local_*",
+            hint="the machine that builds has an older Alight than the script: update it",
         )
     what = {key: value for key, value in raw.items() if key not in HOW and not _is_empty(value)}
     if op in ("debian_slim", "micromamba"):
@@ -137,6 +138,18 @@ def _check_debian(what: Mapping[str, Any]) -> None:
         raise InvalidError(
             f"python_version={python!r} is not a Python version", hint='give it as text: "3.12" or "3.12.4"'
         )
+
+
+def _check_registry(what: Mapping[str, Any]) -> None:
+    reference.parse(str(what.get("tag", "")))
+    if what.get("auth", "") not in ("", "aws", "gcp"):
+        raise InvalidError(f"{what['auth']!r} is no way to log in to a registry")
+
+
+def _check_added_python(what: Mapping[str, Any]) -> None:
+    version = what.get("version")
+    if version is not None and not (isinstance(version, str) and _PYTHON.fullmatch(version)):
+        raise InvalidError(f"add_python={version!r} is not a Python version", hint='give it as text: "3.12"')
 
 
 def _check_packages(what: Mapping[str, Any]) -> None:
@@ -182,6 +195,9 @@ def _check_nothing(what: Mapping[str, Any]) -> None:
 
 _CHECKS = {
     "debian_slim": _check_debian,
+    "registry": _check_registry,
+    "scratch": _check_nothing,
+    "python": _check_added_python,
     "pip_install": _check_packages,
     "apt_install": _check_packages,
     "micromamba": _check_debian,
@@ -210,6 +226,12 @@ def _title(op: str, what: Mapping[str, Any]) -> str:
         return f"Image.from_dockerfile({what.get('name', 'Dockerfile')!r})"
     if op in _WRITTEN:
         return _WRITTEN[op](what)
+    if op == "registry":
+        return f"Image.from_registry({what['tag']!r})"
+    if op == "scratch":
+        return "Image.from_scratch()"
+    if op == "python":
+        return f"add_python={what['version']!r}" if "version" in what else "the image's own Python"
     if op == "pip_install":
         name = "uv_pip_install" if what.get("tool") == "uv" else "pip_install"
         requirements = [one["name"] for one in what.get("requirements", ())]
