@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -138,7 +139,11 @@ class Going:
 
     def answer(self, timeout: float = 90) -> object:
         """Its answer, once it has ended well."""
-        out, _ = self.process.communicate(timeout=timeout)
+        giving_up = threading.Timer(timeout, self.process.kill)
+        giving_up.start()
+        out = self.process.stdout.read()  # communicate() would pass over what readline() has read ahead
+        self.process.wait()
+        giving_up.cancel()
         assert self.process.returncode == 0, f"{self.errors.read_text()}\n{self.machine.logs()}"
         return json.loads(out.splitlines()[-1])
 
