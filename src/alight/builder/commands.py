@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from alight.builder import functions, installs, projects
 from alight.builder.installs import Command, Indexes
@@ -14,7 +14,7 @@ def command(step: Step, indexes: Indexes, python: str, shell: Sequence[str], *, 
 
     ``uv``: whether that image has a uv.
     """
-    made = {
+    made: dict[str, Callable[[], Command]] = {
         "pip_install": lambda: installs.pip_install(step, indexes, python, uv=uv),
         "pip_private": lambda: projects.pip_private(step, indexes, python),
         "poetry_install": lambda: projects.poetry_install(step, indexes, python),
@@ -23,5 +23,5 @@ def command(step: Step, indexes: Indexes, python: str, shell: Sequence[str], *, 
         "run": lambda: installs.run(step, shell),
         "run_function": lambda: functions.run_function(step, python),
         "copy": lambda: installs.copy(step),
-    }[step.op]
-    return made()
+    }
+    return made[step.op]()

@@ -69,7 +69,8 @@ class Agent:
         self._leave = asyncio.Event()
         notices = Inotify()
         dns = Dns(engine)
-        runner = StepRunner(engine, notices, dns)
+        volumes = Volumes(self._home)
+        runner = StepRunner(engine, notices, dns, volumes, gpus)
         self._session = Session(settings.server, self, self._on_stream)
         blobs = Blobs(self._session)
         trees = Trees(self._home, blobs)
@@ -79,7 +80,7 @@ class Agent:
             images=Images(self._home, runner, trees, runtime, isolates=engine.isolates),
             trees=trees,
             runtime=runtime,
-            volumes=Volumes(self._home),
+            volumes=volumes,
             gpus=gpus,
             blobs=blobs,
         )

@@ -15,29 +15,23 @@ import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
-from alight.sdk import image_more
+from alight.sdk import image_more, resources
 from alight.sdk.client import Client
+from alight.sdk.image_docker import DockerSteps
+from alight.sdk.image_function import FunctionSteps
+from alight.sdk.image_parts import PLAINLY, How, Step, absolute, flat, package_names, pip_op, word_list
 from alight.sdk.image_patterns import NON_PYTHON_FILES, Ignore, as_matcher
+from alight.sdk.image_projects import ProjectSteps
 from alight.sdk.source import LocalFiles, python_source
 from alight.sdk.sync import dual
 from alight.wire import ambient
 from alight.wire.errors import InvalidError, ModuleNotMountable
-from alight.wire.record import dataclass, field
+from alight.wire.record import dataclass
 
 PathLike = Union[str, "os.PathLike[str]"]
 
 _PYTHON = re.compile(r"^3\.\d{1,2}(\.\d{1,3})?$")
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step as declared. ``op`` is what the recipe says; the rest is filled in when an app runs."""
-
-    op: Dict[str, Any]
-    files: Optional[Callable[[], LocalFiles]] = None  # copied into the image
-    requirements: Tuple[Path, ...] = ()
-    secrets: Tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,21 +44,7 @@ class _Chain:
     added: Tuple[Callable[[], LocalFiles], ...] = ()
 
 
-@dataclass(frozen=True)
-class _How:
-    """How a step is built: keywords that many methods share."""
-
-    force_build: bool = False
-    env: Optional[Mapping[str, Optional[str]]] = None
-    secrets: Optional[Sequence[Any]] = None
-    gpu: Any = None
-    op: Dict[str, Any] = field(default_factory=dict)
-
-
-_PLAINLY = _How()
-
-
-class Image(image_more.LaterSteps):
+class Image(FunctionSteps, ProjectSteps, DockerSteps, image_more.LaterSteps):
     """The file system that functions run in, as a chain of steps."""
 
     def __init__(self) -> None:
@@ -83,7 +63,7 @@ class Image(image_more.LaterSteps):
                 f"python_version={python_version!r} is not a Python version", hint='write "3.12" or "3.12.4"'
             )
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        return Image()._with({"op": "debian_slim", "python": python_version or minor}, _How(force_build))  # noqa: SLF001  of this class
+        return Image()._with({"op": "debian_slim", "python": python_version or minor}, How(force_build))  # noqa: SLF001  of this class
 
     # packages
 
@@ -101,9 +81,9 @@ class Image(image_more.LaterSteps):
         gpu: Any = None,
     ) -> Image:
         """Install Python packages. Build secrets and ``env`` are there while it installs and not afterwards."""
-        names = _names(packages, "pip_install")
-        op = _pip("pip", names, find_links, index_url, extra_index_url, pre, extra_options)
-        return self._with(op, _How(force_build, env, secrets, gpu)) if names else self
+        names = package_names(packages, "pip_install")
+        op = pip_op("pip", names, find_links, index_url, extra_index_url, pre, extra_options)
+        return self._with(op, How(force_build, env, secrets, gpu)) if names else self
 
     def pip_install_from_requirements(  # noqa: PLR0913  the public form
         self,
@@ -120,8 +100,8 @@ class Image(image_more.LaterSteps):
         gpu: Any = None,
     ) -> Image:
         """Install what a requirements file lists. Its content decides whether it is installed anew."""
-        op = _pip("pip", [], find_links, index_url, extra_index_url, pre, extra_options)
-        return self._with(op, _How(force_build, env, secrets, gpu), requirements=(_local(requirements_txt),))
+        op = pip_op("pip", [], find_links, index_url, extra_index_url, pre, extra_options)
+        return self._with(op, How(force_build, env, secrets, gpu), requirements=(absolute(requirements_txt),))
 
     def pip_install_from_pyproject(  # noqa: PLR0913  the public form
         self,
@@ -139,9 +119,9 @@ class Image(image_more.LaterSteps):
         gpu: Any = None,
     ) -> Image:
         """Install the dependencies of a pyproject.toml ([project] alone), with the named groups of optional ones."""
-        op = _pip("pip", [], find_links, index_url, extra_index_url, pre, extra_options)
+        op = pip_op("pip", [], find_links, index_url, extra_index_url, pre, extra_options)
         op["pyproject_groups"] = list(optional_dependencies)
-        return self._with(op, _How(force_build, env, secrets, gpu), requirements=(_local(pyproject_toml),))
+        return self._with(op, How(force_build, env, secrets, gpu), requirements=(absolute(pyproject_toml),))
 
     def uv_pip_install(  # noqa: PLR0913  the public form
         self,
@@ -162,10 +142,10 @@ class Image(image_more.LaterSteps):
         del uv_version
         if isinstance(requirements, str):
             raise InvalidError("requirements= takes a list of files", hint=f"requirements=[{requirements!r}]")
-        names = _names(packages, "uv_pip_install")
-        files = tuple(_local(file) for file in requirements or ())
-        op = _pip("uv", names, find_links, index_url, extra_index_url, pre, extra_options)
-        return self._with(op, _How(force_build, env, secrets, gpu), requirements=files) if names or files else self
+        names = package_names(packages, "uv_pip_install")
+        files = tuple(absolute(file) for file in requirements or ())
+        op = pip_op("uv", names, find_links, index_url, extra_index_url, pre, extra_options)
+        return self._with(op, How(force_build, env, secrets, gpu), requirements=files) if names or files else self
 
     def apt_install(
         self,
@@ -176,11 +156,9 @@ class Image(image_more.LaterSteps):
         gpu: Any = None,
     ) -> Image:
         """Install Debian packages."""
-        names = _names(packages, "apt_install")
+        names = package_names(packages, "apt_install")
         return (
-            self._with({"op": "apt_install", "packages": names}, _How(force_build, env, secrets, gpu))
-            if names
-            else self
+            self._with({"op": "apt_install", "packages": names}, How(force_build, env, secrets, gpu)) if names else self
         )
 
     # commands and settings
@@ -195,11 +173,11 @@ class Image(image_more.LaterSteps):
         force_build: bool = False,
     ) -> Image:
         """Run shell commands while the image is built, each a step of its own."""
-        if volumes:
-            image_more.later("Image.run_commands(volumes=…) would mount volumes while an image is built")
+        mounts = resources.volumes(volumes, "Image.run_commands()")
         image = self
-        for command in _flat(commands, "run_commands"):
-            image = image._with({"op": "run", "command": command}, _How(force_build, env, secrets, gpu))
+        for command in flat(commands, "run_commands"):
+            op = {"op": "run", "command": command}
+            image = image._with(op, How(force_build, env, secrets, gpu), volumes=mounts)
         return image
 
     def env(self, vars: Mapping[Any, Any]) -> Image:  # noqa: A002  the public name
@@ -222,15 +200,15 @@ class Image(image_more.LaterSteps):
 
     def entrypoint(self, entrypoint_commands: List[str]) -> Image:
         """The image's ENTRYPOINT; it must end by running its arguments."""
-        return self._with({"op": "entrypoint", "args": _words(entrypoint_commands, "entrypoint")})
+        return self._with({"op": "entrypoint", "args": word_list(entrypoint_commands, "entrypoint")})
 
     def shell(self, shell_commands: List[str]) -> Image:
         """The shell that later ``run_commands`` use."""
-        return self._with({"op": "shell", "args": _words(shell_commands, "shell")})
+        return self._with({"op": "shell", "args": word_list(shell_commands, "shell")})
 
     def cmd(self, cmd: List[str]) -> Image:
         """The image's CMD."""
-        return self._with({"op": "cmd", "args": _words(cmd, "cmd")})
+        return self._with({"op": "cmd", "args": word_list(cmd, "cmd")})
 
     # files
 
@@ -240,7 +218,7 @@ class Image(image_more.LaterSteps):
         """Add a file of this machine. Without ``copy`` it is laid on top when containers start, and no build step may
         follow.
         """
-        local = _local(local_path)
+        local = absolute(local_path)
         remote = _remote(remote_path, "add_local_file")
         if str(remote_path).endswith("/"):
             remote = f"{remote.rstrip('/')}/{local.name}"
@@ -255,7 +233,7 @@ class Image(image_more.LaterSteps):
         ignore: Ignore = (),
     ) -> Image:
         """Add the contents of a directory of this machine at ``remote_path``; ``ignore`` leaves files out."""
-        local = _local(local_path)
+        local = absolute(local_path)
         remote = _remote(remote_path, "add_local_dir")
         matcher = as_matcher(ignore) if callable(ignore) or list(ignore) else None
         return self._adding(lambda: _must_be(LocalFiles(local, remote, matcher), directory=True), copy=copy)
@@ -332,11 +310,10 @@ class Image(image_more.LaterSteps):
     def _with(
         self,
         op: Dict[str, Any],
-        how: _How = _PLAINLY,
-        *,
-        files: Optional[Callable[[], LocalFiles]] = None,
-        requirements: Tuple[Path, ...] = (),
+        how: How = PLAINLY,
+        **parts: Any,
     ) -> Image:
+        """One more step. ``parts`` are fields of ``Step`` besides its op and its secrets."""
         if self._chain.added:
             raise InvalidError(
                 f"an image step ({op['op']}) follows add_local_* without copy=True",
@@ -347,8 +324,10 @@ class Image(image_more.LaterSteps):
         build_env = {name: value for name, value in (how.env or {}).items() if value is not None}
         if build_env:
             op["env"] = build_env
+        if how.gpu:
+            op["gpu"] = list(resources.gpus(how.gpu))
         image = Image()
-        step = Step(op, files, requirements, tuple(how.secrets or ()))
+        step = Step(op, secrets=tuple(how.secrets or ()), **parts)
         image._chain = _Chain((*self._chain.steps, step))
         return image
 
@@ -360,63 +339,6 @@ class Image(image_more.LaterSteps):
 
     def __repr__(self) -> str:
         return "Image(" + " → ".join(str(step.op["op"]) for step in self._chain.steps) + ")"
-
-
-def _pip(  # noqa: PLR0913, PLR0917  the public form
-    tool: str,
-    names: List[str],
-    find_links: Optional[str],
-    index_url: Optional[str],
-    extra_index_url: Optional[str],
-    pre: bool,
-    extra_options: str,
-) -> Dict[str, Any]:
-    op: Dict[str, Any] = {"op": "pip_install", "tool": tool, "packages": sorted(names)}
-    given = {"find_links": find_links, "index_url": index_url, "extra_index_url": extra_index_url}
-    op.update({name: value for name, value in given.items() if value})
-    if pre:
-        op["pre"] = True
-    if extra_options:
-        op["extra_options"] = extra_options
-    return op
-
-
-def _flat(items: Sequence[Any], where: str) -> List[str]:
-    flat: List[str] = []
-    for item in items:
-        if isinstance(item, str):
-            flat.append(item)
-        elif isinstance(item, (list, tuple)):
-            flat += _flat(item, where)
-        else:
-            raise InvalidError(f"Image.{where}() takes text, not {type(item).__name__}: {item!r}")
-    return flat
-
-
-def _names(packages: Sequence[Any], where: str) -> List[str]:
-    names = _flat(packages, where)
-    for name in names:
-        if name.startswith("-"):
-            raise InvalidError(
-                f"Image.{where}({name!r}): options are not packages",
-                hint="use index_url=, find_links=, pre= or extra_options="
-                if "pip" in where
-                else "run_commands() takes any command",
-            )
-        if not name.strip():
-            raise InvalidError(f"Image.{where}() was given an empty name")
-    return sorted(names)
-
-
-def _words(words: Any, where: str) -> List[str]:
-    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
-        raise InvalidError(f"Image.{where}() takes a list of text", hint=f'Image.{where}(["/bin/bash", "-c"])')
-    return list(words)
-
-
-def _local(path: PathLike) -> Path:
-    # Relative to where the script is started, now: the directory may change before the app runs.
-    return Path(os.path.expanduser(os.fspath(path))).absolute()
 
 
 def _remote(path: Union[str, PurePosixPath], where: str) -> str:

@@ -10,19 +10,18 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
-    Dict,
     List,
     Mapping,
     NoReturn,
     Optional,
     Sequence,
-    Tuple,
     TypeVar,
     Union,
     cast,
 )
 
 from alight.sdk.client import Client
+from alight.sdk.image_parts import Steps
 from alight.sdk.surface import UNIMPLEMENTED, unimplemented
 from alight.sdk.sync import dual, dual_function
 from alight.wire.errors import UnimplementedError
@@ -77,7 +76,7 @@ class ImageLogs:
     def tail(self, entries: int = 100) -> Any: ...
 
 
-class LaterSteps:
+class LaterSteps(Steps):
     """What Image will do, as names that say so."""
 
     @property
@@ -125,27 +124,6 @@ class LaterSteps:
     ) -> Image: ...
 
     @classmethod
-    @_later_step("Image.from_dockerfile() would build a Dockerfile; this version starts from debian_slim()")
-    def from_dockerfile(  # noqa: PLR0913  the public form
-        cls,
-        path: PathLike,
-        *,
-        force_build: bool = False,
-        context_dir: Optional[PathLike] = None,
-        ignore: Any = AUTO_DOCKERIGNORE,
-        build_args: Dict[str, str] = {},  # noqa: B006  never changed
-        registry_secret: Any = None,
-        secrets: Secrets = None,
-        env: Env = None,
-        gpu: Any = None,
-        add_python: Optional[str] = None,
-    ) -> Image: ...
-
-    @classmethod
-    @_later_step("Image.micromamba() would start from a conda-style base; this version starts from debian_slim()")
-    def micromamba(cls, python_version: Optional[str] = None, force_build: bool = False) -> Image: ...
-
-    @classmethod
     @_later_step("Image.from_scratch() would start from nothing; this version starts from debian_slim()")
     def from_scratch(cls, force_build: bool = False) -> Image: ...
 
@@ -158,103 +136,6 @@ class LaterSteps:
     @_later_step("Image.from_name() would take up a published image; this version builds from recipes")
     def from_name(
         cls, name: str, *, environment_name: Optional[str] = None, client: Optional[Client] = None
-    ) -> Image: ...
-
-    @_later_step("Image.pip_install_private_repos() would install from private repositories; use run_commands()")
-    def pip_install_private_repos(  # noqa: PLR0913  the public form
-        self,
-        *repositories: str,
-        git_user: str,
-        find_links: Optional[str] = None,
-        index_url: Optional[str] = None,
-        extra_index_url: Optional[str] = None,
-        pre: bool = False,
-        extra_options: str = "",
-        gpu: Any = None,
-        env: Env = None,
-        secrets: Secrets = None,
-        force_build: bool = False,
-    ) -> Image: ...
-
-    @_later_step("Image.uv_sync() would install a uv project; use uv_pip_install() or pip_install_from_pyproject()")
-    def uv_sync(  # noqa: PLR0913  the public form
-        self,
-        uv_project_dir: PathLike = "./",
-        *,
-        force_build: bool = False,
-        groups: Optional[List[str]] = None,
-        extras: Optional[List[str]] = None,
-        frozen: bool = True,
-        extra_options: str = "",
-        uv_version: Optional[str] = None,
-        env: Env = None,
-        secrets: Secrets = None,
-        gpu: Any = None,
-    ) -> Image: ...
-
-    @_later_step("Image.poetry_install_from_file() would install a poetry project; use pip_install()")
-    def poetry_install_from_file(  # noqa: PLR0913  the public form
-        self,
-        poetry_pyproject_toml: PathLike,
-        poetry_lockfile: Optional[PathLike] = None,
-        *,
-        ignore_lockfile: bool = False,
-        force_build: bool = False,
-        with_: List[str] = [],  # noqa: B006  never changed
-        without: List[str] = [],  # noqa: B006  never changed
-        only: List[str] = [],  # noqa: B006  never changed
-        poetry_version: Optional[str] = "latest",
-        old_installer: bool = False,
-        env: Env = None,
-        secrets: Secrets = None,
-        gpu: Any = None,
-    ) -> Image: ...
-
-    @_later_step("Image.micromamba_install() would install conda packages; use pip_install() or apt_install()")
-    def micromamba_install(
-        self,
-        *packages: Union[str, List[str]],
-        spec_file: Optional[PathLike] = None,
-        channels: List[str] = [],  # noqa: B006  never changed
-        force_build: bool = False,
-        env: Env = None,
-        secrets: Secrets = None,
-        gpu: Any = None,
-    ) -> Image: ...
-
-    @_later_step("Image.dockerfile_commands() would run lines of a Dockerfile; use run_commands(), env() and workdir()")
-    def dockerfile_commands(  # noqa: PLR0913  the public form
-        self,
-        *dockerfile_commands: Union[str, List[str]],
-        context_files: Dict[str, str] = {},  # noqa: B006  never changed
-        env: Env = None,
-        secrets: Secrets = None,
-        gpu: Any = None,
-        context_dir: Optional[PathLike] = None,
-        force_build: bool = False,
-        ignore: Any = AUTO_DOCKERIGNORE,
-        build_args: Dict[str, str] = {},  # noqa: B006  never changed
-    ) -> Image: ...
-
-    @_later_step("Image.run_function() would run a function while the image is built; use run_commands()")
-    def run_function(  # noqa: PLR0913  the public form
-        self,
-        raw_f: Callable[..., Any],
-        *,
-        env: Env = None,
-        secrets: Secrets = None,
-        volumes: Mapping[Any, Any] = {},
-        network_file_systems: Mapping[Any, Any] = {},
-        gpu: Any = None,
-        cpu: Optional[float] = None,
-        memory: Optional[int] = None,
-        timeout: int = 3600,
-        cloud: Optional[str] = None,
-        region: Any = None,
-        force_build: bool = False,
-        args: Tuple[Any, ...] = (),
-        kwargs: Dict[str, Any] = {},  # noqa: B006  never changed
-        include_source: bool = True,
     ) -> Image: ...
 
     @dual

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, List, Mapping, Optional, Seq
 
 from alight.sdk import config
 from alight.sdk.client import Client
-from alight.sdk.image import Image, Step
+from alight.sdk.image import Image
+from alight.sdk.image_parts import Files, Step
 from alight.sdk.lost import LostError
 from alight.sdk.options import Options
 from alight.sdk.resources import gpus
@@ -22,7 +23,7 @@ from alight.sdk.variants import mounts_of
 from alight.wire import errors, messages, payload
 from alight.wire.codec import PIECE
 from alight.wire.record import replace
-from alight.wire.spec import FilesAt, FunctionSpec, ImageSpec, VolumeMount, digest_of, encode_tree
+from alight.wire.spec import FileEntry, FilesAt, FunctionSpec, ImageSpec, VolumeMount, digest_of, encode_tree
 
 if TYPE_CHECKING:
     from alight.sdk.carrier import Stream
@@ -190,6 +191,15 @@ class Resolver:
         if step.requirements:
             op["requirements"] = [_requirements(file, op.get("pyproject_groups")) for file in step.requirements]
             op.pop("pyproject_groups", None)
+        if step.late is not None:
+            op.update(step.late())
+        for name, files in (("context", step.context), ("lent", step.lent)):
+            if files is not None:
+                op[name] = self._files(files())
+        if step.volumes:
+            mounts = await self._volumes(step.volumes)
+            rows = [[one.volume_id, one.path, one.read_only, one.sub_path or ""] for one in mounts]
+            op["needs"] = {**op.get("needs", {}), "volumes": rows}
         if step.secrets:
             op["secrets"] = [await self._secret(secret) for secret in step.secrets]
         if config.load()["force_build"]:
@@ -207,6 +217,27 @@ class Resolver:
             self._contents.update(tree.contents)
             known = self._trees[key] = (files, FilesAt(tree=digest, path=tree.remote))
         return known[1]
+
+    def _files(self, files: Files) -> str:
+        """A tree of the given files, by the name that each has there; returns its digest."""
+        entries: Dict[str, FileEntry] = {}
+        for name, content in files.items():
+            if isinstance(content, bytes):
+                digest = digest_of(content)
+                self._contents[digest] = content
+                entries[name] = FileEntry(name, size=len(content), digest=digest)
+                continue
+            given = content if isinstance(content, LocalFiles) else LocalFiles(content, f"/{name}")
+            tree = collect(given, self._hashes)
+            self._contents.update(tree.contents)
+            below = name if given.local.is_dir() else name.rpartition("/")[0]
+            for entry in tree.entries:
+                path = f"{below}/{entry.path}" if below else entry.path
+                entries[path] = replace(entry, path=path)
+        manifest = encode_tree(list(entries.values()))
+        digest = digest_of(manifest)
+        self._contents[digest] = manifest
+        return digest
 
     @staticmethod
     def _given(options: Options) -> Sequence[Secret]:
