@@ -220,7 +220,7 @@ def _with_progress(attempt: Callable[[], None], have: Callable[[], int], size: i
         if have() > before:
             return
         raise
-    if have() < size:
+    if have() == before < size:
         raise Retry("it ends too early")
 
 

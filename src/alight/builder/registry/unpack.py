@@ -17,6 +17,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -29,7 +30,9 @@ PIECE = 1 << 20
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
 
-#: Memory that an archive may cost. Headers of any length are read into memory; zstd's window is 128 MiB at most.
+#: Headers are read into memory. Extended attributes of 64 KiB each and a path make the longest honest one.
+_LONGEST_HEADER = 16 << 20
+#: Memory that an archive may cost, should something else in it be hostile. zstd's window is 128 MiB at most.
 _MEMORY = 2 << 30
 #: How much is written between two looks at the disk.
 _LOOK_EVERY = 64 << 20
@@ -57,6 +60,8 @@ class Source:
         self._at = 0
 
     def read(self, size: int) -> bytes:
+        if size > _LONGEST_HEADER:  # contents are read in smaller pieces
+            raise BadLayer(f"it has a header of {size >> 20} MiB")
         pieces = []
         while size > 0:
             if not self._buffer:
@@ -204,7 +209,8 @@ class Unpacking:
                 self._attribute(path, name[13:], value.encode("utf-8", "surrogateescape"))
         if not member.issym():
             os.chmod(path, stat.S_IMODE(member.mode))
-        time = int(member.mtime * 1_000_000_000) if isinstance(member.mtime, float) else member.mtime * 1_000_000_000
+        seconds = math.floor(member.mtime)
+        time = seconds * 1_000_000_000 + int((member.mtime - seconds) * 1_000_000_000)
         if member.isdir():
             self._times[path] = time  # in the end: what is laid into it would change it again
         else:
