@@ -1,7 +1,8 @@
 """Answers of one container on their way to the server, in the order in which they came.
 
-At once, where the server takes more and nobody watches. Else in turn: while somebody watches, what was printed before
-an answer goes before it, and a large value is uploaded before it is named.
+At once, where the server takes more and nobody watches, or nothing was printed that belongs before it. Else in turn:
+while somebody watches, what was printed before an answer goes before it, and a large value is uploaded before it is
+named.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from alight.node.ends import Ends
 from alight.node.outbox import Kept, Outbox
 from alight.node.session import encode_report
 from alight.node.spool import Spool
-from alight.wire import errors
+from alight.wire import chunk, errors
 from alight.wire.commands import Report
 from alight.wire.record import replace
 from alight.wire.states import ResultStatus
@@ -34,13 +35,21 @@ class Sender:
         self._task: asyncio.Task[None] | None = None
         self._with_log = False
         self._connection = 0
+        self._shipped = -1  # where the log ended that belongs before the last answer; -1: nobody looked
 
     def at_once(self, kept: Kept, head: bytes) -> bool:
         """Send it now. False: it has to take its turn."""
-        if self._task is not None or kept.file is not None or self._at.watched():
+        if self._task is not None or kept.file is not None:
             return False
-        if kept.values is not None:
-            return self._at.session.send_soon(head or kept.values.encode(), kept.body)
+        values = kept.values
+        if values is None or not values.flags & chunk.QUIET or self._shipped < 0:
+            if self._at.watched():
+                return False
+            self._shipped = -1
+        if values is not None:
+            if self._shipped > 0:
+                values.log_offset, head = self._shipped, b""
+            return self._at.session.send_soon(head or values.encode(), kept.body)
         said = encode_report(Report("output", self._at.container_id, kept.output))
         return self._at.session.send_soon(said, kept.body)
 
@@ -56,6 +65,7 @@ class Sender:
         With the log, because whether somebody watches is said anew after a reconnect, perhaps later than this.
         """
         self._connection += 1
+        self._shipped = -1
         self._queue.clear()
         self._with_log = True
         for kept in self._outbox.waiting():
@@ -76,10 +86,12 @@ class Sender:
         try:
             while self._queue and self._at.session.connected:
                 some, self._queue = self._queue, []
-                connection, offset = self._connection, 0
+                connection, offset, self._shipped = self._connection, 0, -1
                 if self._with_log or self._at.watched():
                     self._with_log = False
                     offset = await self._ship_log()
+                    if connection == self._connection:
+                        self._shipped = offset
                 for kept in some:
                     if connection != self._connection:
                         break  # it is all in the queue again, in order

@@ -56,7 +56,7 @@ class Link:
 
     def __init__(self, path: str, on_cancel: Callable[[], Any]) -> None:
         self.held = Held()
-        self.outputs = Outputs(self.held, self._send, stdio.flush, self._stir)
+        self.outputs = Outputs(self.held, self._send, _let_prints_leave, self._stir)
         self._inbox: SimpleQueue[Optional[Arrival]] = SimpleQueue()
         self.deliver: Callable[[Arrival], Any] = self._inbox.put
         self._reading = allocate_lock()  # held by whoever reads; what is read is delivered under it
@@ -349,3 +349,9 @@ class Link:
             "ready": self._ready,
         }
         return message(Kind.HELLO, hello) + self.outputs.unacknowledged()
+
+
+def _let_prints_leave() -> bool:
+    """Before a frame: what was printed is in the pipes. True when nothing was since the frame before."""
+    stdio.flush()
+    return stdio.is_quiet()

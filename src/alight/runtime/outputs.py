@@ -71,14 +71,15 @@ class Outputs:
         self,
         held: Held,
         send: Callable[[List[Buffer]], None],
-        before: Callable[[], None],
+        before: Callable[[], bool],
         behind: Callable[[], None],
     ) -> None:
         self.lock = allocate_lock()
         self._behind = behind  # told when something waits for company
         self._held = held
         self._send = send
-        self._before = before  # what has to be done before a frame leaves: what was printed must leave first
+        # What was printed must leave before a frame does; says whether nothing was since the frame before.
+        self._before = before
         self._serial = 0
         self._dirty: List[Gather] = []
         self._count = 0
@@ -172,6 +173,7 @@ class Outputs:
                 serial=self._serial,
             )
             given.answered(index)
+            self._before()
             self._keep(self._serial, _Kept(frame(Kind.LINK_OUTPUT, encode(head).encode(), (body,)), [[given, 1]]))
 
     def flush(self) -> None:
@@ -242,6 +244,8 @@ class Outputs:
         self._serial += 1
         window, positions, flags = gather.window, gather.positions, gather.flags
         span: Any = range(positions[0], positions[0] + len(positions))
+        if self._before():
+            flags |= chunk.QUIET
         head = chunk.Outputs(
             gather.call_id,
             span if positions == list(span) else tuple(positions),
@@ -260,7 +264,6 @@ class Outputs:
 
     def _keep(self, serial: int, kept: _Kept) -> None:
         self._kept[serial] = kept
-        self._before()
         self._send(kept.frame)
 
 
