@@ -83,6 +83,7 @@ def script(machine, tmp_path_factory) -> Script:
     return Script(machine, tmp_path_factory.mktemp("attempts"), "test-attempts", FUNCTIONS)
 
 
+@pytest.mark.slow
 def test_retries_as_a_number_are_a_second_apart(script):
     gaps = script("answer = third_time.remote('a')")
     assert len(gaps) == 2
@@ -125,6 +126,7 @@ def test_a_timeout_costs_its_input_alone(script):
     assert answer[3] < 15
 
 
+@pytest.mark.slow
 def test_waiting_in_line_is_not_running(script):
     """The attempt's time counts from when user code begins: four of half a second each, in one container."""
     assert (
@@ -136,6 +138,7 @@ def test_waiting_in_line_is_not_running(script):
     )
 
 
+@pytest.mark.slow
 def test_timeouts_are_tried_again(script):
     answer, lines = script.output("answer = raised(slow_twice.remote, 'x')[0]")
     assert answer == "FunctionTimeoutError"

@@ -125,6 +125,7 @@ def test_a_gpu_that_nobody_will_ever_return(script, seen):
     assert going.answer() == "RemoteError"
 
 
+@pytest.mark.slow
 def test_a_run_says_why_it_waits(script, seen, tmp_path):
     """On stderr of `alight run`, once it has waited long enough to wonder; and gone from the list afterwards."""
     going = Going(

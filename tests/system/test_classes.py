@@ -176,6 +176,7 @@ def test_a_life_in_order(script):
     ]
 
 
+@pytest.mark.slow
 def test_exit_runs_when_an_idle_container_goes(script):
     answer, lines = script.output("""
         stats = Life().me.get_current_stats
@@ -297,6 +298,7 @@ def test_concurrent_inputs_share_a_container(script):
     assert answer[7:] == [1, 4]
 
 
+@pytest.mark.slow
 def test_more_concurrent_inputs_than_one_container_takes(script):
     assert script("""
         found = list(together.with_options(max_containers=2).map([0.4] * 16))

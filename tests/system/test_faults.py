@@ -249,6 +249,7 @@ def test_a_killed_client_of_a_detached_run_and_who_takes_it_up(script):
     machine.run("app", "stop", "--yes", "test-faults")
 
 
+@pytest.mark.slow
 def test_what_a_killed_client_never_sent_is_said(script):
     machine = script.machine
     path = script.write("")
@@ -284,6 +285,7 @@ def test_a_poison_input_fails_alone_after_some_tries(script):
     assert answer[2] < 45
 
 
+@pytest.mark.slow
 def test_a_container_that_is_killed_from_outside_costs_no_retry_of_the_users(script):
     going = Going(script, "answer = [first_time_is_the_last.remote(5), app.app_id]")
     settled(lambda: len(pids_in_containers(script.machine)) > 0)
@@ -301,6 +303,7 @@ def begun(machine: Machine) -> int:
     return machine.run("app", "logs", newest, status=None).stdout.splitlines().count("begun")
 
 
+@pytest.mark.slow
 def test_a_full_disk_accepts_nothing_and_loses_nothing(small_machine, tmp_path):  # noqa: F811  the fixture
     """What was accepted is there when space returns; what was not is said in a sentence."""
     script = Script(small_machine, tmp_path, "test-faults-disk", FUNCTIONS)

@@ -15,7 +15,7 @@ def step(x):
     print("ran", x)
     return 2 * x
 """
-DEFAULT = {"committed", "output_committed"}  # the others run with the slow tests
+DEFAULT = {"output_committed"}  # the others run with the slow tests
 
 
 @pytest.fixture(scope="module")

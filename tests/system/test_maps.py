@@ -178,6 +178,7 @@ def test_an_iterator_without_end_and_a_reader_that_stops(script):
     assert answer[3] <= 1, "inputs were taken after the reader had left"
 
 
+@pytest.mark.slow
 def test_a_reader_that_pauses_holds_up_the_iterator(script):
     answer = script("""
         pulled = 0
@@ -278,6 +279,7 @@ def test_large_inputs_and_outputs_beside_small_ones(script):
     """) == [[3, 5_000_000, 10, 3_000_000, 0, 100_000], [3, 5_000_000, 10, 3_000_000, 0, 100_000]]
 
 
+@pytest.mark.slow
 def test_maps_of_several_threads(script):
     assert script("""
         from concurrent.futures import ThreadPoolExecutor

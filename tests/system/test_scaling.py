@@ -75,6 +75,7 @@ def test_from_zero_to_many_and_back(script):
     assert 1.0 < answer[4] < 6, "two seconds of idling, and not much more"
 
 
+@pytest.mark.slow
 def test_a_floor_a_ceiling_and_a_buffer(script):
     answer = script("""
         kept.remote(0)
@@ -93,6 +94,7 @@ def test_a_floor_a_ceiling_and_a_buffer(script):
     assert answer == [True, 2, 1, True, True, True]
 
 
+@pytest.mark.slow
 def test_settings_change_while_it_runs(script):
     answer = script("""
         first = nap.autoscaler.settings()
@@ -216,6 +218,7 @@ def heavy(seconds):
     assert waited < 2 * 1.0 + 1.5, f"another app's call began after {waited:.1f} s"
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_apps_are_over(script, machine):
     script("answer = [nap.remote(0)[0] != '', kept.remote(0) != '']")
     settled(lambda: containers(machine) == 0)
