@@ -30,11 +30,12 @@ LAYER_OPS = frozenset(
         "run",
         "run_function",
         "copy",
+        "python",
         "dockerfile",
     }
 )
 #: Ops that begin an image.
-BASE_OPS = frozenset({"debian_slim", "micromamba", "from_dockerfile"})
+BASE_OPS = frozenset({"debian_slim", "registry", "scratch", "micromamba", "from_dockerfile"})
 #: Keys of a step that say how it is built, not what: another of these does not make another layer.
 HOW = frozenset({"force", "ignore", "secrets", "lent", "needs"})
 

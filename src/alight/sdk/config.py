@@ -33,6 +33,7 @@ DEFAULTS: Mapping[str, Any] = {
     "ignore_cache": False,
     "build_validation": "error",
     "image_builder_version": "",
+    "image_substitutes": "",
     "dev_suffix": "dev",
     "async_warnings": True,
     "engine": "",

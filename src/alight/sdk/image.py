@@ -22,6 +22,7 @@ from alight.sdk.image_function import FunctionSteps
 from alight.sdk.image_parts import PLAINLY, How, Step, absolute, flat, package_names, pip_op, word_list
 from alight.sdk.image_patterns import NON_PYTHON_FILES, Ignore, as_matcher
 from alight.sdk.image_projects import ProjectSteps
+from alight.sdk.image_registry import RegistryBases
 from alight.sdk.source import LocalFiles, python_source
 from alight.sdk.sync import dual
 from alight.wire import ambient
@@ -44,7 +45,7 @@ class _Chain:
     added: Tuple[Callable[[], LocalFiles], ...] = ()
 
 
-class Image(FunctionSteps, ProjectSteps, DockerSteps, image_more.LaterSteps):
+class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.LaterSteps):
     """The file system that functions run in, as a chain of steps."""
 
     def __init__(self) -> None:

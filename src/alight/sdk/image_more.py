@@ -10,7 +10,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
-    List,
     Mapping,
     NoReturn,
     Optional,
@@ -83,49 +82,6 @@ class LaterSteps(Steps):
     def logs(self) -> ImageLogs:
         """The build log."""
         return ImageLogs()
-
-    @classmethod
-    @_later_step("Image.from_registry() would start from a container image; this version starts from debian_slim()")
-    def from_registry(
-        cls,
-        tag: str,
-        secret: Any = None,
-        *,
-        setup_dockerfile_commands: List[str] = [],  # noqa: B006  never changed
-        force_build: bool = False,
-        add_python: Optional[str] = None,
-        **kwargs: Any,
-    ) -> Image: ...
-
-    @classmethod
-    @_later_step("Image.from_aws_ecr() would start from an image of AWS ECR; this version starts from debian_slim()")
-    def from_aws_ecr(
-        cls,
-        tag: str,
-        secret: Any = None,
-        *,
-        setup_dockerfile_commands: List[str] = [],  # noqa: B006  never changed
-        force_build: bool = False,
-        add_python: Optional[str] = None,
-        **kwargs: Any,
-    ) -> Image: ...
-
-    @classmethod
-    @_later_step("Image.from_gcp_artifact_registry() would start from an image of Google's; use debian_slim()")
-    def from_gcp_artifact_registry(
-        cls,
-        tag: str,
-        secret: Any = None,
-        *,
-        setup_dockerfile_commands: List[str] = [],  # noqa: B006  never changed
-        force_build: bool = False,
-        add_python: Optional[str] = None,
-        **kwargs: Any,
-    ) -> Image: ...
-
-    @classmethod
-    @_later_step("Image.from_scratch() would start from nothing; this version starts from debian_slim()")
-    def from_scratch(cls, force_build: bool = False) -> Image: ...
 
     @staticmethod
     @dual_function

@@ -14,6 +14,7 @@ from alight.sdk import config
 from alight.sdk.client import Client
 from alight.sdk.image import Image
 from alight.sdk.image_parts import Files, Step
+from alight.sdk.image_substitutes import substituted
 from alight.sdk.lost import LostError
 from alight.sdk.options import Options
 from alight.sdk.resources import gpus
@@ -161,7 +162,8 @@ class Resolver:
 
     def _check_python(self, image: ImageSpec, what: str) -> None:
         """Said before anything is built, where the recipe tells: what this Python serialized no other can load."""
-        asked = [str(step["python"]) for step in image.steps if step.get("op") == "debian_slim" and step.get("python")]
+        keys = {"debian_slim": "python", "python": "version"}
+        asked = [str(step[keys[op]]) for step in image.steps if (op := step.get("op")) in keys and step.get(keys[op])]
         if asked and ".".join(asked[-1].split(".")[:2]) != self._minor:
             raise errors.InvalidError(
                 f"{what} is serialized by Python {self._minor} and its image has Python {asked[-1]}",
@@ -176,7 +178,7 @@ class Resolver:
     async def _image(self, image: Image) -> Tuple[ImageSpec, Tuple[FilesAt, ...]]:
         known = self._images.get(id(image))
         if known is None:
-            steps = tuple([await self._step(step) for step in image.steps])
+            steps = tuple([await self._step(step) for step in substituted(image.steps)])
             added = tuple(self._tree(files()) for files in image.added)
             known = self._images[id(image)] = (image, ImageSpec(steps), added)
         return known[1], known[2]

@@ -296,9 +296,9 @@ def test_local_files_come_last_unless_copied():
 
 
 def test_images_of_the_future_can_be_declared():
-    image = alight.Image.from_registry("nvidia/cuda:12", add_python="3.12").pip_install("torch")
+    image = alight.Image.from_name("of-the-team").pip_install("torch")
     assert ops(image)[0]["op"] == "later"
-    assert "from_registry" in ops(image)[0]["sentence"]
+    assert "from_name" in ops(image)[0]["sentence"]
 
 
 def test_imports_pass_over_what_only_the_image_has():
