@@ -20,6 +20,7 @@ from pathlib import Path
 
 from alight.builder import bases, commands, digest, foreign_steps, installs, layers, pythons, recipe, trouble
 from alight.builder.chain import STANDARD_ENV, Chain, Job, secret_values, with_record, with_setting
+from alight.builder.dockerfile import DockerSteps
 from alight.builder.hostconfig import HostConfig
 from alight.builder.steps import CACHES, LENT, BuildEvent, BuiltImage, StepRun, StepRunner
 from alight.wire.errors import InvalidError
@@ -43,6 +44,7 @@ class Builder:
         self._foreign = foreign_steps.ForeignSteps(
             self._store, host, fetch_tree, in_container=self._in_container, new_name=self._new_name
         )
+        self._docker = DockerSteps(home, self._store, host, fetch_tree, self._new_name)
 
     def sweep(self) -> int:
         """Remove what killed builds left; return how many. For the start of the node; safe at any time."""
@@ -123,6 +125,8 @@ class Builder:
             return await self._base(job)
         if job.step.op in self._foreign.ops:
             return await self._foreign.make(job)
+        if job.step.op in self._docker.ops:
+            return await self._docker.make(job)
         if job.chain.bare:
             return await self._foreign.bare_layer(job)
         return await self._layer(job)

@@ -122,6 +122,7 @@ def pip_private(step: Step, indexes: Indexes, python: str) -> Command:
         **indexes.joined(what).env(),
         "ALIGHT_GIT_USER": str(what.get("git_user") or ""),
         "GIT_TERMINAL_PROMPT": "0",
+        "UV_NO_GITHUB_FAST_PATH": "1",  # it knows no tokens
         "TMPDIR": f"{CACHES}/temporary",
     }
     argv = ("/bin/sh", "-c", _PRIVATE, f"{LENT}/askpass", tokens, *install)

@@ -53,9 +53,10 @@ class DockerSteps(Steps):
         file = absolute(path)
         context = absolute(context_dir or os.curdir)
         op: Dict[str, Any] = {"op": "from_dockerfile", "name": file.name}
-        op.update(_given(build_args=_texts(build_args), add_python=add_python))
+        op.update(_given(build_args=_texts(build_args)))
         given = (*(secrets or ()), *((registry_secret,) if registry_secret is not None else ()))
-        return cls()._with(op, How(force_build, env, given, gpu), context=lambda: _dockerfile(file, context, ignore))  # noqa: SLF001
+        image = cls()._with(op, How(force_build, env, given, gpu), context=lambda: _dockerfile(file, context, ignore))
+        return image._with({"op": "python", **_given(version=add_python)})  # noqa: SLF001  of its kind
 
     def dockerfile_commands(  # noqa: PLR0913  the public form
         self,
