@@ -1,6 +1,6 @@
 """Answers of one container on their way to the server, in the order in which they came.
 
-At once, where the server takes more and nobody watches, or nothing was printed that belongs before it. Else in turn:
+At once, where the server takes more and nobody watches, or nothing was printed that has not been sent. Else in turn:
 while somebody watches, what was printed before an answer goes before it, and a large value is uploaded before it is
 named.
 """
@@ -46,6 +46,8 @@ class Sender:
             if self._at.watched():
                 return False
             self._shipped = -1
+        elif not self._at.engine.is_drained(self._at.container_id) or self._at.tail.size() != self._shipped:
+            return False
         if values is not None:
             if self._shipped > 0:
                 values.log_offset, head = self._shipped, b""

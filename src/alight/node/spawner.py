@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alight.node import kernel, mounts
+from alight.node import kernel, mounts, moving
 from alight.node.engine.base import EngineError
 from alight.node.network import Names, Network
 from alight.node.spawner_container import Container, Request, Runtime
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("alight.spawner")
 
 PACKET = 128 * 1024
-PROTOCOL = 1
+PROTOCOL = 2
 STATES_PER_PACKET = 200
 _QUEUE_LIMIT = 20_000
 _TICK_SECONDS = 5.0
@@ -57,7 +57,9 @@ def main() -> None:
     mounts.private_namespace()
     if Path(binary).name == "crun":
         mounts.hide_hybrid_cgroups()
-    runtime = Runtime(binary, str(Path(home) / "run" / "runtime"))
+    byte = moving.Moving(moving.path_of(Path(home)))
+    byte.end()  # an earlier spawner may have been killed in the middle
+    runtime = Runtime(binary, str(Path(home) / "run" / "runtime"), byte)
     spawner = Spawner(listener, runtime, Names.of(instance))
     log.info("spawner %d is ready for instance %s, subnet %s", os.getpid(), instance, spawner.network.subnet)
     spawner.run()

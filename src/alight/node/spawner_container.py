@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from alight.node import cgroups, kernel, mounts, output
 from alight.node.engine.base import ContainerState, EngineError, Stats
+from alight.node.moving import Moving
 from alight.node.output import STDERR, STDOUT, OutputFile
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Runtime:
     binary: str
     root: str
     """Where it keeps its own state."""
+    moving: Moving
 
 
 class Container:
@@ -229,14 +231,18 @@ class Container:
 
     def _pump_once(self, pipe: int, stream: int) -> int | None:
         # The number of bytes moved, 0 when there is nothing now, None at the end.
+        moving = self._runtime.moving
+        moving.begin()
         try:
             data = os.read(pipe, _CHUNK)
+            if not data:
+                return None
+            assert self._output is not None
+            self._output.write(stream, data)
         except BlockingIOError:
             return 0
-        if not data:
-            return None
-        assert self._output is not None
-        self._output.write(stream, data)
+        finally:
+            moving.end()
         return len(data)
 
 

@@ -352,6 +352,6 @@ class Link:
 
 
 def _let_prints_leave() -> bool:
-    """Before a frame: what was printed is in the pipes. True when nothing was since the frame before."""
+    """Before a frame: what was printed is in the pipes, at least. True when it has left them already."""
     stdio.flush()
-    return stdio.is_quiet()
+    return stdio.is_empty()

@@ -78,7 +78,7 @@ class Outputs:
         self._behind = behind  # told when something waits for company
         self._held = held
         self._send = send
-        # What was printed must leave before a frame does; says whether nothing was since the frame before.
+        # What was printed must leave before a frame does; says whether it has left the pipes, too.
         self._before = before
         self._serial = 0
         self._dirty: List[Gather] = []

@@ -162,6 +162,10 @@ class Engine(Protocol):
         """Move what it printed until now to ``output.log``; the size of that file after it."""
         ...
 
+    def is_drained(self, container_id: str) -> bool:
+        """Whether all that left its pipes is in ``output.log``. False where asking costs as much as ``drain``."""
+        ...
+
     async def remove(self, container_id: str) -> None:
         """Forget a container and delete its directory, ``output.log`` too. Kills it when it runs; idempotent."""
         ...

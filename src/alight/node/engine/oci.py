@@ -21,10 +21,11 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from alight.node import cgroups, firewall
+from alight.node import cgroups, firewall, moving
 from alight.node.engine import mountpoints, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect
+from alight.node.moving import Moving
 from alight.node.network import DNS_ADDRESS, Names
 from alight.node.spawner import PROTOCOL
 from alight.wire import errors
@@ -58,6 +59,7 @@ class OciEngine:
         self._opening = asyncio.Lock()
         self._starts = 0
         self._moves: asyncio.Future[None] | None = None
+        self._moving: Moving | None = None
 
     def directory(self, container_id: str) -> Path:
         return self._containers / container_id
@@ -77,6 +79,7 @@ class OciEngine:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             client, hello = await self._join_or_spawn()
             self._client = client
+            self._moving = Moving(moving.path_of(self._home))
             if not cgroups.weigh(self._names.group, os.cpu_count() or 1):
                 log.info("containers together weigh as one program beside the host's: its cpu groups cannot be set")
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
@@ -130,6 +133,9 @@ class OciEngine:
                 await self.wait(container_id)
         path = self.directory(container_id) / "output.log"
         return path.stat().st_size if path.exists() else 0
+
+    def is_drained(self, container_id: str) -> bool:
+        return self._moving is not None and not self._moving.is_on
 
     async def remove(self, container_id: str) -> None:
         if container_id in self._states:

@@ -104,6 +104,9 @@ class ProcessEngine:
         path = self.directory(container_id) / "output.log"
         return path.stat().st_size if path.exists() else 0
 
+    def is_drained(self, container_id: str) -> bool:
+        return False
+
     async def remove(self, container_id: str) -> None:
         directory = self.directory(container_id)
         if str(directory) in _PROCESSES:
