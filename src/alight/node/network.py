@@ -21,7 +21,14 @@ from alight.node import kernel
 from alight.node.netlink import LOOPBACK_INDEX, Netlink, Route
 
 DNS_ADDRESS = ("127.0.0.53", 53)
-_CANDIDATES = ("10.89.0.0/16", "10.213.0.0/16", "172.29.0.0/16", "198.18.0.0/16", "10.147.0.0/16", "172.22.0.0/16")
+# Seldom what others take. Each instance on a machine needs one of its own: as many as anybody runs at once.
+_CANDIDATES = tuple(
+    f"{start}.0.0/16"
+    for start in (
+        *("10.89", "10.213", "172.29", "198.18", "10.147", "172.22", "10.61", "10.173", "172.27", "198.19"),
+        *("10.102", "10.232", "172.24", "10.38", "10.117", "10.194", "10.76", "10.158"),
+    )
+)
 _LOCKS = Path("/run/alight")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAME_ROOM = 36**6
@@ -173,7 +180,10 @@ def _claim_subnet(routes: list[Route], nameservers: list[str]) -> tuple[IPv4Netw
             os.close(lock)
         else:
             return subnet, lock
-    raise OSError(errno.EADDRNOTAVAIL, f"all of {', '.join(_CANDIDATES)} are routed or used by other instances")
+    raise OSError(
+        errno.EADDRNOTAVAIL,
+        f"no network is left for containers: all of {', '.join(_CANDIDATES)} are routed or used by other instances",
+    )
 
 
 def _nameservers() -> list[str]:
