@@ -15,7 +15,6 @@ def step(x):
     print("ran", x)
     return 2 * x
 """
-DEFAULT = {"output_committed"}  # the others run with the slow tests
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +26,8 @@ def crashing(new_machine):
     machine.close()
 
 
-@pytest.mark.parametrize(
-    "step", [one if one in DEFAULT else pytest.param(one, marks=pytest.mark.slow) for one in faults.STEPS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", faults.STEPS)
 def test_a_server_killed_at_a_step(crashing, tmp_path, step):
     """Killed the third time that it comes to it. Each input runs once, and each result comes once."""
     script = Script(crashing, tmp_path, "test-steps", FUNCTIONS)

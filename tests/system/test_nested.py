@@ -116,7 +116,7 @@ def test_every_verb_from_within(script):
 
 def test_recursion(script):
     """Within one container at most, and in a tree."""
-    assert script("answer = [factorial.remote(4), fibonacci.remote(6)]") == [24, 8]
+    assert script("answer = [factorial.remote(4), fibonacci.remote(4)]") == [24, 3]
 
 
 def test_a_class_with_concurrent_inputs_that_call_on(script):
