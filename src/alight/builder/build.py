@@ -133,7 +133,9 @@ class Builder:
 
     async def _layer(self, job: Job) -> layers.Record:
         step, chain = job.step, job.chain
-        command = commands.command(step, self._host.indexes, chain.python, chain.shell, uv=chain.uv)
+        command = commands.command(
+            step, self._host.indexes, chain.python, chain.shell, uv=chain.uv, micromamba=self._host.micromamba
+        )
         name = self._new_name(job)
         with self._store.workspace() as space:
             if step.op == "copy":

@@ -59,6 +59,8 @@ class HostConfig:
     python_downloads: str = ""  # a JSON of downloads for uv, path or URL
     debian_mirror: str = ""  # overrides the machine's own
     debian_security_mirror: str = ""
+    micromamba: str = ""  # where its program is had, an address or a path
+    condarc: str = ""
     registries: Registries = field(default_factory=Registries)
 
     @classmethod
@@ -94,6 +96,8 @@ class HostConfig:
             apt_auth=_read_apt_auth(root),
             python_mirror=_text(uv.get("python-install-mirror")),
             python_downloads=_text(uv.get("python-downloads-json-url")),
+            micromamba=env.get("ALIGHT_MICROMAMBA", ""),
+            condarc=_condarc(env, root),
             debian_mirror=env.get("ALIGHT_DEBIAN_MIRROR", ""),
             debian_security_mirror=env.get("ALIGHT_DEBIAN_SECURITY_MIRROR", ""),
             registries=Registries.read(env, root),
@@ -136,6 +140,8 @@ class HostConfig:
                 env[name] = f"{LENT}/ca.pem"
         if self.client_cert:
             env["PIP_CLIENT_CERT"] = env["SSL_CLIENT_CERT"] = f"{LENT}/client.pem"
+        if self.condarc:
+            env["CONDARC"] = env["MAMBARC"] = f"{LENT}/condarc"
         if self.netrc:
             env["NETRC"] = f"{LENT}/netrc"
         return env
@@ -147,7 +153,12 @@ class HostConfig:
             files["apt-auth.conf"] = self.apt_auth.encode()
         lent = zip(self._lent_constraints(), self.constraints, strict=True)
         sources = [(name, path) for name, path in lent if name.startswith(LENT)]
-        for source, path in (("ca.pem", self.ca_bundle), ("client.pem", self.client_cert), ("netrc", self.netrc)):
+        for source, path in (
+            ("ca.pem", self.ca_bundle),
+            ("client.pem", self.client_cert),
+            ("netrc", self.netrc),
+            ("condarc", self.condarc),
+        ):
             if path:
                 sources.append((f"{LENT}/{source}", path))
         for name, path in sources:
@@ -327,6 +338,12 @@ def _text_of(path: Path) -> str:
 
 def _existing(path: str) -> str:
     return path if path and Path(path).is_file() and os.access(path, os.R_OK) else ""
+
+
+def _condarc(env: Mapping[str, str], root: Path) -> str:
+    named = (env.get("CONDARC", ""), env.get("MAMBARC", ""), str(_home(env, root) / ".condarc"))
+    system = (str(root / "etc/conda/.condarc"), str(root / "etc/conda/condarc"))
+    return next((found for one in (*named, *system) if (found := _existing(one))), "")
 
 
 def _list(value: Any) -> list[str]:

@@ -26,6 +26,7 @@ LAYER_OPS = frozenset(
         "poetry_install",
         "uv_sync",
         "apt_install",
+        "micromamba",
         "micromamba_install",
         "run",
         "run_function",
@@ -35,7 +36,7 @@ LAYER_OPS = frozenset(
     }
 )
 #: Ops that begin an image.
-BASE_OPS = frozenset({"debian_slim", "registry", "scratch", "micromamba", "from_dockerfile"})
+BASE_OPS = frozenset({"debian_slim", "registry", "scratch", "from_dockerfile"})
 #: Keys of a step that say how it is built, not what: another of these does not make another layer.
 HOW = frozenset({"force", "ignore", "secrets", "lent", "needs"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
 
@@ -55,7 +56,7 @@ class DockerSteps(Steps):
         op: Dict[str, Any] = {"op": "from_dockerfile", "name": file.name}
         op.update(_given(build_args=_texts(build_args)))
         given = (*(secrets or ()), *((registry_secret,) if registry_secret is not None else ()))
-        image = cls()._with(op, How(force_build, env, given, gpu), context=lambda: _dockerfile(file, context, ignore))
+        image = cls()._with(op, How(force_build, env, given, gpu), context=lambda: _dockerfile(file, context, ignore))  # noqa: SLF001
         return image._with({"op": "python", **_given(version=add_python)})  # noqa: SLF001  of its kind
 
     def dockerfile_commands(  # noqa: PLR0913  the public form
@@ -89,7 +90,10 @@ class DockerSteps(Steps):
         """Debian with a conda environment made by micromamba, whose Python is the image's."""
         if python_version is not None and not isinstance(python_version, str):
             raise TypeError(f'python_version={python_version} is not text: write "{python_version}"')
-        return cls()._with({"op": "micromamba", "python": python_version}, How(force_build))  # noqa: SLF001
+        minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        image = cls()._with({"op": "debian_slim", "python": "3.11"}, How(force_build))  # noqa: SLF001  of its kind
+        image = image._with({"op": "micromamba", "python": python_version or minor})  # noqa: SLF001
+        return image.env({"MAMBA_ROOT_PREFIX": "/opt/conda"})
 
     def micromamba_install(
         self,

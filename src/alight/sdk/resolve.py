@@ -162,7 +162,7 @@ class Resolver:
 
     def _check_python(self, image: ImageSpec, what: str) -> None:
         """Said before anything is built, where the recipe tells: what this Python serialized no other can load."""
-        keys = {"debian_slim": "python", "python": "version"}
+        keys = {"debian_slim": "python", "micromamba": "python", "python": "version"}
         asked = [str(step[keys[op]]) for step in image.steps if (op := step.get("op")) in keys and step.get(keys[op])]
         if asked and ".".join(asked[-1].split(".")[:2]) != self._minor:
             raise errors.InvalidError(
