@@ -36,6 +36,7 @@ LINK = "link.sock"
 SDK = "sdk.sock"
 _CREDENTIALS = struct.Struct("3i")
 _MOST_STREAMS = 4096
+_MOST_EARLY = 256 << 20  # what a runtime may send again before it is admitted: all that was not acknowledged
 _ACKS_WAIT = 0.02
 
 _encode = msgspec.json.encode
@@ -100,6 +101,7 @@ class RuntimeLink(asyncio.Protocol):
         self._inside = inside
         self._reader = FrameReader()
         self._held: list[Frame] = []
+        self._early = 0  # bytes of them
         self._acked: list[int] = []
         self._turn = turn_of(asyncio.get_running_loop())
         self._admitted = False
@@ -161,7 +163,8 @@ class RuntimeLink(asyncio.Protocol):
             return
         if not self._admitted:
             self._held += frames
-            if len(self._held) > 64:
+            self._early += len(data)
+            if self._early > _MOST_EARLY:
                 self._refuse("it speaks before it was admitted")
             return
         begun = self._turn.begin()

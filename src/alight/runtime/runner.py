@@ -8,6 +8,7 @@ what user code raised: that is an output.
 
 from __future__ import annotations
 
+import os
 import time
 
 from alight.wire import ambient, payload
@@ -38,6 +39,9 @@ class Target:
         self.arguments = f"the arguments of {name}()"
         self.is_async = bool(flags & (COROUTINE | ASYNC_GENERATOR))
         self.streams = streams or bool(flags & (GENERATOR | ASYNC_GENERATOR))
+
+
+_LAST_MOMENT = 5.0
 
 
 class Runner:
@@ -144,8 +148,13 @@ class Runner:
         self, target: Target, given: Given, index: int, error: BaseException, started: float, items: int = 0
     ) -> None:
         """The output of an input that did not end well."""
-        from alight.runtime import failures  # noqa: PLC0415  paid by failures only
+        from alight.runtime import failures, stdio  # noqa: PLC0415  paid by failures only
 
+        if stdio.is_cut_off():
+            # We are about to be killed: what is done may still leave, and this input runs again elsewhere.
+            self.outputs.flush()
+            time.sleep(_LAST_MOMENT)
+            os._exit(70)
         cancelled = given.is_cancelled(index) and not isinstance(error, Exception)
         head, body = failures.outcome(error, target.name, leaving=self.leaving, cancelled=cancelled)
         if given.is_spawned and head["status"] == "exception":

@@ -278,6 +278,9 @@ class Client:
             again = self._server is not None
             given_up = self._carrier is not None and self._carrier.given_up
             carrier, hello = self._dial(again=again)
+            if self._server is not None and not hello.server_id:
+                carrier.close()  # a node that was killed and has not found its server yet
+                raise errors.ConnectionError(f"{self._target} has no server yet")
             if self._server is not None and hello.server_id != self._server.server_id:
                 carrier.close()
                 raise _Refused(

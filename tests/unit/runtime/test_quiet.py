@@ -41,3 +41,29 @@ def test_what_is_in_the_pipes_shows_whoever_printed(tmp_path):
     os.close(result)
     assert done.returncode == 0, done.stderr
     assert ast.literal_eval((tmp_path / "answers").read_text()) == [True, False, True, False, False]
+
+
+def test_a_pipe_that_nobody_reads_any_more_shows():
+    script = """
+import os
+from alight.runtime import stdio
+
+said, saying = os.pipe()
+os.dup2(saying, 1)
+stdio.setup()
+before = stdio.is_cut_off()
+os.close(said)
+after = stdio.is_cut_off()
+elsewhere, of_the_user = os.pipe()
+os.dup2(of_the_user, 1)
+os.close(elsewhere)
+os._exit(0 if (before, after, stdio.is_cut_off()) == (False, True, False) else 1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -253,21 +253,21 @@ class Outcomes:
         self._tell(call, recorded)
         statements: list[Statement] = [("output_add", recorded.row(call.call_id, time.time()))]
         if call.strange:
-            statements.insert(0, ("call_orphan", _orphan_row(call, time.time())))
+            statements.insert(0, ("call_orphan", {**_orphan_row(call, time.time()), "seq": self._book.next_seq()}))
         self._write(call, statements, frame)
 
     def _stray(self, frame: Frame, status: str, busy: float) -> None:
         """No such call is in memory: it is over, waits in the store, or was never written down."""
-        waiting = self._strays.get(frame.call_id)
-        if waiting is not None:
-            waiting.append(frame)
-            return
-        self._strays[frame.call_id] = [frame]
         if not frame.flags & chunk.ITEMS:
             # Whatever becomes of it, its container is free.
             self._book.inbox.put(
                 AttemptsEnded(frame.call_id, frame.container_id, frame.attempt, frame.positions, status, busy)
             )
+        waiting = self._strays.get(frame.call_id)
+        if waiting is not None:
+            waiting.append(frame)
+            return
+        self._strays[frame.call_id] = [frame]
         self._background(self._find_strays(frame.call_id))
 
     async def _find_strays(self, call_id: str) -> None:
@@ -296,7 +296,7 @@ class Outcomes:
             self._acknowledge(frame)  # nobody knows whose it is
             return
         now = time.time()
-        orphan = _orphan_row(frame, now)
+        orphan = {**_orphan_row(frame, now), "seq": self._book.next_seq()}
         row = self._recorded(frame, frame.positions).row(frame.call_id, now)
         self._write(None, [("call_orphan", orphan), ("output_add", row)], frame)
 
@@ -359,7 +359,7 @@ class Outcomes:
         now = time.time()
         statements: list[Statement] = [("output_add", recorded.row(call.call_id, now))]
         if call.strange:
-            orphan = _orphan_row(call, now)
+            orphan = {**_orphan_row(call, now), "seq": self._book.next_seq()}
             if call.arrived is not None and call.ended >= call.arrived.count:
                 self._book.leave(call)  # what a machine held of it is over; its caller finds the rows
             return [("call_orphan", orphan), *statements]

@@ -15,8 +15,8 @@ VALUES (:seq, :call_id, :function_id, :app_id, :verb, :method, :parent_call, :pa
 
 -- name: call_orphan
 -- Outputs came for a call that was never written down: its caller may come back for them.
-INSERT OR IGNORE INTO calls (call_id, function_id, app_id, verb, created_at, done_at, status)
-VALUES (:call_id, :function_id, :app_id, '', :now, :now, 'orphan');
+INSERT OR IGNORE INTO calls (seq, call_id, function_id, app_id, verb, created_at, done_at, status)
+VALUES (:seq, :call_id, :function_id, :app_id, '', :now, :now, 'orphan');
 
 -- name: call_by_id
 -- One call.
