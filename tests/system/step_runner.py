@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from alight.builder import StepRun
+
+_CHROOT = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin:/bin") or "chroot"  # a step may have any PATH
 
 
 class ChrootRunner:
@@ -44,7 +47,7 @@ class ChrootRunner:
             lines += [f"mount --bind {shlex.quote(source)} {at}"]
             lines += [f"mount -o remount,bind,ro {at}"] if readonly else []
         in_place = ["/bin/sh", "-c", 'mkdir -p "$0"; cd "$0"; exec "$@"', step.cwd]
-        enter = shlex.join(["chroot", str(place / "root"), *in_place, *step.argv])
+        enter = shlex.join([_CHROOT, str(place / "root"), *in_place, *step.argv])
         environment = shlex.join(["env", "-i", *(f"{name}={value}" for name, value in step.env.items())])
         lines.append(f"exec {environment} {enter}")
         process = await asyncio.create_subprocess_exec(

@@ -20,13 +20,14 @@ OLDEST = (3, 9)
 _ANSWERS = f"{CACHES}/temporary"
 _SMALL = 1 << 20
 
+#: Without quotes of either kind: it stands between some in a script.
 _PROBE = (
-    "import json,os,platform,sys,sysconfig;"
-    "print(json.dumps([platform.python_version(),sys.executable,sys.implementation.name,sysconfig.get_path('stdlib')]))"
+    "import json,platform,sys;print(json.dumps([platform.python_version(),sys.executable,sys.implementation.name]))"
 )
 #: uv as on every other image, where it runs. What the distribution says about packages of others is meant for people
 #: who share a machine with it.
 _UV = f"""\
+PATH=$PATH:/usr/local/bin
 if ! command -v uv >/dev/null 2>&1; then
   mkdir -p /usr/local/bin
   cp {LENT}/uv /usr/local/bin/uv
@@ -117,7 +118,7 @@ def has_uv(answers: Path) -> bool:
 
 def _parsed(raw: bytes) -> tuple[str, str, str] | None:
     try:
-        version, path, implementation, _ = json.loads(raw)
+        version, path, implementation = json.loads(raw)
     except (ValueError, TypeError, RecursionError):
         return None
     fits = isinstance(version, str) and re.fullmatch(r"\d+\.\d+\.\d+\S*", version)

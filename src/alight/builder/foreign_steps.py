@@ -97,6 +97,8 @@ class ForeignSteps:
             job.note(f"Python {own.version} is the image's own, {own.path}")
             await asyncio.to_thread(self._store.keep_layer, space, name)
         facts = {"python_version": own.version, "python": own.path, "uv": "1" if own.uv else ""}
+        if "/usr/local/bin" not in job.chain.env["PATH"].split(":"):
+            facts["path"] = "/usr/local/bin"
         return Record(name, job.step.title, (name,), facts)
 
     async def _added_python(self, job: Job) -> Record:
