@@ -12,8 +12,9 @@ import pytest
 from alight.node import output
 from alight.wire import errors, payload
 from alight.wire.commands import BuildImage, Command, ImageBuilt, Run, VolumeWork
-from alight.wire.messages import AppEvent, VolumeFiles, VolumePath
+from alight.wire.messages import AppEvent
 from alight.wire.spec import ImageSpec, Resources, VolumeMount
+from alight.wire.stored import VolumeFiles, VolumePath
 from tests.system.nodes import CODE, give_of, many_of, scenario, start_of, started
 
 pytestmark = pytest.mark.system

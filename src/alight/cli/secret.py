@@ -15,7 +15,7 @@ from alight.cli import options, session, tables, terminal
 from alight.cli.errors import UsageError
 from alight.wire.errors import AlreadyExistsError, InvalidError
 from alight.wire.ids import check_name
-from alight.wire.messages import NamedList, SecretCreate, SecretInfo, SecretListed, SecretLookup
+from alight.wire.stored import NamedList, SecretCreate, SecretInfo, SecretListed, SecretLookup
 
 
 @click.group(short_help="Values that only containers see.")

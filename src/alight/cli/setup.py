@@ -23,7 +23,7 @@ from alight.sdk import config
 from alight.sdk.client import Client, Target
 from alight.sdk.sync import run
 from alight.wire import errors
-from alight.wire.messages import SetupBegin, SetupBegun, SetupPoll, TokenCreated, setup_code
+from alight.wire.admission import SetupBegin, SetupBegun, SetupPoll, TokenCreated, setup_code
 
 
 @click.command(short_help="Connect this machine to a server elsewhere.")

@@ -8,14 +8,8 @@ import sys
 import click
 
 from alight.cli import options, session, tables
+from alight.wire.admission import SetupApprove, SetupPending, TokenCreate, TokenCreated, TokenListed
 from alight.wire.errors import InvalidError
-from alight.wire.messages import (
-    SetupApprove,
-    SetupPending,
-    TokenCreate,
-    TokenCreated,
-    TokenListed,
-)
 
 
 @click.group(short_help="Who may use the server.")

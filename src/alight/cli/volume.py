@@ -16,7 +16,7 @@ from alight.cli.errors import UsageError
 from alight.wire.codec import PIECE, loads_head
 from alight.wire.errors import AlreadyExistsError, Error, NotFoundError
 from alight.wire.ids import check_name
-from alight.wire.messages import (
+from alight.wire.stored import (
     NamedList,
     VolumeDelete,
     VolumeEnsure,

@@ -23,7 +23,7 @@ from alight.node import paths
 from alight.wire import errors
 from alight.wire.codec import PIECE
 from alight.wire.commands import VolumeWork
-from alight.wire.messages import VolumeFile, VolumeFiles, VolumePath
+from alight.wire.stored import VolumeFile, VolumeFiles, VolumePath
 
 T = TypeVar("T")
 

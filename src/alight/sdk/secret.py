@@ -13,7 +13,7 @@ from alight.sdk.client import Client, default_client
 from alight.sdk.object import Object, checked_name, classproperty, environment_or_default
 from alight.sdk.sync import dual
 from alight.sdk.types import SecretInfo
-from alight.wire import messages
+from alight.wire import stored
 from alight.wire.errors import AlreadyExistsError, InvalidError, NotFoundError
 
 _KEY_MOST = 16_384
@@ -36,13 +36,13 @@ class SecretManager:
         """Make a named secret. AlreadyExistsError when there is one, unless ``allow_existing`` (it is left as it
         is).
         """
-        message = messages.SecretCreate(
+        message = stored.SecretCreate(
             values=_checked(env_dict, "Secret.objects.create"),
             name=checked_name(name, "secret"),
             environment=environment_or_default(environment_name),
         )
         try:
-            await (client or default_client()).call("secret.create", message, messages.SecretInfo)
+            await (client or default_client()).call("secret.create", message, stored.SecretInfo)
         except AlreadyExistsError:
             if not allow_existing:
                 raise
@@ -59,8 +59,8 @@ class SecretManager:
         """The named secrets of the environment, newest first. Their values cannot be read."""
         via = client or default_client()
         limit = 0 if created_before is not None else max_objects or 0
-        message = messages.NamedList(environment=environment_or_default(environment_name), limit=limit)
-        listed = (await via.call("secret.list", message, messages.SecretListed)).secrets
+        message = stored.NamedList(environment=environment_or_default(environment_name), limit=limit)
+        listed = (await via.call("secret.list", message, stored.SecretListed)).secrets
         listed = tuple(info for info in listed if is_before(info.created_at, created_before))
         return [Secret._of(info, via) for info in listed[: max_objects or None]]  # noqa: SLF001  of this file
 
@@ -74,7 +74,7 @@ class SecretManager:
         client: Optional[Client] = None,
     ) -> None:
         """Delete a named secret. Containers that hold it keep it until they end."""
-        message = messages.SecretLookup(
+        message = stored.SecretLookup(
             name=checked_name(name, "secret"),
             environment=environment_or_default(environment_name),
             allow_missing=allow_missing,
@@ -91,7 +91,7 @@ class Secret(Object):
         self._environment: Optional[str] = None
         self._required: Tuple[str, ...] = ()
         self._values: Optional[Dict[str, str]] = None
-        self._info: Optional[messages.SecretInfo] = None
+        self._info: Optional[stored.SecretInfo] = None
 
     @classproperty
     def objects(cls) -> SecretManager:  # noqa: N805  of the class
@@ -173,7 +173,7 @@ class Secret(Object):
         if self._name is None:
             raise InvalidError("an anonymous secret has no info: it lives with its app")
         via = self._client or default_client()
-        found = await via.call("secret.lookup", self._lookup(), messages.SecretInfo)
+        found = await via.call("secret.lookup", self._lookup(), stored.SecretInfo)
         return SecretInfo(
             name=found.name,
             environment_name=found.environment,
@@ -187,41 +187,41 @@ class Secret(Object):
         """Set these keys and keep the others. Containers started from now on see them."""
         if self._name is None:
             raise InvalidError("an anonymous secret cannot be updated", hint="make it anew with Secret.from_dict()")
-        message = messages.SecretCreate(
+        message = stored.SecretCreate(
             values=_checked(env_dict, "Secret.update"),
             name=self._name,
             environment=environment_or_default(self._environment),
             merge=True,
             overwrite=True,
         )
-        await (self._client or default_client()).call("secret.create", message, messages.SecretInfo)
+        await (self._client or default_client()).call("secret.create", message, stored.SecretInfo)
 
     async def for_app(self, client: Client, app_id: str) -> str:
         """The id to run an app with: a named secret is looked up, an anonymous one is made for this app."""
         if self._values is None:
             return await self._resolve(client)
-        message = messages.SecretCreate(values=self._values, app_id=app_id)
-        return (await client.call("secret.create", message, messages.SecretInfo)).secret_id
+        message = stored.SecretCreate(values=self._values, app_id=app_id)
+        return (await client.call("secret.create", message, stored.SecretInfo)).secret_id
 
     async def _load(self, client: Client) -> str:
         if self._name is None:
             raise InvalidError("an anonymous secret has no id of its own: it is made with the app that uses it")
         try:
-            return (await client.call("secret.lookup", self._lookup(), messages.SecretInfo)).secret_id
+            return (await client.call("secret.lookup", self._lookup(), stored.SecretInfo)).secret_id
         except NotFoundError as error:
             if error.hint is None:
                 error.hint = f"alight secret create {self._name} KEY=value"
             raise
 
-    def _lookup(self) -> messages.SecretLookup:
-        return messages.SecretLookup(
+    def _lookup(self) -> stored.SecretLookup:
+        return stored.SecretLookup(
             name=self._name or "",
             environment=environment_or_default(self._environment),
             required_keys=self._required,
         )
 
     @staticmethod
-    def _of(info: messages.SecretInfo, client: Client) -> Secret:
+    def _of(info: stored.SecretInfo, client: Client) -> Secret:
         secret = Secret()
         secret._name, secret._environment = info.name, info.environment
         secret._object_id, secret._client = info.secret_id, client

@@ -20,7 +20,7 @@ from alight.sdk.secret import is_before, moment
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_context, dual_context_function, dual_function, dual_gen
 from alight.sdk.types import FileEntry, FileEntryType, VolumeInfo
-from alight.wire import errors, messages
+from alight.wire import errors, stored
 from alight.wire.codec import PIECE, loads_head
 from alight.wire.ids import VOLUME, is_id
 
@@ -43,14 +43,14 @@ class VolumeManager:
     ) -> None:
         """Make a named volume. AlreadyExistsError when there is one, unless ``allow_existing``."""
         del experimental_options  # of the hosted service
-        message = messages.VolumeEnsure(
+        message = stored.VolumeEnsure(
             name=checked_name(name, "volume"),
             environment=environment_or_default(environment_name),
             create=True,
             exclusive=not allow_existing,
             version=_checked_version(version),
         )
-        await (client or default_client()).call("volume.ensure", message, messages.VolumeInfo)
+        await (client or default_client()).call("volume.ensure", message, stored.VolumeInfo)
 
     @dual
     async def list(
@@ -64,8 +64,8 @@ class VolumeManager:
         """The named volumes of the environment, newest first."""
         via = client or default_client()
         limit = 0 if created_before is not None else max_objects or 0
-        message = messages.NamedList(environment=environment_or_default(environment_name), limit=limit)
-        listed = (await via.call("volume.list", message, messages.VolumeListed)).volumes
+        message = stored.NamedList(environment=environment_or_default(environment_name), limit=limit)
+        listed = (await via.call("volume.list", message, stored.VolumeListed)).volumes
         listed = tuple(info for info in listed if is_before(info.created_at, created_before))
         return [Volume._of(info, via) for info in listed[: max_objects or None]]  # noqa: SLF001  of this file
 
@@ -79,7 +79,7 @@ class VolumeManager:
         client: Optional[Client] = None,
     ) -> None:
         """Delete a named volume and every file in it."""
-        message = messages.VolumeDelete(
+        message = stored.VolumeDelete(
             name=checked_name(name, "volume"),
             environment=environment_or_default(environment_name),
             allow_missing=allow_missing,
@@ -156,7 +156,7 @@ class Volume(Object):
         environment_name: Optional[str] = None,
     ) -> None:
         """Give a volume another name. Running containers keep it."""
-        message = messages.VolumeDelete(
+        message = stored.VolumeDelete(
             name=checked_name(old_name, "volume"),
             environment=environment_or_default(environment_name),
             new_name=checked_name(new_name, "volume"),
@@ -205,7 +205,7 @@ class Volume(Object):
     async def read_file(self, path: str) -> AsyncIterator[bytes]:
         """The file's bytes, piece by piece. FileNotFoundError (the builtin one) when there is none."""
         client = await self._via()
-        stream = await client.open("volume.read", messages.VolumePath(volume_id=self.object_id, path=path))
+        stream = await client.open("volume.read", stored.VolumePath(volume_id=self.object_id, path=path))
         while True:
             with _file_errors(path):
                 message = await stream.recv()
@@ -233,7 +233,7 @@ class Volume(Object):
         client = await self._via()
         with _file_errors(path):
             await client.do(
-                "volume.remove", messages.VolumePath(volume_id=self.object_id, path=path, recursive=recursive)
+                "volume.remove", stored.VolumePath(volume_id=self.object_id, path=path, recursive=recursive)
             )
 
     @dual
@@ -243,7 +243,7 @@ class Volume(Object):
         with _file_errors(", ".join(src_paths)):
             await client.do(
                 "volume.copy",
-                messages.VolumePath(
+                stored.VolumePath(
                     volume_id=self.object_id, path=dst_path, recursive=recursive, sources=tuple(src_paths)
                 ),
             )
@@ -255,7 +255,7 @@ class Volume(Object):
         yield upload
         client = await self._via()
         for source, path, mode in upload.collected:
-            await self._write(client, source, messages.VolumePath(self.object_id, path, force=force, mode=mode))
+            await self._write(client, source, stored.VolumePath(self.object_id, path, force=force, mode=mode))
 
     # mounting
 
@@ -278,15 +278,15 @@ class Volume(Object):
     async def _load(self, client: Client) -> str:
         return (await self._ensure(client)).volume_id
 
-    async def _ensure(self, client: Client) -> messages.VolumeInfo:
-        message = messages.VolumeEnsure(
+    async def _ensure(self, client: Client) -> stored.VolumeInfo:
+        message = stored.VolumeEnsure(
             name=self._name or "",
             environment=environment_or_default(self._environment),
             create=self._create,
             version=self._version,
         )
         try:
-            return await client.call("volume.ensure", message, messages.VolumeInfo)
+            return await client.call("volume.ensure", message, stored.VolumeInfo)
         except errors.NotFoundError as error:
             if error.hint is None:
                 error.hint = (
@@ -302,13 +302,13 @@ class Volume(Object):
                 hint="from outside, batch_upload() and read_file() see the volume as it is",
             )
         client = await self._via()
-        await client.call(method, messages.VolumePath(volume_id=self.object_id), messages.VolumeInfo)
+        await client.call(method, stored.VolumePath(volume_id=self.object_id), stored.VolumeInfo)
 
     async def _files(self, path: str, *, recursive: bool) -> List[FileEntry]:
         client = await self._via()
-        message = messages.VolumePath(volume_id=self.object_id, path=path or "/", recursive=recursive)
+        message = stored.VolumePath(volume_id=self.object_id, path=path or "/", recursive=recursive)
         with _file_errors(path):
-            found = await client.call("volume.files", message, messages.VolumeFiles)
+            found = await client.call("volume.files", message, stored.VolumeFiles)
         return [
             FileEntry(
                 path=file.path,
@@ -319,7 +319,7 @@ class Volume(Object):
             for file in found.files
         ]
 
-    async def _write(self, client: Client, source: Source, at: messages.VolumePath) -> None:
+    async def _write(self, client: Client, source: Source, at: stored.VolumePath) -> None:
         stream = await client.open("volume.write", at, end=False)
         with _file_errors(at.path):
             if isinstance(source, Path):
@@ -331,10 +331,10 @@ class Volume(Object):
             answer = await stream.recv()
             if answer is None:
                 raise errors.InternalError(f"the server ended the upload of {at.path} without an answer")
-            loads_head(messages.VolumeFile, answer[0])
+            loads_head(stored.VolumeFile, answer[0])
 
     @staticmethod
-    def _of(info: messages.VolumeInfo, client: Client) -> Volume:
+    def _of(info: stored.VolumeInfo, client: Client) -> Volume:
         volume = Volume()
         volume._name, volume._environment = info.name, info.environment
         volume._object_id, volume._client = info.volume_id, client

@@ -34,9 +34,10 @@ from alight.wire.commands import (
     VolumeWork,
 )
 from alight.wire.failure import Failure
-from alight.wire.messages import AppEvent, Hello, VolumeFile, VolumeFiles
+from alight.wire.messages import AppEvent, Hello
 from alight.wire.record import replace
 from alight.wire.states import ResultStatus
+from alight.wire.stored import VolumeFile, VolumeFiles
 from alight.wire.version import WIRE_VERSION, __version__
 
 _RECORD = struct.Struct("!dBI")

@@ -4,7 +4,7 @@ A node dials the server, opens one stream with the method ``node.session`` (args
 ``Command`` or ``Report`` messages on it, one JSON head each with its ``kind``; bodies are user bytes. Inputs on their
 way to a container and values on their way back come as ``chunk.Inputs`` and ``chunk.Outputs`` instead. File work
 (build, volumes) comes as streams that the server opens to the node: methods ``node.build`` (args: BuildImage ⇉
-AppEvent …, last ImageBuilt) and ``node.volume`` (args: VolumeWork, bodies as in messages.VolumePath).
+AppEvent …, last ImageBuilt) and ``node.volume`` (args: VolumeWork, bodies as in stored.VolumePath).
 
 Nothing is lost between the two: a node keeps each frame of outputs (named by container and ``serial``) until the server
 acknowledges it (``ack``), and after a reconnect says what it holds; the server answers from its store.
@@ -15,9 +15,10 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Tuple
 
 from alight.wire.failure import Failure
-from alight.wire.messages import Payload, VolumePath
+from alight.wire.messages import Payload
 from alight.wire.record import dataclass, field
 from alight.wire.spec import FunctionSpec, ImageSpec
+from alight.wire.stored import VolumePath
 
 # --------------------------------------------------------------------------------------------- node → server
 

@@ -12,20 +12,11 @@ import pytest
 from alight.cli import app, interrupts, main, session, tables, terminal
 from alight.cli.server import follow_lines
 from alight.cli.service import units
+from alight.wire.admission import TokenCreated
 from alight.wire.codec import dumps_head
 from alight.wire.errors import AlreadyExistsError, NotFoundError
-from alight.wire.messages import (
-    AppEvent,
-    AppListed,
-    AppSummary,
-    SecretInfo,
-    SecretListed,
-    TokenCreated,
-    VolumeFile,
-    VolumeFiles,
-    VolumeInfo,
-    VolumeListed,
-)
+from alight.wire.messages import AppEvent, AppListed, AppSummary
+from alight.wire.stored import SecretInfo, SecretListed, VolumeFile, VolumeFiles, VolumeInfo, VolumeListed
 
 
 class Server:

@@ -8,10 +8,10 @@ import pytest
 
 import alight
 from alight.sdk.secret import parse_dotenv
-from alight.wire import errors, messages
+from alight.wire import errors, stored
 from alight.wire.errors import AlreadyExistsError, InvalidError, NotFoundError
 
-VOLUME = messages.VolumeInfo("vo-1", "v", "main", 100.0)
+VOLUME = stored.VolumeInfo("vo-1", "v", "main", 100.0)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_volume_that_is_not_there_says_how_to_make_it(far, client):
 
 
 def test_files_are_listed_read_and_removed(far, volume):
-    files = messages.VolumeFiles((messages.VolumeFile("a.txt", "file", 3, 5.0), messages.VolumeFile("d", "directory")))
+    files = stored.VolumeFiles((stored.VolumeFile("a.txt", "file", 3, 5.0), stored.VolumeFile("d", "directory")))
     far.answers["volume.files"] = lambda asked: asked.answer(files)
     far.answers["volume.read"] = lambda asked: (asked.say({}, b"ab"), asked.answer({}, b"c"))
     far.answers["volume.remove"] = lambda asked: asked.answer()
@@ -65,7 +65,7 @@ def test_missing_files_are_the_builtin_errors(far, volume):
 
 
 def test_uploads_happen_at_the_clean_end_of_the_block(far, volume, tmp_path):
-    far.at_end["volume.write"] = lambda asked: asked.answer(messages.VolumeFile(asked.args["path"], "file"))
+    far.at_end["volume.write"] = lambda asked: asked.answer(stored.VolumeFile(asked.args["path"], "file"))
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "one.txt").write_text("one")
     with volume.batch_upload(force=True) as batch:
@@ -117,7 +117,7 @@ def test_names_follow_the_rule(name):
 
 
 def test_managers_create_list_and_delete(far, client):
-    far.answers["volume.list"] = lambda asked: asked.answer(messages.VolumeListed((VOLUME,)))
+    far.answers["volume.list"] = lambda asked: asked.answer(stored.VolumeListed((VOLUME,)))
     far.answers["volume.ensure"] = lambda asked: asked.answer(VOLUME)
     far.answers["volume.delete"] = far.answers["volume.rename"] = lambda asked: asked.answer()
     far.answers["secret.create"] = lambda asked: asked.fail(AlreadyExistsError("there is one"))

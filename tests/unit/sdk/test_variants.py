@@ -13,10 +13,10 @@ import alight.experimental
 from alight.sdk import options
 from alight.sdk.function import Function
 from alight.sdk.sync import call_blocking
-from alight.wire import ambient, errors, messages
+from alight.wire import ambient, errors, messages, stored
 from alight.wire.errors import DeprecationError, InvalidError, NotFoundError, UnimplementedError
 
-VOLUME = messages.VolumeInfo("vo-1", "v", "main", 100.0)
+VOLUME = stored.VolumeInfo("vo-1", "v", "main", 100.0)
 
 
 def plain(x, y=1):
@@ -36,8 +36,8 @@ def server(far, client):
         messages.PublishedFunction("f", f"fu-{len(far.of('function.bind'))}")
     )
     far.answers["volume.ensure"] = lambda asked: asked.answer(VOLUME)
-    far.answers["secret.lookup"] = lambda asked: asked.answer(messages.SecretInfo("st-1", "s", "main"))
-    far.answers["secret.create"] = lambda asked: asked.answer(messages.SecretInfo("st-new", "", "main"))
+    far.answers["secret.lookup"] = lambda asked: asked.answer(stored.SecretInfo("st-1", "s", "main"))
+    far.answers["secret.create"] = lambda asked: asked.answer(stored.SecretInfo("st-new", "", "main"))
     return far
 
 

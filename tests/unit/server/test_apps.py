@@ -22,16 +22,10 @@ from alight.wire.messages import (
     ImageEnsure,
     ImageReady,
     PublishedFunction,
-    SecretCreate,
-    SecretInfo,
     ServerInfo,
-    VolumeDelete,
-    VolumeEnsure,
-    VolumeFile,
-    VolumeInfo,
-    VolumePath,
 )
 from alight.wire.spec import FunctionSpec, ImageSpec, Resources
+from alight.wire.stored import SecretCreate, SecretInfo, VolumeDelete, VolumeEnsure, VolumeFile, VolumeInfo, VolumePath
 
 F = FunctionSpec(name="f")
 

@@ -13,7 +13,8 @@ from alight.server.services.blobs import Blobs
 from alight.server.services.setup import LIFETIME, TRIES, Setup
 from alight.server.services.vault import Vault
 from alight.wire import errors
-from alight.wire.messages import Hello, SetupBegin, TokenCreated, setup_code
+from alight.wire.admission import SetupBegin, TokenCreated, setup_code
+from alight.wire.messages import Hello
 
 NONCE = "0123456789abcdef0123"
 

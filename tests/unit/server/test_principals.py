@@ -10,12 +10,10 @@ from alight.server import permissions
 from alight.server.auth import CONTAINER, NODE, OWNER, STRANGER, USER, Principal
 from alight.wire import errors, ids, payload
 from alight.wire.commands import Output, Report
-from alight.wire.messages import (
-    CallCancel,
-    CallStart,
-    FunctionLookup,
+from alight.wire.messages import CallCancel, CallStart, FunctionLookup, PublishedFunction
+from alight.wire.spec import FunctionSpec, VolumeMount
+from alight.wire.stored import (
     NamedList,
-    PublishedFunction,
     SecretCreate,
     SecretInfo,
     SecretLookup,
@@ -25,7 +23,6 @@ from alight.wire.messages import (
     VolumeListed,
     VolumePath,
 )
-from alight.wire.spec import FunctionSpec, VolumeMount
 
 KINDS = (OWNER, USER, NODE, CONTAINER, STRANGER)
 OPEN_TO = {

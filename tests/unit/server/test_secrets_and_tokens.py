@@ -12,7 +12,7 @@ from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
 from alight.store.sqlite import open_store
 from alight.wire import errors
-from alight.wire.messages import SecretCreate, SecretLookup
+from alight.wire.stored import SecretCreate, SecretLookup
 
 OWNER = auth.Principal(auth.OWNER, owner="owner")
 

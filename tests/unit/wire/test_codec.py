@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alight.wire import codec, commands, errors, failure, messages, spec
+from alight.wire import admission, codec, commands, errors, failure, messages, spec, stored
 from alight.wire.codec import FrameReader, encode_frame
 
 MESSAGES = [
     kind
-    for module in (messages, commands, spec, failure)
+    for module in (admission, messages, stored, commands, spec, failure)
     for _name, kind in inspect.getmembers(module, dataclasses.is_dataclass)
     if kind.__module__ == module.__name__
 ]

@@ -15,16 +15,7 @@ from alight.server.services.containers import Containers
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub, Watcher
 from alight.store.base import Store
-from alight.wire.messages import (
-    AppCreate,
-    AppDetach,
-    AppEvent,
-    AppList,
-    AppPublish,
-    AppPublished,
-    AppStop,
-    AppWatch,
-)
+from alight.wire.messages import AppCreate, AppDetach, AppEvent, AppList, AppPublish, AppPublished, AppStop, AppWatch
 from alight.wire.states import AppState
 
 _STOP_WAIT = 60.0

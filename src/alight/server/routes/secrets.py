@@ -9,7 +9,7 @@ from alight.server.request import Request, Routes
 from alight.server.services.secrets import Secrets
 from alight.store.base import Store
 from alight.wire import errors
-from alight.wire.messages import NamedList, SecretCreate, SecretLookup
+from alight.wire.stored import NamedList, SecretCreate, SecretLookup
 
 
 def routes(secrets: Secrets, store: Store) -> Routes:

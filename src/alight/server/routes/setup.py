@@ -8,7 +8,7 @@ import time
 from alight.server.request import Request, Routes
 from alight.server.services.setup import Setup
 from alight.server.services.tokens import Tokens
-from alight.wire.messages import SetupApprove, SetupBegin, SetupPending, SetupPoll
+from alight.wire.admission import SetupApprove, SetupBegin, SetupPending, SetupPoll
 
 log = logging.getLogger(__name__)
 

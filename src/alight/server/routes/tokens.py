@@ -7,7 +7,7 @@ import time
 from alight.server.auth import NODE, USER
 from alight.server.request import Request, Routes
 from alight.server.services.tokens import Tokens
-from alight.wire.messages import TokenCreate
+from alight.wire.admission import TokenCreate
 
 
 def routes(tokens: Tokens) -> Routes:

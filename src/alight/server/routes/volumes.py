@@ -7,7 +7,7 @@ from alight.server.request import Request, Route, Routes
 from alight.server.services.containers import Containers
 from alight.server.services.volumes import Volumes
 from alight.wire import errors
-from alight.wire.messages import NamedList, VolumeDelete, VolumeEnsure, VolumeInfo, VolumePath
+from alight.wire.stored import NamedList, VolumeDelete, VolumeEnsure, VolumeInfo, VolumePath
 
 
 def routes(volumes: Volumes, containers: Containers) -> Routes:

@@ -14,7 +14,7 @@ from alight.server.auth import OWNER, Principal
 from alight.server.services.vault import Vault
 from alight.store.base import Store
 from alight.wire import errors, ids
-from alight.wire.messages import SecretCreate, SecretInfo, SecretListed, SecretLookup
+from alight.wire.stored import SecretCreate, SecretInfo, SecretListed, SecretLookup
 
 MAX_KEY = 16_384
 MAX_VALUE = 1 << 20

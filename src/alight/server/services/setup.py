@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Optional
 
 from alight.wire import errors, ids
-from alight.wire.messages import SetupBegin, SetupBegun, TokenCreated, setup_code
+from alight.wire.admission import SetupBegin, SetupBegun, TokenCreated, setup_code
 
 LIFETIME = 300.0
 TRIES = 5

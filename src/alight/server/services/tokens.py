@@ -8,7 +8,7 @@ from typing import Optional
 from alight.server.auth import USER, Token, hash_secret
 from alight.store.base import Store
 from alight.wire import errors, ids
-from alight.wire.messages import TokenCreated, TokenInfo, TokenListed
+from alight.wire.admission import TokenCreated, TokenInfo, TokenListed
 
 
 class Tokens:

@@ -10,7 +10,7 @@ from alight.server.services.nodes import Nodes
 from alight.store.base import Row, Store
 from alight.wire import errors, ids
 from alight.wire.commands import VolumeWork
-from alight.wire.messages import VolumeDelete, VolumeEnsure, VolumeInfo, VolumeListed, VolumePath
+from alight.wire.stored import VolumeDelete, VolumeEnsure, VolumeInfo, VolumeListed, VolumePath
 
 
 class Volumes:

@@ -1,0 +1,128 @@
+"""What clients and the server say to each other about volumes and secrets. See ``messages``."""
+
+from __future__ import annotations
+
+from typing import Dict, Optional, Tuple
+
+from alight.wire.record import dataclass
+
+
+@dataclass(frozen=True)
+class VolumeEnsure:
+    """volume.ensure → VolumeInfo.
+
+    Without ``create`` a missing one is NotFoundError; ``exclusive`` refuses an existing one.
+    """
+
+    name: str
+    environment: str = ""
+    create: bool = False
+    exclusive: bool = False
+    version: int = 2
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    volume_id: str
+    name: str
+    environment: str
+    created_at: float = 0.0
+    version: int = 0  # of the content: counts commits
+
+
+@dataclass(frozen=True)
+class NamedList:
+    """volume.list → VolumeListed, secret.list → SecretListed."""
+
+    environment: str = ""
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class VolumeListed:
+    volumes: Tuple[VolumeInfo, ...] = ()
+
+
+@dataclass(frozen=True)
+class VolumeDelete:
+    """volume.delete → {}. volume.rename uses ``new_name``."""
+
+    name: str = ""
+    volume_id: str = ""
+    environment: str = ""
+    allow_missing: bool = False
+    new_name: str = ""
+
+
+@dataclass(frozen=True)
+class VolumePath:
+    """volume.files → VolumeFiles; volume.read ⇉ bodies; volume.remove → {}; volume.commit/reload → VolumeInfo (path
+    unused).
+
+    volume.write: a stream of bodies then END → VolumeFile. ``force`` overwrites; without it an existing file is
+    AlreadyExistsError. volume.copy: ``sources`` to ``path``.
+    """
+
+    volume_id: str
+    path: str = "/"
+    recursive: bool = False
+    force: bool = False
+    mode: Optional[int] = None
+    sources: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VolumeFile:
+    path: str
+    kind: str  # file | directory | symlink | other
+    size: int = 0
+    mtime: float = 0.0
+
+
+@dataclass(frozen=True)
+class VolumeFiles:
+    files: Tuple[VolumeFile, ...] = ()
+
+
+# Secrets: values only ever travel towards the server.
+
+
+@dataclass(frozen=True)
+class SecretCreate:
+    """secret.create → SecretInfo. Without a name: anonymous, for ``app_id`` alone, deleted with it."""
+
+    values: Dict[str, str]
+    name: str = ""
+    environment: str = ""
+    app_id: str = ""
+    overwrite: bool = False
+    merge: bool = False  # Secret.update
+
+
+@dataclass(frozen=True)
+class SecretLookup:
+    """secret.lookup → SecretInfo; NotFoundError, or InvalidError naming required keys that it lacks.
+
+    secret.delete → {}.
+    """
+
+    name: str
+    environment: str = ""
+    required_keys: Tuple[str, ...] = ()
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True)
+class SecretInfo:
+    secret_id: str
+    name: str
+    environment: str
+    created_at: float = 0.0
+    created_by: str = ""
+    last_used_at: Optional[float] = None
+    keys: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SecretListed:
+    secrets: Tuple[SecretInfo, ...] = ()
