@@ -58,7 +58,9 @@ class Builder:
         chain = Chain()
         for step in recipe.parse(spec):
             if step.makes_layer:
-                record = None if step.force else self._store.record(digest.step_key(chain.key, step.what))
+                record = (
+                    None if step.force or step.ignore else self._store.record(digest.step_key(chain.key, step.what))
+                )
                 if record is None:
                     return None
                 chain = with_record(chain, record)
@@ -102,13 +104,13 @@ class Builder:
 
     async def _step(self, job: Job) -> layers.Record:
         before = self._store.record(job.key)
-        if before is not None and not job.step.force:
+        if before is not None and not job.step.force and not job.step.ignore:
             job.tell("cached", "", 0.0)
             return before
         async with self._store.alone(job.key, lambda: job.tell("waiting", "", 0.0)):
             now = self._store.record(job.key)
             # Forced, too, is satisfied by a build that was made while this one waited.
-            if now is not None and (not job.step.force or now != before):
+            if now is not None and not job.step.ignore and (not job.step.force or now != before):
                 job.tell("cached", "", 0.0)
                 return now
             job.tell("started", "", 0.0)
@@ -116,7 +118,8 @@ class Builder:
             with _explained(job.step.title):
                 record = await self._make(job)
                 record = replace(record, seconds=time.monotonic() - begun, made_at=time.time())
-                await asyncio.to_thread(self._store.keep_record, job.key, record)
+                if not job.step.ignore:
+                    await asyncio.to_thread(self._store.keep_record, job.key, record)
             job.tell("finished", "", record.seconds)
             return record
 

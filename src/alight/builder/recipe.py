@@ -61,6 +61,7 @@ class Step:
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     lent: str = ""
+    ignore: bool = False  # made anew for whoever asked, and what others find stays as it is
     needs: Needs = field(default_factory=Needs)
 
     @property
@@ -114,6 +115,7 @@ def _parse_step(raw: Mapping[str, Any]) -> Step:
         env,
         tuple(raw.get("secrets") or ()),
         str(raw.get("lent") or ""),
+        bool(raw.get("ignore")),
         _needs(raw),
     )
 

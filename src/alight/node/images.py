@@ -90,7 +90,7 @@ class Images:
         if asked.force and spec.steps:
             first, *rest = spec.steps
             spec = ImageSpec((({**first, "force": True}), *rest))
-        forced = any(step.get("force") for step in spec.steps)
+        forced = any(step.get("force") or step.get("ignore") for step in spec.steps)
         known = None if forced else self.cached(spec)
         if known is not None or asked.only_cached:
             await stream.send(ImageBuilt(asked.image_id if known is not None else ""))
@@ -171,5 +171,5 @@ def with_python(spec: ImageSpec, python_version: str) -> ImageSpec:
 
 
 def _unforced(spec: ImageSpec) -> ImageSpec:
-    steps = ({key: value for key, value in step.items() if key != "force"} for step in spec.steps)
+    steps = ({key: value for key, value in step.items() if key not in ("force", "ignore")} for step in spec.steps)
     return replace(spec, steps=tuple(steps))

@@ -314,7 +314,11 @@ class App(app_more.LaterApp):
             changes["volumes"] = resources.volumes({**self._volumes, **checked.volumes}, where)
         if checked.include_source is None:
             changes["include_source"] = self._include_source
-        return options.replaced(checked, changes)
+        made = options.replaced(checked, changes)
+        # Of all functions that the module declares, this container runs one; imports of other images may fail.
+        if made.image is not None and _runs_here(where):
+            made.image.raise_missed()
+        return made
 
     def _published_as(self, name: str) -> str:
         """The name of what has to be there for ``name`` to be called: of a method, its class's."""
@@ -375,6 +379,14 @@ def _check_function(raw: Any, *, serialized: bool) -> None:
             f"{name} takes self: @app.function() is not for methods",
             hint="decorate the class with @app.cls(), it with @alight.method()",
         )
+
+
+def _runs_here(where: str) -> bool:
+    """Whether this is the container of what is called so in messages."""
+    if ambient.container is None:
+        return False
+    name = ambient.container.function_name
+    return where == (f"the class {name[:-2]}" if name.endswith(".*") else f"the function {name}")
 
 
 def _check_may_run(app: App, *, interactive: bool) -> None:

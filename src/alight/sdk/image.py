@@ -51,6 +51,7 @@ class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.
     def __init__(self) -> None:
         super().__init__()
         self._chain = _Chain()
+        self._missed: Optional[ImportError] = None  # of imports(), in a container
 
     # beginnings
 
@@ -263,19 +264,33 @@ class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.
 
     @contextlib.contextmanager
     def imports(self) -> Iterator[None]:
-        """``with image.imports():`` — import what only the image has. Here a failing import is passed over, there it
-        is not.
+        """``with image.imports():`` — import what only the image has. Here a failing import is passed over; in a
+        container it is raised for the functions that use this image, and passed over for those of other images.
         """
         try:
             yield
         except ImportError as error:
             if not ambient.is_local():
-                raise
-            del error
+                self._missed = error
         except Exception as error:  # what an import raises besides belongs to the imported package
             if ambient.is_local():
                 raise
             warnings.warn(f"an import in image.imports() raised {type(error).__name__}: {error}", stacklevel=3)
+
+    def raise_missed(self) -> None:
+        """Raise what an import in ``imports()`` raised in this container, if something did. For the function that the
+        container runs.
+        """
+        if self._missed is not None:
+            raise self._missed
+
+    @dual
+    async def build(self, app: Any = None) -> Image:
+        """Build now, and not when an app runs. ``app`` is one that runs; without, one is run for the build alone."""
+        from alight.sdk import image_build  # noqa: PLC0415  it needs apps, which need images
+
+        await image_build.build(self, app)
+        return self
 
     @dual
     async def hydrate(self, client: Optional[Client] = None) -> Image:
@@ -337,6 +352,7 @@ class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self._chain = _Chain()
+        self._missed = None
 
     def __repr__(self) -> str:
         return "Image(" + " → ".join(str(step.op["op"]) for step in self._chain.steps) + ")"

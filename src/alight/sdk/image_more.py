@@ -95,10 +95,6 @@ class LaterSteps(Steps):
     ) -> Image: ...
 
     @dual
-    @unimplemented("Image.build() would build now; this version builds when an app that uses the image runs")
-    async def build(self, app: Any = None) -> Image: ...
-
-    @dual
     @unimplemented("Image.publish() would give the image a name; this version builds from recipes")
     async def publish(
         self,

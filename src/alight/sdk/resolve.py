@@ -89,6 +89,16 @@ class Resolver:
             **traits,
         )
 
+    @property
+    def minor(self) -> str:
+        """The Python of this side, for images that leave theirs open."""
+        return self._minor
+
+    async def image(self, image: Image) -> ImageSpec:
+        """The recipe of an image alone."""
+        spec, _ = await self._image(image)
+        return spec
+
     async def upload(self) -> int:
         """Send what the server does not hold yet; returns how many bytes that was."""
         self._hashes.save()
@@ -204,8 +214,11 @@ class Resolver:
             op["needs"] = {**op.get("needs", {}), "volumes": rows}
         if step.secrets:
             op["secrets"] = [await self._secret(secret) for secret in step.secrets]
-        if config.load()["force_build"]:
+        settings = config.load()
+        if settings["force_build"]:
             op["force"] = True
+        if settings["ignore_cache"]:
+            op["ignore"] = True
         return op
 
     def _tree(self, files: LocalFiles) -> FilesAt:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Deque, Dict, List, Mapping, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Deque, Dict, Mapping, Optional, Set, Tuple
 
-from alight.sdk import progress
+from alight.sdk import image_build, progress
 from alight.sdk.client import Client
 from alight.sdk.function import Function
-from alight.sdk.lost import LostError
 from alight.sdk.resolve import Resolver
 from alight.sdk.running import RunningApp
 from alight.sdk.sync import call_blocking
 from alight.wire import errors, messages
-from alight.wire.codec import loads_head
 from alight.wire.record import dataclass, field
 from alight.wire.spec import FunctionSpec, ImageSpec
 from alight.wire.states import AppState
@@ -145,44 +143,16 @@ class Run:
         if wanted:
             progress.current().phase("Preparing the image" if len(wanted) == 1 else f"Preparing {len(wanted)} images")
         for image, spec in wanted.values():
-            message = messages.ImageEnsure(
-                app_id=running.app_id, image=image, secrets=_build_secrets(image), python_version=spec.python_version
-            )
+            message = image_build.ensure(running.app_id, image, spec.python_version)
             under_way.append((message, await self._plan.client.open("image.ensure", message)))
         try:
             while under_way:
                 message, stream = under_way[0]
-                await self._follow_build(message, stream)
+                await image_build.follow(self._plan.client, message, stream, self._said)
                 under_way.popleft()
         finally:
             for _, stream in under_way:
                 stream.leave()
-
-    async def _follow_build(self, message: messages.ImageEnsure, stream: Stream) -> None:
-        ready: Optional[messages.ImageReady] = None
-        while True:
-            try:
-                answer = await stream.recv()
-            except LostError as lost:
-                await self._plan.client.after_loss(lost)
-                stream = await self._plan.client.open("image.ensure", message)
-                continue
-            if answer is None:
-                break
-            event = loads_head(_BuildMessage, answer[0])
-            if event.kind == "build":
-                if event.text:
-                    progress.current().build_line(event.image_id, (event.text + "\n").encode())
-            elif event.kind == "system":
-                if event.text not in self._said:  # once, however many images there are
-                    self._said.add(event.text)
-                    progress.current().warn(event.text)
-            elif event.image_id:
-                ready = messages.ImageReady(event.image_id, event.built, event.seconds)
-        if ready is None:
-            raise errors.InternalError("the server ended a build without an image")
-        if ready.built:
-            progress.current().done(f"Built the image in {ready.seconds:.1f} s")
 
     def _is_needed(self, name: str) -> bool:
         return self._plan.needed is None or name in self._plan.needed
@@ -194,23 +164,6 @@ class Run:
         if self._running is None:
             raise errors.InternalError("an app was prepared before it was created")
         return self._running
-
-
-@dataclass(frozen=True)
-class _BuildMessage:
-    """Any message of an image.ensure stream: AppEvents ("build", "system") and, last, ImageReady."""
-
-    kind: str = ""
-    image_id: str = ""
-    text: str = ""
-    state: str = ""
-    built: bool = False
-    seconds: float = 0.0
-
-
-def _build_secrets(image: ImageSpec) -> Tuple[str, ...]:
-    found: List[Any] = [secret for step in image.steps for secret in step.get("secrets", ())]
-    return tuple(dict.fromkeys(found))
 
 
 def _size(count: int) -> str:
