@@ -154,8 +154,8 @@ def test_credentials_come_from_a_secret(home, tmp_path, auth):
         closed.push("private/x:1", image(tar(entry("file", b""))))
         with pytest.raises(ImageBuildError, match="does not let everybody have private/x"):
             Build(home, closed, start(closed, "private/x:1"))
+        wrong = {"st-1": {**LOGIN, "REGISTRY_PASSWORD": "wrong"}}
         with pytest.raises(ImageBuildError, match="does not let the user 'reader'"):
-            wrong = {"st-1": {**LOGIN, "REGISTRY_PASSWORD": "wrong"}}
             Build(home, closed, start(closed, "private/x:1", secrets=["st-1"]), secrets=wrong)
         built = Build(home, closed, start(closed, "private/x:1", secrets=["st-1"]), secrets={"st-1": LOGIN})
         assert (Path(built.image.layers[0]) / "file").exists()

@@ -56,9 +56,23 @@ class _Options:
     "--gpu", metavar="none|TYPE", help="Run every function on this GPU instead of its own; 'none' runs it without one."
 )
 @click.option("--timestamps", is_flag=True, help="Put the time before each line of output.")
+@click.option(
+    "--substitute-base",
+    "substitutes",
+    metavar="IMAGE=BASE",
+    multiple=True,
+    help="Let BASE stand in for a registry image, for machines that reach no registry.",
+)
 @click.argument("reference", metavar="REF")
 @click.argument("words", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
-def run(reference: str, words: Tuple[str, ...], module: bool, interactive: bool, **options: Any) -> None:
+def run(
+    reference: str,
+    words: Tuple[str, ...],
+    module: bool,
+    interactive: bool,
+    substitutes: Tuple[str, ...],
+    **options: Any,
+) -> None:
     """Run a function or local entrypoint of a script.
 
     REF is script.py, script.py::NAME, script.py::app.NAME, or - for a script on standard input; with -m it is a module.
@@ -71,6 +85,9 @@ def run(reference: str, words: Tuple[str, ...], module: bool, interactive: bool,
     _check_result_path(chosen.write_result)
     if chosen.gpu is not None and not chosen.gpu.strip():
         raise UsageError("--gpu wants a type of GPU, or none", hint="--gpu none runs functions without a GPU")
+
+    if substitutes:
+        _substitute(substitutes)
 
     from alight import compat  # noqa: PLC0415  after the options were found to be right
     from alight.cli import loading  # noqa: PLC0415  start-up weight
@@ -92,6 +109,15 @@ def run(reference: str, words: Tuple[str, ...], module: bool, interactive: bool,
     value = _execute(runnable, given, chosen)
     if chosen.write_result is not None:
         _write(chosen.write_result, value, runnable.name)
+
+
+def _substitute(substitutes: Tuple[str, ...]) -> None:
+    """Put what the command line says before the setting, for this process. Raises InvalidError."""
+    from alight.sdk import config, image_substitutes  # noqa: PLC0415  only this option needs them
+
+    text = "; ".join((*substitutes, str(config.load()[image_substitutes.SETTING])))
+    image_substitutes.parse(text)
+    os.environ["ALIGHT_IMAGE_SUBSTITUTES"] = text
 
 
 def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> Any:

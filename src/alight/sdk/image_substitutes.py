@@ -33,7 +33,7 @@ def parse(text: str) -> Dict[str, str]:
                 f"{entry.strip()!r} does not say which base image stands in for another",
                 hint='write "nvidia/cuda:*=debian_slim pip:nvidia-cuda-nvcc-cu12" or "python:3.12=my.host/python:3.12"',
             )
-        table[name] = base
+        table.setdefault(name, base)  # the first one counts
     return table
 
 

@@ -151,7 +151,7 @@ class _Bring:
         missing = {one: diff for one, diff in wanted.items() if self._store.record(_key(one.digest)) is None}
         self._size = sum(one.size for one in missing)
         self._note(
-            f"{found.name} is {found.digest}: {len(wanted)} layers"
+            f"{found.name} is {found.digest}: {len(wanted)} layer{'s' if len(wanted) != 1 else ''}"
             + (f", {len(missing)} to download ({_size(self._size)})" if missing else ", all here already")
         )
         self._check_disk()
