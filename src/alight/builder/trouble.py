@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from alight.builder import causes
 from alight.wire.errors import ImageBuildError
 
 #: How many last lines an error carries.
@@ -80,82 +81,17 @@ def step_failed(title: str, status: int, tail: Iterable[str]) -> ImageBuildError
 def disk_full(title: str) -> ImageBuildError:
     """The error for a disk that filled up outside a step's own command."""
     return ImageBuildError(
-        f"the image step {title} failed: no space left on the disk that holds images", hint=_DISK_HINT, step=title
+        f"the image step {title} failed: no space left on the disk that holds images", hint=causes.DISK_HINT, step=title
     )
 
 
 def explain(text: str) -> tuple[str, str | None]:
     """(": what went wrong", hint) for the causes that are known, ("", None) for the others."""
-    for pattern, cause, hint in _CAUSES:
+    for pattern, cause, hint in causes.CAUSES:
         found = re.search(pattern, text, re.IGNORECASE)
         if found:
-            named = next((group for group in found.groups() if group), "")
-            return ": " + cause.format(named.strip("`'\".,")), hint
+            named = next((group for group in found.groups() if group), "").strip("`'\".,:")
+            package = causes.package_with(named)
+            known = f'put .apt_install("{package}") before this step' if package else hint
+            return ": " + cause.format(named), known
     return "", None
-
-
-_DISK_HINT = "free some space, or set ALIGHT_HOME to a directory on a larger disk"
-_TLS_HINT = (
-    "set SSL_CERT_FILE (or pip's `cert`) on the machine that builds to the bundle with your company's certificate, "
-    "and restart the node"
-)
-
-# In order: a full disk and a broken TLS make tools say that packages don't exist, so those come first.
-_CAUSES: tuple[tuple[str, str, str | None], ...] = (
-    (
-        r"no space left on device|os error 28|disk quota exceeded",
-        "no space left on the disk that holds images",
-        _DISK_HINT,
-    ),
-    (
-        r"certificate verify failed|invalid peer certificate|UnknownIssuer|self[- ]signed certificate",
-        "a TLS certificate was not trusted",
-        _TLS_HINT,
-    ),
-    (
-        r"Temporary failure (?:in name resolution|resolving)|dns error|failed to lookup address|Could not resolve host",
-        "a host name could not be resolved",
-        "check the network and DNS of the machine that builds",
-    ),
-    (
-        r"Because (\S+) was not found in the package registry",
-        "the package {0} does not exist in the package index",
-        "check the spelling; a private package needs index_url or extra_index_url",
-    ),
-    (
-        r"No matching distribution found for (\S+)",
-        "no version of {0} in the package index fits",
-        "check the spelling, the version and the Python version; a private package needs index_url or extra_index_url",
-    ),
-    (
-        r"Because there (?:is|are) no versions? of (\S+)",
-        "no version of {0} in the package index fits",
-        "check the version that is asked for",
-    ),
-    (
-        r"Unable to locate package (\S+)",
-        "the Debian package {0} does not exist",
-        "check the spelling on packages.debian.org; this image is Debian, not Ubuntu",
-    ),
-    (
-        r"Package '?(\S+?)'? has no installation candidate",
-        "the Debian package {0} cannot be installed",
-        "check the spelling on packages.debian.org",
-    ),
-    (
-        r"git executable not found|Cannot find command 'git'|git: not found",
-        "git is not in the image",
-        'put .apt_install("git") before this step',
-    ),
-    (
-        r"(?:error: command|failed to find|unable to execute) '?(gcc|cc|g\+\+|x86_64-linux-gnu-gcc|clang)'?",
-        "the compiler {0} is not in the image",
-        'put .apt_install("build-essential") before this step, or choose a version that has a wheel',
-    ),
-    (
-        r"no solution found when resolving dependencies",
-        "the asked versions don't fit together",
-        "the last lines of the step say which",
-    ),
-    (r"/bin/sh: \d+: (\S+): not found", "the command {0} is not in the image", None),
-)

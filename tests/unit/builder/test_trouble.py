@@ -56,6 +56,15 @@ def test_an_ordinary_address_stays():
         ("dns error: failed to lookup address information", "host name could not be resolved"),
         ("/bin/sh: 1: cargo: not found", "the command cargo is not in the image"),
         ("error: command 'gcc' failed: No such file", "the compiler gcc is not in the image"),
+        ("Because torch==1.0 has no wheels with a matching Python ABI tag (e.g., `cp311`)", "no wheel of torch"),
+        ("x.whl is not a supported wheel on this platform.", "no wheel of x.whl"),
+        ("error: externally-managed-environment", "belongs to its distribution"),
+        ("the current Python version (3.11.2) does not satisfy Python>=3.13 and x depends on Python>=3.13", "another"),
+        ("bash: ./tool: cannot execute binary file: Exec format error", "another kind of processor"),
+        ('Error: building at STEP "RUNN x": Build error: Unknown instruction: "RUNN"', "cannot be read"),
+        ('copier: stat: "/nothere": no such file or directory', "/nothere, which is not in the context"),
+        ("/srv/run.sh: Permission denied", "/srv/run.sh may not be written or run"),
+        ("Error: pg_config executable not found.", "not in the image"),
     ],
 )
 def test_known_causes_are_explained(text, said):
@@ -63,6 +72,20 @@ def test_known_causes_are_explained(text, said):
     assert said in str(error)
     assert '.pip_install("nosuch")' in str(error)
     assert error.details["tail"] == ["before", text]
+
+
+@pytest.mark.parametrize(
+    ("text", "package"),
+    [
+        ("src/x.c:1:10: fatal error: ffi.h: No such file or directory", "libffi-dev"),
+        ("ImportError: libGL.so.1: cannot open shared object file: No such file or directory", "libgl1"),
+        ("/bin/sh: 1: curl: not found", "curl"),
+        ("/bin/sh: 1: cmake: not found", "cmake"),
+        ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "build-essential"),
+    ],
+)
+def test_the_debian_package_is_named_where_it_is_known(text, package):
+    assert f'.apt_install("{package}")' in (trouble.explain(text)[1] or "")
 
 
 def test_a_full_disk_explains_a_package_that_was_not_found():
