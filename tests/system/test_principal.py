@@ -178,6 +178,7 @@ _ROWS = {
     "list apps": ("app.list", {}),
     "watch an app": ("app.watch", {"app_id": "ap-0000000000000000000000"}),
     "build an image": ("image.ensure", {"app_id": "ap-0000000000000000000000", "image": {}}),
+    "read how an image is made": ("image.get", {"image_id": "im-0000000000000000000000"}),
     "list secrets": ("secret.list", {}),
     "make a secret": ("secret.create", {"name": "evil", "values": {"A": "b"}}),
     "delete a secret": ("secret.delete", {"name": "principal-own"}),

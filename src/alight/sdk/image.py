@@ -52,6 +52,7 @@ class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.
         super().__init__()
         self._chain = _Chain()
         self._missed: Optional[ImportError] = None  # of imports(), in a container
+        self._object_id: Optional[str] = None
 
     # beginnings
 
@@ -300,7 +301,10 @@ class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.
 
     @property
     def object_id(self) -> str:
-        raise AttributeError("an image is known by what it is made of, and has no object_id before an app runs it")
+        """The id that ``build()`` gave it, for ``from_id()``. AttributeError before that."""
+        if self._object_id is None:
+            raise AttributeError("an image is known by what it is made of, and has no object_id before build()")
+        return self._object_id
 
     @property
     def client(self) -> Optional[Client]:

@@ -55,7 +55,8 @@ async def _build(image: Image, client: Client, app_id: str) -> None:
     message = ensure(app_id, spec, resolver.minor)
     stream = await client.open("image.ensure", message)
     try:
-        await follow(client, message, stream, set())
+        ready = await follow(client, message, stream, set())
+        image._object_id = ready.image_id  # noqa: SLF001  of this family
     finally:
         stream.leave()
 

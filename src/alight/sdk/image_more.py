@@ -22,7 +22,7 @@ from typing import (
 from alight.sdk.client import Client
 from alight.sdk.image_parts import Steps
 from alight.sdk.surface import UNIMPLEMENTED, unimplemented
-from alight.sdk.sync import dual, dual_function
+from alight.sdk.sync import dual
 from alight.wire.errors import UnimplementedError
 
 if TYPE_CHECKING:
@@ -82,11 +82,6 @@ class LaterSteps(Steps):
     def logs(self) -> ImageLogs:
         """The build log."""
         return ImageLogs()
-
-    @staticmethod
-    @dual_function
-    @unimplemented("Image.from_id() would take up an image by its id; this version builds from recipes")
-    async def from_id(image_id: str, client: Optional[Client] = None) -> Image: ...
 
     @classmethod
     @_later_step("Image.from_name() would take up a published image; this version builds from recipes")

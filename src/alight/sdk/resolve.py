@@ -14,6 +14,7 @@ from alight.sdk import config
 from alight.sdk.client import Client
 from alight.sdk.image import Image
 from alight.sdk.image_parts import Files, Step
+from alight.sdk.image_registry import FROM_ID
 from alight.sdk.image_substitutes import substituted
 from alight.sdk.lost import LostError
 from alight.sdk.options import Options
@@ -34,6 +35,9 @@ _UPLOADS_AT_ONCE = 16
 _MISSING_AT_ONCE = 2_000
 
 Content = Any  # bytes, or the Path that holds them
+
+
+_OF_A_BUILD = frozenset({"secrets", "force", "ignore"})
 
 
 class Resolver:
@@ -188,10 +192,19 @@ class Resolver:
     async def _image(self, image: Image) -> Tuple[ImageSpec, Tuple[FilesAt, ...]]:
         known = self._images.get(id(image))
         if known is None:
-            steps = tuple([await self._step(step) for step in substituted(image.steps)])
+            steps: Tuple[Dict[str, Any], ...] = ()
+            for step in substituted(image.steps):
+                steps += await self._recipe(step) if step.op["op"] == FROM_ID else (await self._step(step),)
             added = tuple(self._tree(files()) for files in image.added)
             known = self._images[id(image)] = (image, ImageSpec(steps), added)
         return known[1], known[2]
+
+    async def _recipe(self, step: Step) -> Tuple[Dict[str, Any], ...]:
+        """The steps of an image that is known by its id."""
+        message = messages.ImageGet(step.op["image_id"])
+        found = (await self._client.call("image.get", message, messages.ImageRecipe)).image.steps
+        # Secrets were of the app that it was built for, and what is built needs none.
+        return tuple({key: value for key, value in step.items() if key not in _OF_A_BUILD} for step in found)
 
     async def _step(self, step: Step) -> Dict[str, Any]:
         op = dict(step.op)

@@ -30,6 +30,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "function.scale": _CODE,
     "function.stats": _CODE,
     "image.ensure": _PEOPLE,
+    "image.get": _PEOPLE,
     "blob.missing": _BLOBS,
     "blob.put": _BLOBS,
     "blob.get": _BLOBS,

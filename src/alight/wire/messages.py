@@ -226,6 +226,19 @@ class ImageReady:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class ImageGet:
+    """image.get → ImageRecipe: how an image that the server knows is made."""
+
+    image_id: str
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    image: ImageSpec
+    python_version: str = ""
+
+
 # blobs: content by sha256
 
 

@@ -7,7 +7,7 @@ import asyncio
 from alight.server.request import Request, Routes
 from alight.server.services.apps import Apps
 from alight.server.services.images import Images
-from alight.wire.messages import AppEvent, ImageEnsure
+from alight.wire.messages import AppEvent, ImageEnsure, ImageGet
 
 
 def routes(images: Images, apps: Apps) -> Routes:
@@ -31,4 +31,7 @@ def routes(images: Images, apps: Apps) -> Routes:
             build.cancel()
             await asyncio.gather(build, gone, return_exceptions=True)
 
-    return {"image.ensure": ensure}
+    async def get(request: Request) -> None:
+        await request.stream.send(await images.recipe(request.arguments(ImageGet).image_id))
+
+    return {"image.ensure": ensure, "image.get": get}

@@ -11,9 +11,9 @@ from alight.server.services.nodes import Nodes, Session
 from alight.server.services.secrets import Secrets
 from alight.store.base import Store
 from alight.wire import errors, ids
-from alight.wire.codec import to_plain
+from alight.wire.codec import from_plain, to_plain
 from alight.wire.commands import BuildImage, ImageBuilt
-from alight.wire.messages import AppEvent, ImageReady
+from alight.wire.messages import AppEvent, ImageReady, ImageRecipe
 from alight.wire.spec import ImageSpec
 
 Tell = Callable[[AppEvent], Awaitable[None]]
@@ -50,6 +50,13 @@ class Images:
             raise errors.InternalError("an image that was just recorded is not there")
         self._ids[key] = str(row["image_id"])
         return self._ids[key]
+
+    async def recipe(self, image_id: str) -> ImageRecipe:
+        """How the image of this id is made. Raises NotFoundError."""
+        row = await self._store.one("image_by_id", image_id=image_id)
+        if row is None:
+            raise errors.NotFoundError(f"there is no image {image_id}", hint="Image.build() gives an image its id")
+        return ImageRecipe(from_plain(ImageSpec, json.loads(str(row["spec"]))), str(row["python_version"]))
 
     def is_built(self, node_id: str, image_id: str) -> bool:
         """Whether this machine had the image when last asked. Its node builds it anew should it be gone."""

@@ -39,6 +39,10 @@ VALUES (:image_id, :digest, :python_version, :spec, :now, :now);
 -- The image of a recipe.
 SELECT * FROM images WHERE digest = :digest AND python_version = :python_version;
 
+-- name: image_by_id
+-- The recipe of an image.
+SELECT * FROM images WHERE image_id = :image_id;
+
 -- name: image_used
 -- An image was asked for.
 UPDATE images SET last_used_at = :now WHERE image_id = :image_id;
