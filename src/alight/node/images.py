@@ -68,13 +68,19 @@ class Images:
         if image is None:
             image = await self.build(_unforced(spec), secrets or {}, lambda _: None)
             self._found[spec.digest] = image
+        if not image.python_path:
+            raise errors.InvalidError(
+                "the image has no Python, and functions need one",
+                hint="Image.from_registry() finds the one of its image, or adds one; from_scratch() has nothing to run",
+            )
         return image
 
     async def build(self, spec: ImageSpec, secrets: Secrets, on_event: OnEvent, owner: str = "default") -> BuiltImage:
         """Make what is missing. Raises ImageBuildError, InvalidError."""
         image = await self._builder_now(fresh=True).build(spec, secrets, on_event, owner)
         # Now, so that the first container need not compile the runtime for this Python.
-        await self._runtime.ready(image)
+        if image.python_path:
+            await self._runtime.ready(image)
         if spec != _unforced(spec):
             self._found.clear()  # other recipes may stand on the steps that were renewed
         self._found[spec.digest] = image
