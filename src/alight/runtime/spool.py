@@ -5,28 +5,37 @@ from __future__ import annotations
 import mmap
 import os
 
-from alight.wire import chunk, payload
-from alight.wire.errors import RemoteError
+from alight.wire import chunk, payload, room
+from alight.wire.errors import DataLossError, RemoteError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, List
 
 
 def loads(spool: str, reference: bytes, what: str) -> Any:
     """The value that the reference names. Arrays are in a private mapping: no copy, and they may be changed."""
     name, size = chunk.read_reference(reference)
     with open(os.path.join(spool, os.path.basename(name)), "rb") as file:
-        whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        descriptor = file.fileno()
+        mapped: List[memoryview] = []
 
         def read(offset: int, length: int, writable: bool) -> Any:
             if not writable:
-                data = os.pread(file.fileno(), length, offset)
-                if len(data) == length:
-                    return data
-            return whole[offset : offset + length]
+                return room.new_bytes(length, lambda view: _fill(descriptor, offset, view))
+            if not mapped:
+                mapped.append(memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)))
+            return mapped[0][offset : offset + length]
 
         return payload.loads_by(read, size, what)
+
+
+def _fill(descriptor: int, offset: int, view: memoryview) -> None:
+    while view:
+        count = os.preadv(descriptor, [view], offset)
+        if not count:
+            raise DataLossError(f"the file of a large value ends {len(view)} bytes early")
+        view, offset = view[count:], offset + count
 
 
 def write(spool: str, name: str, parts: Any, function: str) -> bytes:

@@ -10,15 +10,12 @@ from __future__ import annotations
 import functools
 import os
 import stat
-import sys
 from typing import Any, List, Optional
 
 from alight.sdk.client import Client
 from alight.sdk.lost import LostError
-from alight.wire import errors, messages, payload
+from alight.wire import errors, messages, payload, room
 from alight.wire.codec import PIECE, Buffer, loads_head
-
-_ONE_READ = 0x7FFFF000  # the kernel reads no more at once
 
 
 async def put_blob(client: Client, parts: List[Any]) -> str:
@@ -93,7 +90,7 @@ async def _open_given(client: Client, where: messages.Payload) -> Optional[int]:
 
 async def _get_pieces(client: Client, where: messages.Payload) -> Buffer:
     while True:
-        data = memoryview(_room(where.size))
+        data = room.writable(where.size)
         filled = 0
         try:
             stream = await client.open("blob.get", messages.BlobGet(where.blob))
@@ -142,38 +139,24 @@ def _write(path: str, parts: List[Any], size: int) -> bool:
 
 def _read(fd: int, offset: int, size: int, writable: bool) -> Any:
     """A part of a file. Raises DataLossError when it became shorter."""
-    if not writable and size < _ONE_READ:
-        data = os.pread(fd, size, offset)
-        if len(data) == size:
-            return data
-    room = _room(size)
-    view = memoryview(room)[:size]
+    if writable:
+        view = room.writable(size)
+        _fill(fd, offset, view)
+        return view
+    return room.new_bytes(size, functools.partial(_fill, fd, offset))
+
+
+def _fill(fd: int, offset: int, view: memoryview) -> None:
     while view:
         count = os.preadv(fd, [view], offset) if hasattr(os, "preadv") else _readv(fd, view, offset)
         if not count:
             raise errors.DataLossError(f"the file of a large value ends {len(view)} bytes early")
         view, offset = view[count:], offset + count
-    return memoryview(room)[:size]
 
 
 def _readv(fd: int, view: memoryview, offset: int) -> int:
     os.lseek(fd, offset, os.SEEK_SET)
     return os.readv(fd, [view])
-
-
-def _room(size: int) -> Any:
-    """Memory to fill, with large pages where the system has them: taking it page by page costs more than filling it."""
-    if not sys.platform.startswith("linux"):
-        return bytearray(size)
-    import mmap  # noqa: PLC0415  only large values pay for it
-
-    room = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
-            room.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            pass  # this kernel was built without: ordinary pages do
-    return room
 
 
 def _remove(path: str) -> None:

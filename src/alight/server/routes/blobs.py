@@ -21,10 +21,12 @@ def routes(blobs: Blobs) -> Routes:
         if asked.file:
             if not _at_home(request):
                 raise errors.PermissionDeniedError("only who shares the server's disk may leave files for it")
-            await request.stream.send(BlobPut(blobs.adopt(asked.file, asked.size), asked.size))
-            return
-        digest, size = await blobs.put(_bodies(request), asked.digest)
-        await request.stream.send(BlobPut(digest, size))
+            name, size = blobs.adopt(asked.file, asked.size), asked.size
+        else:
+            name, size = await blobs.put(_bodies(request), asked.digest)
+        await request.stream.send(BlobPut(name, size))
+        if request.who.kind == NODE:  # what machines bring are results, and those are kept; an argument soon goes
+            blobs.settle(name)
 
     async def get(request: Request) -> None:
         async for piece in blobs.read(request.arguments(BlobGet).digest):

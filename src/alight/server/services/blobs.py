@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, AsyncIterator, Iterable, List, Tuple
 
 from alight.server.disk import full_disk
+from alight.server.services.writeback import Writeback
 from alight.wire import errors
 from alight.wire.codec import PIECE, Buffer
 
@@ -35,6 +36,7 @@ class Blobs:
         self._folder = folder
         self.incoming = folder / "incoming"
         self.given = folder / "given"
+        self._writeback = Writeback()
 
     def open(self) -> None:
         """Make the folder, and drop what a killed server left half-written."""
@@ -42,6 +44,11 @@ class Blobs:
         self.given.mkdir(exist_ok=True)
         for leftover in self.incoming.iterdir():
             leftover.unlink(missing_ok=True)
+
+    def settle(self, name: str) -> None:
+        """A large result has come: write it to the disk beside its way to the caller, then free the memory it takes."""
+        if _GIVEN.fullmatch(name):
+            self._writeback.add(self.given / name)
 
     def path(self, digest: str) -> Path:
         """Where a blob lies (or would lie). Raises InvalidError for what is no digest."""
