@@ -30,6 +30,9 @@ class Moving:
         """After what was read is in its file, or lost."""
         self._map[0] = 0
 
+    def close(self) -> None:
+        self._map.close()
+
     @property
     def is_on(self) -> bool:
         return self._map[0] != 0

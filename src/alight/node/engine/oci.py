@@ -79,7 +79,7 @@ class OciEngine:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             client, hello = await self._join_or_spawn()
             self._client = client
-            self._moving = Moving(moving.path_of(self._home))
+            self._moving = self._moving or Moving(moving.path_of(self._home))
             if not cgroups.weigh(self._names.group, os.cpu_count() or 1):
                 log.info("containers together weigh as one program beside the host's: its cpu groups cannot be set")
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
@@ -182,6 +182,9 @@ class OciEngine:
         if self._client is not None:
             self._client.close()
             self._client = None
+        if self._moving is not None:
+            self._moving.close()  # a mapping would keep the disk busy
+            self._moving = None
 
     async def shutdown(self) -> None:
         await self.close()
