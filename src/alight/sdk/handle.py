@@ -149,7 +149,7 @@ class Handle(Object):
 
     @property
     def traits(self) -> Dict[str, Any]:
-        """What follows from its code: is_generator, is_async. Of one that was looked up, what the server said."""
+        """What follows from its code: is_generator, is_async, is_web. If it was looked up: what the server said."""
         if self._raw is not None:
             return self._traits_of_code()
         if self._told is not None:
@@ -286,7 +286,8 @@ class Handle(Object):
 
     def _traits_of_code(self) -> Dict[str, Any]:
         declared = self._options.is_generator if self._options.is_generator is not None else self._shape.is_generator
-        return traits_of_code(self._raw, declared)
+        traits = traits_of_code(self._raw, declared)
+        return {**traits, "is_web": True} if self._web is not None else traits
 
     def _running_app(self) -> Optional[RunningApp]:
         return self._app._running if self._app is not None else None  # noqa: SLF001  of this package

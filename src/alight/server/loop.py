@@ -29,7 +29,7 @@ from alight.server.services.images import Images
 from alight.server.services.nodes import Nodes
 from alight.server.services.secrets import Secrets
 from alight.wire import errors
-from alight.wire.commands import Command, StartContainer
+from alight.wire.commands import Command, Run, StartContainer
 from alight.wire.messages import AppEvent
 from alight.wire.states import ResultStatus
 
@@ -164,8 +164,8 @@ class Loop:
 
     async def _give_later(self, decision: decided.Give) -> None:
         """Some of the bodies lie in the store."""
-        await self._do.calls.giving.fetch(decision.call_id, decision.start, decision.stop)
-        if decision.call_id in self._do.calls.live:
+        run = Run(decision.call_id, decision.start, decision.stop, decision.attempt)
+        if await self._do.calls.giving.fetch(run, decision.container_id):
             self._give(decision)
 
     def _stop(self, decision: decided.Stop) -> None:

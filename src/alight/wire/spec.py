@@ -172,6 +172,7 @@ class FunctionSpec:
     autoscaling: Autoscaling = field(default_factory=Autoscaling)
     is_generator: bool = False
     is_async: bool = False
+    is_web: bool = False  # it answers requests of the world, not calls
     block_network: bool = False
     restrict_access: bool = False
     enable_memory_snapshot: bool = False

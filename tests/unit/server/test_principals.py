@@ -10,7 +10,14 @@ from alight.server import permissions
 from alight.server.auth import CONTAINER, NODE, OWNER, STRANGER, USER, Principal
 from alight.wire import errors, ids, payload
 from alight.wire.commands import Output, Report
-from alight.wire.messages import CallCancel, CallStart, FunctionLookup, PublishedFunction
+from alight.wire.messages import (
+    CallCancel,
+    CallStart,
+    FunctionFind,
+    FunctionInfo,
+    FunctionLookup,
+    PublishedFunction,
+)
 from alight.wire.spec import FunctionSpec, VolumeMount
 from alight.wire.stored import (
     NamedList,
@@ -102,7 +109,7 @@ def inside(work, **spec):
             await asyncio.Event().wait()
 
         await world.serve(node_grace=30)
-        node = await world.node({"f": wait_forever, "g": lambda: "from g"})
+        node = await world.node({"f": wait_forever, "g": lambda: "from g", "h": lambda: "from h"})
         client = await world.client()
         _, functions = await client.app(FunctionSpec(name="f", **spec), FunctionSpec(name="g"))
         await client.start(functions["f"])
@@ -187,7 +194,7 @@ def test_a_mounted_volume_counts_its_commits(world):
     world(work)
 
 
-def test_a_container_calls_its_own_apps_functions_and_no_others(world):
+def test_a_container_calls_what_is_its_owners_in_its_environment(world):
     async def work(world, client, node, functions):
         me = container_of(node)
         stream = await node.ask(me, "function.lookup", FunctionLookup("g"))
@@ -195,8 +202,13 @@ def test_a_container_calls_its_own_apps_functions_and_no_others(world):
         call = CallStart(ids.new_id(ids.CALL), found.function_id)
         _, value = await client.result(await node.ask(me, "call.start", call, payload.dumps_bytes(((), {}))))
         assert value == "from g"
-        other_app, others = await client.app(FunctionSpec(name="h"))
+        other_app, _ = await client.app(FunctionSpec(name="h"), name="another")
         assert "own app" in await refused(await node.ask(me, "function.lookup", FunctionLookup("h", other_app)))
+        stream = await node.ask(me, "function.find", FunctionFind("another", "h"))
+        call = CallStart(ids.new_id(ids.CALL), (await stream.expect(FunctionInfo)).function_id)
+        _, value = await client.result(await node.ask(me, "call.start", call, payload.dumps_bytes(((), {}))))
+        assert value == "from h"
+        _, others = await client.app(FunctionSpec(name="h"), environment="elsewhere")
         call = CallStart(ids.new_id(ids.CALL), others["h"].function_id)
         assert "somebody else" in await refused(await node.ask(me, "call.start", call))
 

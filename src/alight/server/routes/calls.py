@@ -12,7 +12,7 @@ from alight.server.routes.telling import Teller
 from alight.server.services.apps import Apps
 from alight.server.services.call import Call
 from alight.server.services.calls import Calls, Sending
-from alight.server.services.functions import Functions
+from alight.server.services.functions import Functions, Published, may_use
 from alight.server.services.readers import Reader
 from alight.store.base import Row
 from alight.wire import errors
@@ -26,7 +26,7 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
         if function is None:
             await _of_a_stopped_app(request, asked)
             return
-        _check(request.who, function.app_id, function.owner)
+        _check_use(request.who, function)
         call, row = await calls.start(asked, stream.opened_body, function)
         if asked.many and call is not None:
             await _many(stream, asked, call)
@@ -64,7 +64,8 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
         """Take a caller's inputs while telling what comes of them."""
         if asked.resend:
             await stream.send(CallUpdate(asked.call_id, "accepted", accepted=call.accepted))
-        sending = Sending(call)
+        sending = Sending(call, asked.have if asked.resend else ())
+        calls.resume(sending)
         call.senders += 1
         reading: asyncio.Task[None] | None = None
         if asked.wait:
@@ -140,7 +141,7 @@ def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) 
         function = functions.by_id.get(asked.function_id)
         if function is None:
             return False
-        _check(request.who, function.app_id, function.owner)
+        _check_use(request.who, function)
         stream = request.stream
         call = calls.start_now(asked, stream.opened_body, function)
         if call is None:
@@ -161,6 +162,12 @@ async def _both(receiving: asyncio.Future[None], reading: asyncio.Future[None]) 
         await reading
     finally:
         receiving.cancel()
+
+
+def _check_use(who: Principal, function: Published) -> None:
+    """A container may call what it could look up: its own app's functions, and those of its owner and environment."""
+    if not (may_use(who, function) or (who.kind == CONTAINER and who.app_id == function.app_id)):
+        raise errors.PermissionDeniedError("this function or call belongs to somebody else")
 
 
 def _check(who: Principal, app_id: str, owner: str) -> None:

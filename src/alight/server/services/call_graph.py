@@ -18,7 +18,7 @@ _OF_A_CALL = 1000  # inputs of one call that are shown
 _IN_ALL = 10_000  # inputs in one answer
 _CALLS = 1000  # that the inputs of one call made
 _PAGE = 500  # output rows at a time
-_VALUES, _END, _END_OF_REST = 0, 1, 3  # kinds of rows of outputs: see migration 2
+_VALUES, _END, _END_OF_REST, _TAKEN = 0, 1, 3, 4  # kinds of rows of outputs: see migration 2
 _decode_update = msgspec.json.Decoder(CallUpdate).decode
 
 
@@ -75,6 +75,9 @@ async def _ended(store: Store, call_id: str, count: int) -> tuple[tuple[str, str
                 outputs = chunk.Outputs.decode(row["head"])
                 here = (ResultStatus.SUCCESS, outputs.container)
                 ended.update((position, here) for position in outputs.positions if position < count)
+            elif row["kind"] == _TAKEN:
+                taken = range(row["start"], min(count, row["start"] + row["count"]))
+                ended.update((position, (ResultStatus.SUCCESS, "")) for position in taken)
             elif row["kind"] in {_END, _END_OF_REST}:
                 update = _decode_update(row["head"])
                 if row["kind"] == _END_OF_REST:

@@ -29,6 +29,7 @@ from alight.server.services.readers import Reader
 from alight.server.services.window import Window
 from alight.store.base import Row, Statement, Store
 from alight.wire import chunk, errors, ids
+from alight.wire.codec import Buffer
 from alight.wire.commands import Output
 from alight.wire.messages import CallStart
 from alight.wire.states import InputState, ResultStatus
@@ -41,8 +42,9 @@ log = logging.getLogger(__name__)
 class Sending:
     """One caller's way of sending inputs: how much of it is on its way to the disk, and whether that failed."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, have: tuple[tuple[int, int], ...] = ()) -> None:
         self.call = call
+        self.have = have  # the caller has the answers of these, and perhaps nobody else
         self.under_way = 0
         self.error: Exception | None = None
 
@@ -226,7 +228,13 @@ class Calls:
             await self._begin_one(call, asked, body)
         return call, None
 
-    async def accept(self, sending: Sending, head: bytes, body: bytes) -> None:
+    def resume(self, sending: Sending) -> None:
+        """A caller is back that has answers which may have died with an earlier server: they count."""
+        call = sending.call
+        for low, high in sending.have:
+            self.outcomes.taken(call, low, min(high, call.accepted))
+
+    async def accept(self, sending: Sending, head: bytes, body: Buffer) -> None:
         """Inputs of a call come. Returns when there is room for more.
 
         Raises InvalidError for what does not fit, ResourceExhaustedError when the disk takes no more: what was accepted
@@ -240,20 +248,17 @@ class Calls:
             raise errors.InvalidError(f"inputs before {said.start} are missing: {call.accepted} have come")
         if said.stop <= call.accepted or call.over or call.total is not None:
             return  # sent again, or of a call that has ended meanwhile
-        if said.start < call.accepted:
-            raise errors.InvalidError("chunks of inputs that are sent again begin where the server says")
-        one = Chunk(said.start, said.sizes, body, said.flags & chunk.REFERENCE)
+        start, sizes = call.accepted, said.sizes
+        if said.start < start:  # its first part was sent before
+            again = start - said.start
+            sizes, body = sizes[again:], memoryview(body)[sum(sizes[:again]) :]
+        one = Chunk(start, sizes, body, said.flags & chunk.REFERENCE)
         call.accepted = said.stop
-        self._line(call).inputs += count
+        self._line(call).inputs += one.count
         self._note_reference(call, one)
         row = _chunk_row(call.call_id, one)
         progress = {"call_id": call.call_id, "accepted": call.accepted, "total": None}
         statements: list[Statement] = [("chunk_add", row), ("call_accepted", progress)]
-        if not call.parked:
-            kept = self.book.keep(call, one)
-            self._arrived(call, said.start)
-        else:
-            kept = False
         size = len(body)
         sending.under_way += size
 
@@ -263,6 +268,12 @@ class Calls:
             faults.at("committed")
 
         self._store.write_then(statements, written)
+        for low, high in sending.have:
+            if low < said.stop and start < high:
+                self.outcomes.taken(call, max(low, start), min(high, said.stop))
+        kept = not call.parked and self.book.keep(call, one)
+        if not call.parked:
+            self._arrived(call, start)
         if not kept or sending.under_way > _AHEAD:
             await self._flush(sending)
         self._raise_failed(sending)

@@ -201,6 +201,7 @@ class Functions:
                     spec.name,
                     app_id,
                     spec.is_generator,
+                    is_web=spec.is_web,
                     class_name=spec.class_name,
                     methods=spec.methods,
                     parameters=spec.class_parameters,

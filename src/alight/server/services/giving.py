@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from alight.scheduler.events import CallCancelled, InputsArrived
+from alight.scheduler.events import AttemptsEnded, CallCancelled, InputsArrived
 from alight.server import faults
 from alight.server.events import Inbox
+from alight.server.services import results
 from alight.server.services.book import Book
 from alight.server.services.call import Call, Chunk, Holding
 from alight.server.services.functions import Published
@@ -60,16 +61,22 @@ class Giving:
         self._book.hold(call, Holding(container_id, start, stop, attempt, time.time()))
         return parts
 
-    async def fetch(self, call_id: str, start: int, stop: int) -> None:
-        """Bring the bodies of inputs into memory. Inputs whose bodies are nowhere end with DataLossError."""
-        call = self._book.live.get(call_id)
-        at = start
-        while call is not None and not call.over and at < stop:
+    async def fetch(self, run: Run, container_id: str) -> bool:
+        """Bring the bodies of inputs into memory; False when there is nothing to give. Inputs whose bodies are nowhere
+        end with DataLossError.
+        """
+        call = self._book.live.get(run.call_id)
+        at = run.start
+        while call is not None and not call.over and at < run.stop:
             one = call.chunk_at(at) or await self._window.read_chunk(call, at)
             if one is None:
-                self._lost(call, at)
-                return
+                if at >= call.accepted and call.total is None and not call.strange:
+                    self._not_yet(call, run, container_id)
+                elif not call.over:
+                    self._lost(call, at)
+                return False
             at = one.start + one.count
+        return call is not None and not call.over
 
     def adopt(self, run: Run, function: Published, container_id: str) -> None:
         """A machine holds inputs: if the store never heard of their call, its caller will come back for it."""
@@ -92,13 +99,20 @@ class Giving:
         ):
             self._book.hold(call, Holding(container_id, start, stop, run.attempt, time.time()))
 
-    async def take_up(self, call_ids: Sequence[str]) -> None:
-        """Machines hold inputs of these calls: those that wait in the store come to memory."""
-        for call_id in call_ids:
-            if call_id not in self._book.live:
-                row = await self._store.one("call_by_id", call_id=call_id)
-                if row is not None and row["done_at"] is None:
-                    await self._window.take_up(row)
+    async def take_up(self, call_ids: Iterable[str]) -> set[str]:
+        """Machines hold inputs of these calls: what waits in the store comes to memory. Returns those that are over:
+        nobody wants what still runs of them.
+        """
+        over: set[str] = set()
+        for call_id in dict.fromkeys(call_ids):
+            if call_id in self._book.live:
+                continue
+            row = await self._store.one("call_by_id", call_id=call_id)
+            if call_id in self._book.recent or (row is not None and row["done_at"] and row["status"] != results.ORPHAN):
+                over.add(call_id)
+            elif row is not None and row["done_at"] is None:
+                await self._window.take_up(row)
+        return over
 
     def adopted(self, call_id: str, positions: Sequence[int], container_id: str) -> None:
         """A node that came back runs these inputs."""
@@ -108,6 +122,21 @@ class Giving:
             self._book.hold(call, Holding(container_id, min(positions), max(positions) + 1, 1, time.time()))
 
     # inside
+
+    def _not_yet(self, call: Call, run: Run, container_id: str) -> None:
+        """A machine held inputs of a call that the store had never heard of, and gave them back before its caller, who
+        is sending them again, came to them: to the scheduler they are news once they are here.
+        """
+        arrived, call.arrived = call.arrived, Ranges()
+        for low, high in arrived.pairs() if arrived is not None else ():
+            call.arrived.add(low, min(high, run.start))
+            call.arrived.add(max(low, run.stop), high)
+        gone = range(run.start, run.stop)
+        self._inbox.put(AttemptsEnded(call.call_id, container_id, run.attempt, gone, ResultStatus.SUCCESS))
+        here = [(max(low, run.start), min(high, run.stop)) for low, high in call.open_ranges(run.start)]
+        here = [(low, high) for low, high in here if low < high]
+        if here:
+            self._inbox.put(InputsArrived(call.call_id, call.function_id, tuple(here), call.parent))
 
     def _lost(self, call: Call, position: int) -> None:
         """The arguments of an input are nowhere: its disk refused them, or its container was lost before they came."""

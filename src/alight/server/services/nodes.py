@@ -110,7 +110,7 @@ class Nodes:
     async def join(self, peer: Peer, stream: Stream, hello: NodeHello) -> Session:
         """A machine says hello, with what it holds."""
         # Before anything else is done, so that nothing can happen in between.
-        await self._around.calls.giving.take_up([run.call_id for one in hello.containers for run in one.runs])
+        over = await self._around.calls.giving.take_up(run.call_id for one in hello.containers for run in one.runs)
         old = self.sessions.pop(hello.node_id, None)
         if old is not None:
             old.peer.close()  # it came back before its lost connection was noticed
@@ -121,7 +121,7 @@ class Nodes:
         self.sessions[hello.node_id] = session
         self._nobody.clear()
         peer.info["node_id"] = hello.node_id
-        held = tuple(self._held(hello.node_id, one) for one in hello.containers)
+        held = tuple(self._held(hello.node_id, one, over) for one in hello.containers)
         self._around.inbox.put(
             events.NodeJoined(
                 hello.node_id,
@@ -132,6 +132,8 @@ class Nodes:
                 held,
             )
         )
+        for call_id in over:  # it ended while its machine was away
+            self._around.inbox.put(events.CallCancelled(call_id))
         mine = {one.container_id for one in held}
         for record in list(self._around.containers.alive.values()):
             if record.node_id == hello.node_id and record.container_id not in mine:
@@ -377,7 +379,7 @@ class Nodes:
         session.usage.pop(container_id, None)
         self._around.logs.forget(container_id)
 
-    def _held(self, node_id: str, one: Any) -> events.Held:
+    def _held(self, node_id: str, one: Any, over: set[str]) -> events.Held:
         """What a node holds, with what was recorded when it started; a record that was lost is made anew."""
         record = self._around.containers.alive.get(one.container_id)
         function = self._around.containers.functions.by_id.get(one.function_id)
@@ -388,7 +390,8 @@ class Nodes:
             self._around.containers.ready(one.container_id)
         if function is not None:
             for run in one.runs:
-                self._around.calls.giving.adopt(run, function, one.container_id)
+                if run.call_id not in over:
+                    self._around.calls.giving.adopt(run, function, one.container_id)
         memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
         runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in one.runs)
         return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus)

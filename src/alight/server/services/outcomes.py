@@ -19,7 +19,7 @@ from alight.server import faults
 from alight.server.services import results
 from alight.server.services.book import Book, call_row, done_row
 from alight.server.services.call import Call
-from alight.server.services.results import END, ITEMS, REST, VALUES, Recorded
+from alight.server.services.results import END, ITEMS, REST, TAKEN, VALUES, Recorded
 from alight.server.services.window import Window
 from alight.store.base import Statement, Store
 from alight.wire import chunk, errors
@@ -178,6 +178,20 @@ class Outcomes:
         statements += self._over(call, status, error)
         self._write(call, statements, None)
 
+    def taken(self, call: Call, start: int, stop: int) -> None:
+        """The caller has the answers of these inputs, whatever became of our rows of them: they are not run again."""
+        if call.over or stop <= start:
+            return
+        for low, high in call.done.missing(start, stop) if call.done is not None else ((start, stop),):
+            positions = range(low, high)
+            self._count(call, call.mark_done(positions), 0)
+            self._forget_references(call, positions)
+            recorded = Recorded(self._book.next_number(), TAKEN, low, positions, b"", b"")
+            self._tell(call, recorded)
+            self._write(call, self._statements(call, recorded), None)
+            # What waits in line for them leaves it; a container that has them already answers for nobody.
+            self._book.inbox.put(AttemptsEnded(call.call_id, "", 1, positions, ResultStatus.SUCCESS))
+
     def forget(self, call: Call, said: dict[str, Any]) -> None:
         """A call's app has ended: who waits hears so. Its row is written with the app's own."""
         call.total = call.accepted
@@ -325,7 +339,9 @@ class Outcomes:
             self._count(call, 0, 1)
             self._forget_references(call, recorded.positions)
             self._tell(call, recorded)
-            self._write(call, self._statements(call, recorded), None)
+            # A call of one input that was cancelled is a cancelled call, not a failed one.
+            status = output.status if output.status == ResultStatus.CANCELLED and call.total == 1 else ""
+            self._write(call, self._statements(call, recorded, status), None)
 
     def _recorded(self, frame: Frame, positions: Sequence[int]) -> Recorded:
         number = self._book.next_number()
@@ -355,7 +371,7 @@ class Outcomes:
                 reader.offer(recorded)
             faults.at("reply_sent", call.readers[0].stream.peer.flush)
 
-    def _statements(self, call: Call, recorded: Recorded) -> list[Statement]:
+    def _statements(self, call: Call, recorded: Recorded, status: str = "") -> list[Statement]:
         now = time.time()
         statements: list[Statement] = [("output_add", recorded.row(call.call_id, now))]
         if call.strange:
@@ -364,7 +380,7 @@ class Outcomes:
                 self._book.leave(call)  # what a machine held of it is over; its caller finds the rows
             return [("call_orphan", orphan), *statements]
         if call.total is not None and call.ended >= call.total:
-            return statements + self._over(call)
+            return statements + self._over(call, status)
         counts = {"call_id": call.call_id, "succeeded": call.succeeded, "failed": call.failed}
         statements.append(("call_progress", counts))
         prefix = call.done.prefix if call.done is not None else 0

@@ -18,7 +18,7 @@ from alight.wire.codec import Buffer, to_plain
 from alight.wire.commands import Output
 from alight.wire.states import InputState, ResultStatus
 
-VALUES, END, ITEMS, REST = 0, 1, 2, 3  # kinds of outputs in the store
+VALUES, END, ITEMS, REST, TAKEN = 0, 1, 2, 3, 4  # kinds of outputs in the store. TAKEN: their caller alone has them
 ORPHAN, EXPIRED, FAILED = "orphan", "expired", "failed"  # of a call's row, besides ResultStatus
 
 

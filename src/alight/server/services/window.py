@@ -186,6 +186,8 @@ class Window:
                     call.items[row["start"]] = max(stop, call.items.get(row["start"], 0))
                 elif row["kind"] == results.VALUES:
                     succeeded += done.add_all(results.from_row(row).positions)
+                elif row["kind"] == results.TAKEN:
+                    succeeded += done.add(row["start"], row["start"] + row["count"])
                 elif row["kind"] == results.END:
                     new = done.add(row["start"], row["start"] + 1)
                     well = results.rest_of_head(row["head"]).get("status") == "success"

@@ -140,7 +140,7 @@ WHERE call_id = :call_id AND number > :after ORDER BY number LIMIT :limit;
 
 -- name: outputs_index
 -- Which inputs of a call have ended, and how far their generators came.
-SELECT number, start, count, kind, first, CASE WHEN kind < 2 THEN head ELSE x'' END AS head FROM outputs
+SELECT number, start, count, kind, first, CASE WHEN kind = 2 THEN x'' ELSE head END AS head FROM outputs
 WHERE call_id = :call_id AND number > :after ORDER BY number LIMIT :limit;
 
 -- name: outputs_rest

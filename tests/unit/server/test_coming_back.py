@@ -1,0 +1,165 @@
+"""Callers and machines that come back to a server that lost something, or to calls that ended meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+import pytest
+
+from alight.wire.commands import Report, Run
+from alight.wire.messages import CallCancel
+from alight.wire.spec import Autoscaling, FunctionSpec
+
+DOUBLE = FunctionSpec(name="double", autoscaling=Autoscaling(max_containers=1))
+
+
+def forget(world, *tables):
+    """What a server that is killed loses: rows that were not committed."""
+    path = next(world.settings.home.glob("**/alight.db"))
+    with sqlite3.connect(path) as connection:
+        for table in tables:
+            connection.execute(f"DELETE FROM {table}")
+
+
+async def call_row(world, call_id):
+    await world.server.parts.store.flush()
+    return await world.server.parts.store.one("call_by_id", call_id=call_id)
+
+
+@pytest.mark.parametrize("lost", [("outputs",), ("outputs", "chunks", "calls")])
+def test_what_a_caller_has_got_is_not_run_again(world, lost):
+    """Its answers were lost with a killed server, its arguments perhaps too: the caller's word for it is enough, also
+    for the server after the next."""
+
+    async def work(world):
+        gate, runs = asyncio.Event(), []
+
+        async def slow(x):
+            runs.append(x)
+            if x >= 10:
+                await gate.wait()
+            return x
+
+        await world.serve(node_grace=0.05)
+        node = await world.node({"double": slow})
+        client = await world.client()
+        _, functions = await client.app(DOUBLE, kind="detached")
+        stream = await client.open_map(functions["double"])
+        await client.send(stream, 0, list(range(20)))
+        got = await client.gather(stream, 10)
+        assert sorted(got) == list(range(10))
+        node.containers.clear()
+        await node.disconnect()
+        await world.crash()
+        forget(world, *lost)
+
+        for _ in range(2):
+            await world.serve(node_grace=0.05)
+            client = await world.client()
+            again = await client.open_map(functions["double"], call=stream.call_id, resend=True, have=((0, 10),))
+            client.read(again, *await asyncio.wait_for(again.recv(), 5))
+            if again.accepted < 20:  # what it has got it has kept no arguments of
+                await client.send(again, again.accepted, [None] * (10 - again.accepted) + list(range(10, 20)))
+            await world.server.parts.store.flush()
+            if _ == 0:
+                await world.crash()
+        del runs[:]
+        await world.node({"double": slow})
+        gate.set()
+        await again.end()
+        rest = await client.gather(again)
+        assert rest == {one: one for one in range(10, 20)}
+        assert sorted(runs) == list(range(10, 20))
+        row = await call_row(world, stream.call_id)
+        assert (row["accepted"], row["succeeded"], row["status"]) == (20, 20, "success")
+
+    world(work)
+
+
+def test_a_chunk_of_which_the_server_has_a_part_is_cut(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        await world.node({"double": lambda x: 2 * x})
+        client = await world.client()
+        _, functions = await client.app(DOUBLE)
+        stream = await client.open_map(functions["double"])
+        await client.send(stream, 0, list(range(10)))
+        await client.send(stream, 4, list(range(4, 16)))
+        await stream.end()
+        assert await client.gather(stream) == {one: 2 * one for one in range(16)}
+
+    world(work)
+
+
+def test_inputs_that_a_machine_gives_back_before_their_caller_sends_them_wait_for_it(world):
+    async def work(world):
+        gate = asyncio.Event()
+
+        async def slow(x):
+            await gate.wait()
+            return 2 * x
+
+        await world.serve(node_grace=30)
+        node = await world.node({"double": slow})
+        client = await world.client()
+        _, functions = await client.app(DOUBLE, kind="detached")
+        stream = await client.open_map(functions["double"])
+        await client.send(stream, 0, list(range(20)))
+        await world.until(lambda: node.given)
+        await node.disconnect()
+        await world.crash()
+        forget(world, "chunks", "calls")
+
+        await world.serve(node_grace=30)
+        client = await world.client()
+        await node.connect(world.socket)
+        calls = world.server.parts.calls
+        await world.until(lambda: stream.call_id in calls.live)
+        again = await client.open_map(functions["double"], call=stream.call_id, resend=True)
+        client.read(again, *await asyncio.wait_for(again.recv(), 5))
+        assert again.accepted == 0
+        name, container = node.containers.popitem()  # so that the fake does not answer for what it drops
+        running = list(container.running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        container.running.clear()
+        container.seen.clear()
+        node.containers[name] = container
+        node.report(Report("returned", container=name, runs=(Run(stream.call_id, 0, 1),)))
+        await world.until(lambda: calls.live[stream.call_id].arrived.count == 0)
+        gate.set()
+        await client.send(again, 0, list(range(20)))
+        await again.end()
+        assert await client.gather(again) == {one: 2 * one for one in range(20)}
+
+    world(work)
+
+
+def test_what_runs_of_a_call_that_ended_while_its_machine_was_away_is_cancelled(world):
+    """Also where the server was started anew and knows nothing of the container."""
+
+    async def work(world):
+        async def forever(x):
+            await asyncio.Event().wait()
+
+        await world.serve(node_grace=30)
+        node = await world.node({"double": forever})
+        client = await world.client()
+        _, functions = await client.app(DOUBLE, kind="detached")
+        stream = await client.start(functions["double"], 1)
+        await world.until(lambda: node.given)
+        await node.disconnect()
+        await client.ask("call.cancel", CallCancel(stream.call_id), dict)
+        assert (await call_row(world, stream.call_id))["status"] == "cancelled"
+        await world.crash()
+
+        await world.serve(node_grace=30)
+        await node.connect(world.socket)
+        [container] = node.containers.values()
+        await world.until(lambda: not container.running)
+        assert not world.server.parts.calls.live
+        assert (await call_row(world, stream.call_id))["status"] == "cancelled"
+
+    world(work)
