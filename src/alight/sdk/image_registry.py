@@ -107,7 +107,7 @@ def _from(  # noqa: PLR0913, PLR0917  the public form
     force_build: bool,
     add_python: Any,
 ) -> Image:
-    if not isinstance(tag, str) or not _TAG.match(tag):
+    if not isinstance(tag, str) or not _TAG.match(tag) or "//" in tag:
         raise InvalidError(
             f"{tag!r} is not the name of an image in a registry",
             hint='for example "python:3.12-slim" or "ghcr.io/owner/name:tag", without https://',

@@ -103,9 +103,11 @@ class Client:
                 with self._get(f"/blobs/{blob.digest}", headers) as response:
                     if have and (response.status != 206 or not _goes_on(response, have)):
                         start_again()
-                    for piece in _pieces(response):
-                        if have + len(piece) > blob.size:
-                            raise ImageBuildError(f"{self.host} sends more of {blob.digest} than its {blob.size} bytes")
+                    length = response.headers.get("Content-Length", "")
+                    if length.isdigit() and int(length) > blob.size - have:
+                        raise ImageBuildError(f"{self.host} sends more of {blob.digest} than its {blob.size} bytes")
+                    # As much as is there, so that a break costs nothing that had come.
+                    while have < blob.size and (piece := response.raw.read1(min(_PIECE, blob.size - have))):
                         _write(file.fileno(), piece)
                         digest.update(piece)
                         have += len(piece)
@@ -226,11 +228,6 @@ def _with_progress(attempt: Callable[[], None], have: Callable[[], int], size: i
 
 def _goes_on(response: Response, have: int) -> bool:
     return response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-
-
-def _pieces(response: Response) -> Iterator[bytes]:
-    while piece := response.raw.read(_PIECE):
-        yield piece
 
 
 def _write(handle: int, piece: bytes) -> None:
