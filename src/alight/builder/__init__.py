@@ -10,8 +10,13 @@
     registry/      images that others made, from registries
     foreign.py     a Python in those; foreign_steps.py makes the steps
     chain.py       what steps add up to
-    installs.py    pip_install, apt_install, run, copy as commands
-    trouble.py     a failed step's output: redacted, cut to its tail, explained
+    commands.py    which command makes which step:
+    installs.py    pip_install, apt_install, run, copy; projects.py: uv, poetry, private repositories; conda.py:
+                   micromamba; functions.py: a user's function
+    dockerfile.py  Dockerfiles and lines of them, through buildah.py
+    trouble.py     a failed step's output: redacted, cut to its tail, explained by causes.py; explain.py: why a step was
+                   not cached
+    inventory.py   images as people look at them, and clearing up as gc.py decides
     build.py       Builder: the order of it all
 
 This package never starts a container itself and never unpickles or imports anything of a user's.
@@ -21,6 +26,7 @@ from __future__ import annotations
 
 from alight.builder.build import Builder
 from alight.builder.hostconfig import HostConfig
+from alight.builder.inventory import Inventory
 from alight.builder.steps import BuildEvent, BuiltImage, StepRun, StepRunner
 
-__all__ = ["BuildEvent", "Builder", "BuiltImage", "HostConfig", "StepRun", "StepRunner"]
+__all__ = ["BuildEvent", "Builder", "BuiltImage", "HostConfig", "Inventory", "StepRun", "StepRunner"]

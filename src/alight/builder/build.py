@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import re
 import secrets as randomness
@@ -22,6 +23,7 @@ from alight.builder import bases, commands, digest, foreign_steps, installs, lay
 from alight.builder.chain import STANDARD_ENV, Chain, Job, secret_values, with_record, with_setting
 from alight.builder.dockerfile import DockerSteps
 from alight.builder.hostconfig import HostConfig
+from alight.builder.inventory import Inventory
 from alight.builder.steps import CACHES, LENT, BuildEvent, BuiltImage, StepRun, StepRunner
 from alight.wire.errors import InvalidError
 from alight.wire.spec import ImageSpec
@@ -41,6 +43,7 @@ class Builder:
         self._host = host
         self._fetch_tree = fetch_tree
         self._store = layers.LayerStore(home)
+        self.inventory = Inventory(home)
         self._foreign = foreign_steps.ForeignSteps(
             self._store, host, fetch_tree, in_container=self._in_container, new_name=self._new_name
         )
@@ -56,17 +59,20 @@ class Builder:
         Raises: as `build` for a recipe that cannot be.
         """
         chain = Chain()
+        made: list[tuple[str, layers.Record]] = []
         for step in recipe.parse(spec):
             if step.makes_layer:
-                record = (
-                    None if step.force or step.ignore else self._store.record(digest.step_key(chain.key, step.what))
-                )
+                name = digest.step_key(chain.key, step.what)
+                record = None if step.force or step.ignore else self._store.record(name)
                 if record is None:
                     return None
+                made.append((name, record))
                 chain = with_record(chain, record)
             else:
                 chain = with_setting(chain, step)
-        return self._image(chain)
+        image = self._image(chain)
+        self._keep_image(image, chain, made)
+        return image
 
     async def build(
         self,
@@ -85,7 +91,19 @@ class Builder:
             raise InvalidError(f"{owner!r} is not the name of an owner")
         steps = recipe.parse(spec)
         redact = trouble.Redactor([*self._host.secrets(), *(text for one in secrets.values() for text in one.values())])
+        with self.inventory.building():
+            return await self._build(steps, secrets, redact, on_event, owner)
+
+    async def _build(
+        self,
+        steps: tuple[recipe.Step, ...],
+        secrets: Mapping[str, Mapping[str, str]],
+        redact: trouble.Redactor,
+        on_event: Callable[[BuildEvent], None],
+        owner: str,
+    ) -> BuiltImage:
         chain = Chain()
+        made: list[tuple[str, layers.Record]] = []
         for number, step in enumerate(steps, 1):
             if not step.makes_layer:
                 chain = with_setting(chain, step)
@@ -97,9 +115,11 @@ class Builder:
 
             key = digest.step_key(chain.key, step.what)
             job = Job(replace(step, title=title), chain, key, secrets, owner, redact, tell)
-            chain = with_record(chain, await self._step(job))
+            record = await self._step(job)
+            made.append((key, record))
+            chain = with_record(chain, record)
         image = self._image(chain)
-        await asyncio.to_thread(self._keep_image, image, chain)
+        await asyncio.to_thread(self._keep_image, image, chain, made)
         return image
 
     async def _step(self, job: Job) -> layers.Record:
@@ -115,8 +135,18 @@ class Builder:
                 return now
             job.tell("started", "", 0.0)
             begun = time.monotonic()
+            said: list[str] = []
+            job = replace(job, tell=_noting(job.tell, said))
             with _explained(job.step.title):
-                record = await self._make(job)
+                if before is None:
+                    asked = json.loads(job.redact(json.dumps(dict(job.step.what))))
+                    reason = await asyncio.to_thread(self.inventory.explain, job.chain.key, job.key, asked)
+                    if reason:
+                        job.note(reason)
+                try:
+                    record = await self._make(job)
+                finally:
+                    await asyncio.to_thread(self.inventory.keep_log, job.key, said)
                 record = replace(record, seconds=time.monotonic() - begun, made_at=time.time())
                 if not job.step.ignore:
                     await asyncio.to_thread(self._store.keep_record, job.key, record)
@@ -270,11 +300,16 @@ class Builder:
             cmd=chain.cmd,
         )
 
-    def _keep_image(self, image: BuiltImage, chain: Chain) -> None:
+    def _keep_image(self, image: BuiltImage, chain: Chain, made: list[tuple[str, layers.Record]]) -> None:
+        steps = [
+            {"name": name, "title": one.title, "layers": one.layers, "seconds": one.seconds, "made_at": one.made_at}
+            for name, one in made
+        ]
         self._store.keep_image(
             image.digest,
             {
                 "layers": chain.layers,
+                "steps": steps,
                 "env": dict(image.env),
                 "workdir": image.workdir,
                 "python_version": image.python_version,
@@ -284,6 +319,15 @@ class Builder:
                 "cmd": image.cmd,
             },
         )
+
+
+def _noting(tell: Callable[[str, str, float], None], said: list[str]) -> Callable[[str, str, float], None]:
+    def both(kind: str, line: str, seconds: float) -> None:
+        if kind == "log":
+            said.append(line)
+        tell(kind, line, seconds)
+
+    return both
 
 
 def _lend(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -158,7 +158,7 @@ CAUSES: tuple[tuple[str, str, str | None], ...] = (
         'put .apt_install("git") before this step',
     ),
     (
-        r"(?:error: command|failed to find|unable to execute|No such file or directory:) '?(cc|\S*(?:gcc|g\+\+|clang))(?![\w-])",
+        r"(?:error: command|failed to find|unable to execute|directory:) '?(cc|\S*(?:gcc|g\+\+|clang))(?![\w-])",
         "the compiler {0} is not in the image",
         'put .apt_install("build-essential") before this step, or choose a version that has a wheel',
     ),

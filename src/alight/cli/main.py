@@ -45,7 +45,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
     "Keep": {
         "volume": Entry("volume", "volume", "Files that outlive their containers"),
         "secret": Entry("secret", "secret", "Values that only containers see"),
-        "image": Entry("later", "image", "Build and name images (not yet)"),
+        "image": Entry("image", "image", "What functions run in: list, look, clear up"),
         "queue": Entry("later", "queue", "Look at queues (not yet)"),
         "dict": Entry("later", "dict_", "Look at dicts (not yet)"),
     },

@@ -166,6 +166,10 @@ class Agent:
     async def _on_stream(self, _peer: Peer, stream: Stream) -> None:
         if stream.method == "node.build":
             await self._around.shop.images.serve_build(stream)
+        elif stream.method == "node.images":
+            started = [remembered(path.read_bytes()) for path in self._home.glob("containers/*/start.json")]
+            running = [(one.function.image, one.function.python_version) for one in started if one is not None]
+            await self._around.shop.images.serve_work(stream, running)
         elif stream.method == "node.volume":
             await self._around.shop.volumes.serve(stream)
         else:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from alight.builder import Builder, BuildEvent, BuiltImage, HostConfig
 from alight.link.peer import Stream
-from alight.node import imageless
+from alight.node import image_work, imageless
 from alight.node.runtime_files import RuntimeFiles
 from alight.node.steprunner import StepRunner
 from alight.node.trees import Trees
@@ -68,6 +68,7 @@ class Images:
         if image is None:
             image = await self.build(_unforced(spec), secrets or {}, lambda _: None)
             self._found[spec.digest] = image
+        await asyncio.to_thread(self._builder_now().inventory.used, image.digest)
         if not image.python_path:
             raise errors.InvalidError(
                 "the image has no Python, and functions need one",
@@ -98,6 +99,8 @@ class Images:
             spec = ImageSpec((({**first, "force": True}), *rest))
         forced = any(step.get("force") or step.get("ignore") for step in spec.steps)
         known = None if forced else self.cached(spec)
+        if known is not None:
+            self._builder_now().inventory.used(known.digest, asked.image_id)
         if known is not None or asked.only_cached:
             await stream.send(ImageBuilt(asked.image_id if known is not None else ""))
             return
@@ -109,13 +112,19 @@ class Images:
             await asyncio.wait({build, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not build.done():
                 return  # nobody waits for it any more: a build that nobody watches would go on unseen
-            await build
+            self._builder_now().inventory.used((await build).digest, asked.image_id)
         finally:
             gone.cancel()
             build.cancel()
             await asyncio.gather(build, gone, return_exceptions=True)
             await said.close()
         await stream.send(ImageBuilt(asked.image_id, built=said.built, seconds=time.monotonic() - begun))
+
+    async def serve_work(self, stream: Stream, running: Iterable[tuple[ImageSpec, str]]) -> None:
+        """Answer ``node.images``. ``running`` are the recipes of containers that are there."""
+        inventory = self._builder_now().inventory
+        now = [self.cached(with_python(spec, python)) for spec, python in running]
+        await image_work.serve(stream, inventory, {one.digest for one in now if one is not None})
 
     def _builder_now(self, *, fresh: bool = False) -> Builder:
         # The machine's pip, uv and apt settings may have changed since the last build.

@@ -30,6 +30,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "function.scale": _CODE,
     "function.stats": _CODE,
     "image.ensure": _PEOPLE,
+    "image.work": _OWNER,  # images are everybody's, and so is what prune removes
     "image.get": _PEOPLE,
     "blob.missing": _BLOBS,
     "blob.put": _BLOBS,
@@ -63,6 +64,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "setup.poll": _ANYBODY,
     "setup.pending": _OWNER,
     "setup.approve": _OWNER,
+    "terminal.attach": _PEOPLE,
+    "terminal.open": frozenset({CONTAINER}),
     "node.session": frozenset({NODE}),
 }
 

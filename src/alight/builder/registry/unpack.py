@@ -14,6 +14,7 @@ JSON object: what was done (``diff_id``, ``entries``, ``bytes``, ``left_out``, `
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gzip
 import hashlib
 import json
@@ -21,10 +22,13 @@ import math
 import os
 import resource
 import shutil
+import signal
 import stat
 import sys
 import tarfile
 from typing import Any, BinaryIO
+
+_PR_SET_PDEATHSIG = 1
 
 PIECE = 1 << 20
 WHITEOUT = ".wh."
@@ -333,6 +337,8 @@ def _zstd(packed: BinaryIO) -> BinaryIO:
 
 def unpack(archive: str, directory: str, reserve: int) -> dict[str, Any]:
     """Do it. The process has ``directory`` as its root afterwards."""
+    # A killed agent's layers are swept by the next one, and nobody may be writing to them then.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     with open(archive, "rb") as packed:

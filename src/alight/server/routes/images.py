@@ -7,6 +7,7 @@ import asyncio
 from alight.server.request import Request, Routes
 from alight.server.services.apps import Apps
 from alight.server.services.images import Images
+from alight.wire.built import ImageWork
 from alight.wire.messages import AppEvent, ImageEnsure, ImageGet
 
 
@@ -34,4 +35,7 @@ def routes(images: Images, apps: Apps) -> Routes:
     async def get(request: Request) -> None:
         await request.stream.send(await images.recipe(request.arguments(ImageGet).image_id))
 
-    return {"image.ensure": ensure, "image.get": get}
+    async def work(request: Request) -> None:
+        await request.stream.send(await images.work(request.arguments(ImageWork)))
+
+    return {"image.work": work, "image.ensure": ensure, "image.get": get}

@@ -11,10 +11,12 @@ from alight.server.services.nodes import Nodes, Session
 from alight.server.services.secrets import Secrets
 from alight.store.base import Store
 from alight.wire import errors, ids
+from alight.wire.built import ImageWork, ImageWorked
 from alight.wire.codec import from_plain, to_plain
 from alight.wire.commands import BuildImage, ImageBuilt
 from alight.wire.messages import AppEvent, ImageReady, ImageRecipe
-from alight.wire.spec import ImageSpec
+from alight.wire.record import replace
+from alight.wire.spec import FunctionSpec, ImageSpec
 
 Tell = Callable[[AppEvent], Awaitable[None]]
 
@@ -100,6 +102,38 @@ class Images:
             *[self.ensure(one, spec, python_version, whose, tell if one is first else _say_nothing) for one in sessions]
         )
         return done[0]
+
+    async def work(self, asked: ImageWork) -> ImageWorked:
+        """Let the machines do it, each for its own images. Raises NotFoundError when none knows the image."""
+        asked = replace(asked, keep=await self._needed())
+        answers: list[ImageWorked] = []
+        missing: errors.NotFoundError | None = None
+        for session in list(self._nodes.sessions.values()):
+            stream = await session.peer.open("node.images", asked, end=True)
+            try:
+                answer = await stream.recv()
+            except errors.NotFoundError as error:
+                missing = error
+                continue
+            if answer is not None:
+                answers.append(stream.decode(ImageWorked, answer[0]))
+        if missing is not None and not answers:
+            raise missing
+        if asked.verb in ("remove", "prune") and not asked.dry_run:
+            self._built.clear()
+        return ImageWorked(
+            tuple(image for one in answers for image in one.images),
+            tuple(line for one in answers for line in one.log),
+            sum(one.freed for one in answers),
+        )
+
+    async def _needed(self) -> tuple[str, ...]:
+        """Ids of the images of functions whose apps are there."""
+        needed: set[str] = set()
+        for row in await self._store.read("function_specs_alive"):
+            spec = from_plain(FunctionSpec, json.loads(row["spec"]))
+            needed.add(await self.image_id(spec.image, spec.python_version))
+        return tuple(sorted(needed))
 
 
 async def _say_nothing(event: AppEvent) -> None:
