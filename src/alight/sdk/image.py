@@ -19,13 +19,13 @@ from alight.sdk import image_more, resources
 from alight.sdk.client import Client
 from alight.sdk.image_docker import DockerSteps
 from alight.sdk.image_function import FunctionSteps
-from alight.sdk.image_parts import PLAINLY, How, Step, absolute, flat, package_names, pip_op, word_list
+from alight.sdk.image_parts import FROM_ID, PLAINLY, How, Step, absolute, flat, package_names, pip_op, word_list
 from alight.sdk.image_patterns import NON_PYTHON_FILES, Ignore, as_matcher
 from alight.sdk.image_projects import ProjectSteps
 from alight.sdk.image_registry import RegistryBases
 from alight.sdk.source import LocalFiles, python_source
-from alight.sdk.sync import dual
-from alight.wire import ambient
+from alight.sdk.sync import dual, dual_function
+from alight.wire import ambient, ids
 from alight.wire.errors import InvalidError, ModuleNotMountable
 from alight.wire.record import dataclass
 
@@ -67,6 +67,20 @@ class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.
             )
         minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
         return Image()._with({"op": "debian_slim", "python": python_version or minor}, How(force_build))  # noqa: SLF001  of this class
+
+    @staticmethod
+    @dual_function
+    async def from_id(image_id: str, client: Optional[Client] = None) -> Image:
+        """The image of this id, as ``object_id`` gave it. The server is asked when an app that uses it runs.
+
+        It is known by its recipe: a machine that lost it builds it anew.
+        """
+        del client  # the app's own is asked
+        if not str(image_id).startswith(f"{ids.IMAGE}-"):
+            raise InvalidError(f"{image_id!r} is not the id of an image", hint=f"ids of images begin with {ids.IMAGE}-")
+        image = Image()._with({"op": FROM_ID, "image_id": image_id})  # noqa: SLF001  of this class
+        image._object_id = image_id  # noqa: SLF001
+        return image
 
     # packages
 

@@ -17,6 +17,9 @@ PathLike = Union[str, "os.PathLike[str]"]
 #: Files by the path that a step sees them at: their bytes, a file of this machine, or a whole directory of it.
 Files = Mapping[str, Union[bytes, Path, LocalFiles]]
 
+#: The op of a step that stands for all those of another image. It is replaced when an app runs; no builder knows it.
+FROM_ID = "from_id"
+
 
 @dataclass(frozen=True)
 class Step:

@@ -1,21 +1,15 @@
-"""Beginnings of images that were made elsewhere or before: from registries, by id, or nothing at all."""
+"""Beginnings of images that others made: from registries, or nothing at all."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
-from alight.sdk.client import Client
 from alight.sdk.image_parts import How, Steps, word_list
-from alight.sdk.sync import dual_function
 from alight.wire.errors import InvalidError
-from alight.wire.ids import IMAGE
 
 if TYPE_CHECKING:
     from alight.sdk.image import Image
-
-#: A step that stands for all those of another image. It is replaced when an app runs, and no builder knows it.
-FROM_ID = "from_id"
 
 _PYTHON = re.compile(r"^3\.\d{1,2}(\.\d{1,3})?$")
 _TAG = re.compile(r"^[A-Za-z0-9\[][A-Za-z0-9._:/@\[\]-]*$")
@@ -75,22 +69,6 @@ class RegistryBases(Steps):
         _nothing_else("from_gcp_artifact_registry", kwargs)
         _needs("from_gcp_artifact_registry", secret, "SERVICE_ACCOUNT_JSON")
         return _from(cls, tag, secret, "gcp", setup_dockerfile_commands, force_build, add_python)
-
-    @staticmethod
-    @dual_function
-    async def from_id(image_id: str, client: Optional[Client] = None) -> Image:
-        """The image of this id, as ``object_id`` gave it. The server is asked when an app that uses it runs.
-
-        It is known by its recipe: a machine that lost it builds it anew.
-        """
-        from alight.sdk.image import Image  # noqa: PLC0415  whose part this is
-
-        del client  # the app's own is asked
-        if not str(image_id).startswith(f"{IMAGE}-"):
-            raise InvalidError(f"{image_id!r} is not the id of an image", hint=f"ids of images begin with {IMAGE}-")
-        image = Image()._with({"op": FROM_ID, "image_id": image_id})  # noqa: SLF001  of its kind
-        image._object_id = image_id  # noqa: SLF001
-        return image
 
     @classmethod
     def from_scratch(cls, force_build: bool = False) -> Image:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, List, Mapping, Optional, Seq
 from alight.sdk import config
 from alight.sdk.client import Client
 from alight.sdk.image import Image
-from alight.sdk.image_parts import Files, Step
-from alight.sdk.image_registry import FROM_ID
+from alight.sdk.image_parts import FROM_ID, Files, Step
 from alight.sdk.image_substitutes import substituted
 from alight.sdk.lost import LostError
 from alight.sdk.options import Options
