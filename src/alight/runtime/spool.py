@@ -22,6 +22,10 @@ def loads(spool: str, reference: bytes, what: str) -> Any:
 
         def read(offset: int, length: int, writable: bool) -> Any:
             if not writable:
+                if length < room.LARGE:
+                    data = os.pread(descriptor, length, offset)
+                    if len(data) == length:
+                        return data
                 return room.new_bytes(length, lambda view: _fill(descriptor, offset, view))
             if not mapped:
                 mapped.append(memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)))

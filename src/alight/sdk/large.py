@@ -143,6 +143,10 @@ def _read(fd: int, offset: int, size: int, writable: bool) -> Any:
         view = room.writable(size)
         _fill(fd, offset, view)
         return view
+    if size < room.LARGE:
+        data = os.pread(fd, size, offset)
+        if len(data) == size:
+            return data
     return room.new_bytes(size, functools.partial(_fill, fd, offset))
 
 

@@ -29,12 +29,17 @@ def writable(size: int) -> memoryview:
 
 
 def new_bytes(size: int, fill: Callable[[memoryview], Any]) -> bytes:
-    """Bytes that ``fill`` writes, through a view that is valid only while it runs. What it raises, this raises."""
+    """Bytes that ``fill`` writes, through a view that is valid only while it runs. What it raises, this raises.
+
+    For less than ``LARGE`` it costs a copy: whoever can get such bytes otherwise should.
+    """
     if size < LARGE or not hasattr(mmap, "MADV_HUGEPAGE") or sys.implementation.name != "cpython":
         return _copied(size, fill)
     try:
         import ctypes  # noqa: PLC0415  only large values pay for it
-    except ImportError:  # a Python that was built without
+
+        madvise = ctypes.CDLL(None).madvise
+    except (ImportError, OSError, AttributeError):  # a Python that was built without
         return _copied(size, fill)
     new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
         ("PyBytes_FromStringAndSize", ctypes.pythonapi)
@@ -45,7 +50,6 @@ def new_bytes(size: int, fill: Callable[[memoryview], Any]) -> bytes:
     address: int = where(data)
     start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (address + size - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     madvise(start, length, mmap.MADV_HUGEPAGE)  # a kernel that refuses gives ordinary pages
     view = memoryview((ctypes.c_char * size).from_address(address)).cast("B")
