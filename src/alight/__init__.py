@@ -57,7 +57,7 @@ _WHERE = {
     "exit": "alight.sdk.cls",
     "fastapi_endpoint": "alight.sdk.web",
     "forward": "alight.sdk.tunnel",
-    "interact": "alight.sdk.current",
+    "interact": "alight.sdk.interact",
     "is_local": "alight.sdk.current",
     "method": "alight.sdk.cls",
     "parameter": "alight.sdk.cls",
@@ -147,7 +147,7 @@ if TYPE_CHECKING:
     from alight.sdk.cloud_bucket import CloudBucketMount
     from alight.sdk.cls import Cls, enter, exit, method, parameter  # noqa: A004  the public name
     from alight.sdk.cluster import Cluster
-    from alight.sdk.current import current_function_call_id, current_input_id, interact, is_local
+    from alight.sdk.current import current_function_call_id, current_input_id, is_local
     from alight.sdk.dict import Dict
     from alight.sdk.environment import Environment
     from alight.sdk.function import Function

@@ -117,6 +117,17 @@ class Drawing:
         with self._lock:
             self._finish_line()
 
+    def connected(self, *, is_on: bool) -> None:
+        """A container's program has the terminal: no status line, and lines that return to the left themselves."""
+        with self._lock:
+            self._status.clear()
+            self._finish_line()
+            for sink in self._sinks.values():
+                sink.raw = is_on and sink.terminal
+            self._status.paused = is_on
+            if not is_on:
+                self._status.resume()
+
     def close(self) -> None:
         with self._lock:
             self._waits.clear()
@@ -210,12 +221,15 @@ class _Sink:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self.terminal = terminal.is_terminal(stream)
+        self.raw = False
         self._filter = ControlFilter()
 
     def filtered(self, data: bytes) -> bytes:
         return self._filter.feed(data) if self.terminal else data
 
     def write(self, data: bytes) -> None:
+        if self.raw:
+            data = data.replace(b"\n", b"\r\n")
         binary = getattr(self._stream, "buffer", None)
         if binary is None:  # a stream that a test or a notebook put in place
             self._stream.write(data.decode(errors="replace"))
@@ -256,6 +270,7 @@ class _Status:
         self._stream = stream
         self._style = Style(colour=terminal.wants_colour(stream))
         self.live = terminal.is_terminal(stream) and self._style.colour
+        self.paused = False
         self._text = ""
         self._since = 0.0
         self._drawn = False
@@ -305,7 +320,7 @@ class _Status:
             self._wake.wait(0.1 if self._text else None)
             self._wake.clear()
             with self._lock, contextlib.suppress(OSError, ValueError):
-                if self._text and not self._held and time.monotonic() - self._since >= PATIENCE:
+                if self._text and not self._held and not self.paused and time.monotonic() - self._since >= PATIENCE:
                     self._draw()
             time.sleep(0.05)
 

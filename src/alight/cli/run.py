@@ -17,9 +17,9 @@ from typing import Any, Optional, Set, Tuple
 import click
 
 from alight.cli import arguments as synthesized
-from alight.cli import warn
+from alight.cli import terminal, warn
 from alight.cli.errors import UsageError, UserCodeError
-from alight.wire.errors import InvalidError, UnimplementedError
+from alight.wire.errors import InvalidError
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class _Options:
     environment: Optional[str]
     gpu: Optional[str]
     timestamps: bool
+    interactive: bool
 
 
 @click.command(
@@ -49,7 +50,12 @@ class _Options:
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show neither progress nor the output of containers.")
 @click.option("-d", "--detach", is_flag=True, help="Let the app go on when this command ends or is interrupted.")
-@click.option("-i", "--interactive", is_flag=True, help="Let the function talk to this terminal (not yet).")
+@click.option(
+    "-i",
+    "--interactive",
+    is_flag=True,
+    help="Lend this terminal to `alight.interact()` and `breakpoint()` in containers.",
+)
 @click.option("-m", "module", is_flag=True, help="REF names a module: pkg.mod[::NAME].")
 @click.option("-e", "--env", "environment", metavar="NAME", help="The environment to run in.")
 @click.option(
@@ -79,9 +85,8 @@ def run(
     Without a NAME the script must have one local entrypoint, or else one function. Everything after REF belongs to the
     function: `alight run script.py::NAME --help` shows its options.
     """
-    if interactive:
-        raise UnimplementedError("`alight run -i` is not there yet: it will let a function talk to this terminal")
-    chosen = _Options(**options)
+    chosen = _Options(interactive=interactive, **options)
+    _check_interactive(chosen)
     _check_result_path(chosen.write_result)
     if chosen.gpu is not None and not chosen.gpu.strip():
         raise UsageError("--gpu wants a type of GPU, or none", hint="--gpu none runs functions without a GPU")
@@ -139,6 +144,7 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> 
             with runnable.app.run(
                 name=options.name,
                 detach=options.detach,
+                interactive=options.interactive,
                 environment_name=options.environment,
                 _needed=needed,
                 _gpu=options.gpu,
@@ -202,6 +208,19 @@ def _check_returns_once(runnable: Any) -> None:
         raise InvalidError(
             f"{runnable.name}() is a generator, which cannot be run from the command line",
             hint="write a @app.local_entrypoint() that loops over it",
+        )
+
+
+def _check_interactive(options: _Options) -> None:
+    if not options.interactive:
+        return
+    for given, flag in ((options.quiet, "--quiet"), (options.detach, "--detach")):
+        if given:
+            raise UsageError(f"--interactive and {flag} exclude each other", hint="leave one of the two away")
+    if not (terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stdout)):
+        raise UsageError(
+            "--interactive needs a terminal: standard input or output is a pipe, a file or nothing",
+            hint="start it from a terminal, without redirections",
         )
 
 

@@ -40,6 +40,7 @@ def enter(start: Dict[str, Any], places: Tuple[str, str], on_waiting: Callable[[
         image_id=start["image_id"],
     )
     ambient.on_waiting = on_waiting
+    sys.breakpointhook = _breakpoint
     os.register_at_fork(after_in_child=_forget)
 
 
@@ -62,9 +63,18 @@ def _argv(function: Dict[str, Any]) -> None:
     sys.modules["__main__"] = type(sys)("__main__")
 
 
+def _breakpoint(*args: Any, **kwargs: Any) -> Any:
+    from alight.runtime import breakpoints  # noqa: PLC0415  only where user code has one
+
+    return breakpoints.stop(sys._getframe(1), args, kwargs)  # noqa: SLF001  as pdb finds its caller
+
+
 def _forget() -> None:
     """A forked child is user code's own process, not the function's."""
     ambient.container = None
     ambient.on_waiting = None
     ambient.stop_fetching_inputs = None
     ambient.input_concurrency = None
+    ambient.terminal = None
+    if sys.breakpointhook is _breakpoint:
+        sys.breakpointhook = sys.__breakpointhook__

@@ -121,6 +121,8 @@ class Runner:
     def packed(target: Target, value: Any) -> Any:
         """What a function returned: bytes that are a copy, since user code may change it, or the parts of something
         that is too large for a frame."""
+        if ambient.terminal is not None and not target.streams:
+            leave_terminal()
         if type(value).__name__ in _LATER:
             raise _not_a_value(target, value)
         try:
@@ -155,6 +157,7 @@ class Runner:
             self.outputs.flush()
             time.sleep(_LAST_MOMENT)
             os._exit(70)
+        leave_terminal()
         cancelled = given.is_cancelled(index) and not isinstance(error, Exception)
         head, body = failures.outcome(error, target.name, leaving=self.leaving, cancelled=cancelled)
         if given.is_spawned and head["status"] == "exception":
@@ -165,6 +168,7 @@ class Runner:
         self, given: Given, index: int, head: Dict[str, Any], started: float, items: int = 0, body: bytes = b""
     ) -> None:
         """An output in words. ``started`` by the monotonic clock."""
+        leave_terminal()
         now = time.time()
         head["started_at"], head["ended_at"] = now - (time.monotonic() - started), now
         if items:
@@ -177,6 +181,15 @@ class Runner:
         self.given = None
         ambient.current_input_id.set(None)
         ambient.current_call_id.set(None)
+
+
+def leave_terminal() -> None:
+    """After user code, in its context: what `interact()` connected is let go, with all that was printed to it."""
+    if ambient.terminal is not None:
+        from alight.runtime import stdio  # noqa: PLC0415  here already
+
+        stdio.flush()
+        ambient.terminal.leave()
 
 
 def _missing(method: str, targets: Dict[str, Target]) -> Target:

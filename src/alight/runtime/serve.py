@@ -261,6 +261,9 @@ class Service:
             raise InputCancellation("this input was cancelled")
 
     def _on_leave_signal(self, number: int, _frame: Any) -> None:
+        if number == signal.SIGINT and ambient.terminal is not None:
+            ambient.terminal.interrupt()  # Ctrl-C of the user whose terminal it is; machines send SIGTERM
+            return
         self.told_to_leave = number
         stop: Arrival = (Kind.LINK_STOP, {"grace": self._grace}, b"")
         runner = self.runner

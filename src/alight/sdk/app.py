@@ -258,11 +258,12 @@ class App(app_more.LaterApp):
     ) -> AsyncIterator[App]:
         """Let the app's functions be called within this block; it is stopped at its end, unless ``detach``.
 
-        Silent unless within ``enable_output()`` or `alight run`. Raises what keeps it from running: a volume or
+        Silent unless within ``enable_output()`` or `alight run`; ``interactive`` needs one of them, and a terminal,
+        which it lends to ``interact()`` and ``breakpoint()``. Raises what keeps it from running: a volume or
         secret that does not exist, a file that is missing, a server that cannot be reached. ``_needed`` names the
         functions and methods that are sure to be called: their images are built now, others at their first call.
         """
-        _check_may_run(self, interactive=interactive)
+        _check_may_run(self, interactive=interactive, detach=detach)
         description = name or self._name or _main_script()
         plan = running_app.Plan(
             client=client or default_client(),
@@ -271,6 +272,7 @@ class App(app_more.LaterApp):
             environment=environment_or_default(environment_name),
             tags=self._tags,
             detach=detach,
+            interactive=interactive,
             needed=None if _needed is None else {self._published_as(name) for name in _needed},
             gpu=_gpu,
         )
@@ -389,7 +391,7 @@ def _runs_here(where: str) -> bool:
     return where == (f"the class {name[:-2]}" if name.endswith(".*") else f"the function {name}")
 
 
-def _check_may_run(app: App, *, interactive: bool) -> None:
+def _check_may_run(app: App, *, interactive: bool, detach: bool) -> None:
     if app._running is not None:  # noqa: SLF001  of this file
         raise errors.ExecutionError("the app is running already", hint="one `with app.run():` at a time")
     if ambient.importing:
@@ -397,10 +399,15 @@ def _check_may_run(app: App, *, interactive: bool) -> None:
             "app.run() was called while the script is imported: the container imports it, too, and would run it again",
             hint='put it under `if __name__ == "__main__":`, or in a function with @app.local_entrypoint()',
         )
-    if interactive:
-        raise errors.UnimplementedError(
-            "app.run(interactive=True) would connect the terminal; this version doesn't yet"
+    if interactive and detach:
+        raise errors.InvalidError(
+            "an app cannot be interactive and detached: it could go on without the terminal that it uses",
+            hint="leave one of the two away",
         )
+    if interactive:
+        from alight.sdk import terminal  # noqa: PLC0415  only runs that lend one
+
+        terminal.check()
 
 
 def _main_script() -> str:

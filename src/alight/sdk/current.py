@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Optional
 
-from alight.sdk.surface import unimplemented
-from alight.sdk.sync import dual_function
 from alight.wire import ambient
 
 
@@ -24,10 +22,4 @@ def current_function_call_id() -> Optional[str]:
     return ambient.current_call_id.get()
 
 
-@dual_function
-@unimplemented("interact would connect this container to your terminal; interactive runs are not there yet")
-async def interact() -> None:
-    """Connect the terminal of `alight run -i` to this place in the function."""
-
-
-__all__ = ["current_function_call_id", "current_input_id", "interact", "is_local"]
+__all__ = ["current_function_call_id", "current_input_id", "is_local"]

@@ -90,6 +90,17 @@ def counted(call: str, text: str) -> None:
         tell(call, text)
 
 
+def connected(*, is_on: bool) -> None:
+    """A container's program has the terminal from now on, or no longer: it draws where it likes, and lines of others
+    have to return to the left by themselves.
+
+    Told to renderers that have a method of this name and form; the others draw as ever.
+    """
+    tell = getattr(current(), "connected", None)
+    if tell is not None:
+        tell(is_on=is_on)
+
+
 @contextlib.contextmanager
 def showing(renderer: Renderer) -> Iterator[Renderer]:
     """Puts a renderer in force for the length of a ``with`` block and closes it at the end."""

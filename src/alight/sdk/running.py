@@ -40,6 +40,7 @@ class RunningApp:
         self._seen: Dict[str, int] = {}
         self._awaited: Dict[Tuple[str, int], Future] = {}
         self._last_time = 0.0
+        self._heard = 0.0
         self._leaving = False
         self._stream: Optional[Stream] = None
 
@@ -60,6 +61,10 @@ class RunningApp:
         await future.within(_OUTPUT_SECONDS)
         with self._lock:
             self._awaited.pop(key, None)
+
+    def quiet_for(self) -> float:
+        """Seconds since a container's output came."""
+        return time.monotonic() - self._heard
 
     async def stop(self, reason: str) -> None:
         """Stop the app on the server and wait for its last words."""
@@ -99,6 +104,7 @@ class RunningApp:
                 if event.offset and event.offset <= self._seen.get(event.container, 0):
                     return  # replayed after a reconnect
                 self._last_time = max(self._last_time, event.time)
+            self._heard = time.monotonic()
             renderer.output(event.container, event.function, event.fd, body)
             self._saw(event.container, event.offset)
         elif event.kind == "build":

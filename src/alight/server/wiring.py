@@ -32,6 +32,7 @@ from alight.server.routes import info as info_routes
 from alight.server.routes import nodes as nodes_routes
 from alight.server.routes import secrets as secrets_routes
 from alight.server.routes import setup as setup_routes
+from alight.server.routes import terminals as terminals_routes
 from alight.server.routes import tokens as tokens_routes
 from alight.server.routes import volumes as volumes_routes
 from alight.server.services.apps import Apps
@@ -45,6 +46,7 @@ from alight.server.services.images import Images
 from alight.server.services.nodes import Around, Nodes
 from alight.server.services.secrets import Secrets
 from alight.server.services.setup import Setup
+from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
 from alight.server.services.volumes import Volumes
@@ -181,6 +183,7 @@ class Server:
             **blobs_routes.routes(parts.blobs),
             **secrets_routes.routes(parts.secrets, parts.store),
             **setup_routes.routes(parts.setup, parts.tokens),
+            **terminals_routes.routes(Terminals(), parts.apps, parts.containers),
             **tokens_routes.routes(parts.tokens),
         }
 

@@ -48,6 +48,10 @@ stop_fetching_inputs: Optional[Callable[[], None]] = None
 #: the runtime.
 input_concurrency: Optional[Callable[[Optional[int]], int]] = None
 
+#: The user's terminal, while `interact()` has connected it to this process: a ``Terminal`` of the SDK, which fills it.
+#: The runtime calls ``interrupt()`` for SIGINT, and ``leave()`` after an input, before its value leaves.
+terminal: Optional[Any] = None
+
 
 def is_local() -> bool:
     """False only inside the process that runs a function in a container."""

@@ -56,7 +56,6 @@ def block(manager):
         lambda: alight.Environment.from_name("dev").apps.list(),
         lambda: alight.experimental.get_cluster_info(),
         lambda: alight.experimental.Stream.from_name("log").append(1),
-        lambda: alight.interact(),
     ],
 )
 def test_using_is_one_sentence(use):
