@@ -8,8 +8,11 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import socket
+import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,7 +25,8 @@ Instead = Callable[["Handler"], bool]
 class RegistryServer:
     """``with RegistryServer() as registry``: images by repository and tag. ``asked`` remembers (path, headers)."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
+        self._certificate = certificate  # with its key: speak TLS
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.blobs: dict[str, bytes] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -48,6 +52,12 @@ class RegistryServer:
     def __enter__(self) -> RegistryServer:  # noqa: PYI034  Python 3.9 has no Self
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.registry = self  # type: ignore[attr-defined]
+        if self._certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self._certificate)
+            self.server.socket = context.wrap_socket(
+                self.server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
         return self
@@ -126,3 +136,57 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self.wfile.write(rest)
+
+
+class Proxy:
+    """A proxy that wants credentials: ``asked`` remembers request lines with them."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _ProxyHandler)
+        self._server.asked = self.asked  # type: ignore[attr-defined]
+        self.url = f"http://me:p%40ss@127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Proxy:  # noqa: PYI034  Python 3.9 has no Self
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _ProxyHandler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+    def _note(self) -> None:
+        self.server.asked.append((self.requestline, self.headers.get("Proxy-Authorization", "")))  # type: ignore[attr-defined]
+
+    def do_GET(self) -> None:
+        self._note()
+        there = urlsplit(self.path)
+        with socket.create_connection((there.hostname, there.port)) as further:
+            further.sendall(f"GET {there.path} HTTP/1.0\r\nHost: {there.netloc}\r\n\r\n".encode())
+            while piece := further.recv(65536):
+                self.wfile.write(piece)
+
+    def do_CONNECT(self) -> None:
+        self._note()
+        host, _, port = self.path.partition(":")
+        with socket.create_connection((host, int(port))) as further:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=_pump, args=(further, self.connection), daemon=True)
+            back.start()
+            _pump(self.connection, further)
+            back.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while piece := source.recv(65536):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        return

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import datetime
+import ipaddress
 import os
 import random
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from alight.builder.layers import LayerStore
 from alight.builder.registry import pull as pulling
 from alight.builder.registry import reference, transport
-from alight.builder.registry.settings import Registries
+from alight.builder.registry.client import Client, Credentials
+from alight.builder.registry.settings import Place, Registries
 from alight.wire.errors import ImageBuildError
 from tests.unit.builder.archives import entry, folder, image, index, link, sha, tar
-from tests.unit.builder.registryserver import RegistryServer
+from tests.unit.builder.registryserver import Proxy, RegistryServer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="unpacking changes its root directory, which needs root")
 
@@ -211,9 +218,6 @@ def test_credentials_go_to_nobody_else(registry, pull):
 
 
 def test_a_token_server_without_tls_gets_no_password_from_a_registry_with_it(pull, registry):
-    from alight.builder.registry.client import Client, Credentials
-    from alight.builder.registry.settings import Place
-
     client = Client(transport.Transport(transport.Way()), Place("r.example", "a/b"), Credentials("me", "secret"))
     with pytest.raises(ImageBuildError, match="not a secure address"):
         client._token(f'Bearer realm="http://{registry.host}/token",service="here"')
@@ -247,6 +251,56 @@ def test_settings_that_cannot_be_read_are_said_by_who_needs_them(pull):
         pull("a/b:1", settings="this is no TOML")
     with pytest.raises(ImageBuildError, match="blocks"):
         pull("a/b:1", host="bad.example", settings='[[registry]]\nprefix = "*.example"\nblocked = true\n')
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Of 127.0.0.1, signed by itself: (file with both, file with the certificate alone)."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now, day = datetime.datetime.now(datetime.timezone.utc), datetime.timedelta(days=1)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    text = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (tmp_path / "ca.crt").write_bytes(text)
+    (tmp_path / "both.pem").write_bytes(text + key.private_bytes(serialization.Encoding.PEM, form, plain))
+    return tmp_path / "both.pem", tmp_path / "ca.crt"
+
+
+def test_a_registry_with_an_authority_of_its_own(tmp_path, certificate, pull):
+    both, authority = certificate
+    settings = "# nothing\n"
+    with RegistryServer(both) as secure:
+        secure.push("a/b:1", image(BOTTOM))
+        with pytest.raises(ImageBuildError, match=f"certificate of {secure.host} is not trusted") as raised:
+            pull("a/b:1", host=secure.host, settings=settings)
+        assert f"/etc/containers/certs.d/{secure.host}/ca.crt" in raised.value.hint
+        place = tmp_path / "etc/containers/certs.d" / secure.host
+        place.mkdir(parents=True)
+        (place / "ca.crt").write_bytes(authority.read_bytes())
+        assert pull("a/b:1", host=secure.host, settings=settings).layers
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_this_machines_proxy_is_used(tmp_path, certificate, registry, tls):
+    """HTTPS through a tunnel, HTTP by its whole address; each with the proxy's own credentials."""
+    both, authority = certificate
+    with RegistryServer(both if tls else None) as served, Proxy() as proxy:
+        served.push("a/b:1", image(BOTTOM))
+        way = transport.Way({"http_proxy": proxy.url, "https_proxy": proxy.url}, ca_bundle=str(authority))
+        place = Place(served.host, "a/b", insecure=not tls)
+        body, _ = Client(transport.Transport(way), place, None).manifest("1")
+        assert body == served.manifests["a/b/1"][1]
+        line, credentials = proxy.asked[0]
+        assert line.startswith(f"CONNECT {served.host}" if tls else f"GET http://{served.host}/v2/a/b/manifests/1")
+        assert credentials == "Basic " + base64.b64encode(b"me:p@ss").decode()
+        aside = transport.Way({**way.proxies, "no_proxy": "127.0.0.1"}, ca_bundle=str(authority))
+        Client(transport.Transport(aside), place, None).manifest("1")
+        assert len(proxy.asked) == 1
 
 
 def test_a_cancelled_pull_ends_soon_and_leaves_whole_layers_only(registry, pull, tmp_path):

@@ -201,7 +201,12 @@ class Client:
         if response.status in (401, 403):
             raise self._denied(said)
         if response.status == 404:
-            raise NotFound(f"{self.host} has no {self._place.repository}, or not this of it: {path[1:]}{_after(said)}")
+            kind, _, name = path[1:].partition("/")
+            what = f"image {self._place.repository}" if kind == "manifests" else f"part of {self._place.repository}"
+            raise NotFound(
+                f"{self.host} has no {what}{'@' if name.startswith('sha256:') else ':'}{name}{_after(said)}",
+                "check the spelling of the name and the tag; some registries say this of what is private, too",
+            )
         raise ImageBuildError(f"{self.host} answers {response.status} for {self._place.repository}{path}{_after(said)}")
 
     def _denied(self, said: str) -> Denied:
