@@ -53,7 +53,7 @@ exec uv pip install --python "$python" --compile-bytecode --no-deps -r locked.tx
 _ASKPASS = """\
 #!/bin/sh
 case "$1" in
-  *sername*) printf '%s\\n' "$ALIGHT_GIT_USER" ;;
+  *sername*) printf '%s\\n' "$GIT_ASKPASS_USER" ;;
   *gitlab*) printf '%s\\n' "$GITLAB_TOKEN" ;;
   *github*) printf '%s\\n' "$GITHUB_TOKEN" ;;
   *) printf '%s\\n' "${GITHUB_TOKEN:-$GITLAB_TOKEN}" ;;
@@ -120,7 +120,7 @@ def pip_private(step: Step, indexes: Indexes, python: str) -> Command:
     ]  # fmt: skip
     env = {
         **indexes.joined(what).env(),
-        "ALIGHT_GIT_USER": str(what.get("git_user") or ""),
+        "GIT_ASKPASS_USER": str(what.get("git_user") or ""),
         "GIT_TERMINAL_PROMPT": "0",
         "UV_NO_GITHUB_FAST_PATH": "1",  # it knows no tokens
         "TMPDIR": f"{CACHES}/temporary",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 import re
 import sys
@@ -302,9 +303,8 @@ class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.
     @dual
     async def build(self, app: Any = None) -> Image:
         """Build now, and not when an app runs. ``app`` is one that runs; without, one is run for the build alone."""
-        from alight.sdk import image_build  # noqa: PLC0415  it needs apps, which need images
-
-        await image_build.build(self, app)
+        # By name: what runs apps needs images, and an image that is only declared needs no network.
+        await importlib.import_module("alight.sdk.image_now").build(self, app)
         return self
 
     @dual

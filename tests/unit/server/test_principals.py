@@ -64,6 +64,7 @@ OPEN_TO = {
 }
 OWNERS_ALONE = {
     "server.stop",
+    "image.work",
     "token.create",
     "token.list",
     "token.delete",
