@@ -26,7 +26,7 @@ def loads(spool: str, reference: bytes, what: str) -> Any:
                     data = os.pread(descriptor, length, offset)
                     if len(data) == length:
                         return data
-                return room.new_bytes(length, lambda view: _fill(descriptor, offset, view))
+                return room.new_bytes(length, lambda start, view: _fill(descriptor, offset + start, view))
             if not mapped:
                 mapped.append(memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)))
             return mapped[0][offset : offset + length]

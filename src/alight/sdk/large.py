@@ -17,6 +17,8 @@ from alight.sdk.lost import LostError
 from alight.wire import errors, messages, payload, room
 from alight.wire.codec import PIECE, Buffer, loads_head
 
+_PART = 4 << 20
+
 
 async def put_blob(client: Client, parts: List[Any]) -> str:
     """Give bytes to the server; the name that they have there."""
@@ -139,28 +141,32 @@ def _write(path: str, parts: List[Any], size: int) -> bool:
 
 def _read(fd: int, offset: int, size: int, writable: bool) -> Any:
     """A part of a file. Raises DataLossError when it became shorter."""
+
+    def fill(start: int, view: memoryview) -> None:
+        _fill(fd, offset + start, view)
+
     if writable:
         view = room.writable(size)
-        _fill(fd, offset, view)
+        room.fill_in(view, fill)
         return view
     if size < room.LARGE:
         data = os.pread(fd, size, offset)
         if len(data) == size:
             return data
-    return room.new_bytes(size, functools.partial(_fill, fd, offset))
+    return room.new_bytes(size, fill)
 
 
 def _fill(fd: int, offset: int, view: memoryview) -> None:
     while view:
-        count = os.preadv(fd, [view], offset) if hasattr(os, "preadv") else _readv(fd, view, offset)
+        if hasattr(os, "preadv"):
+            count = os.preadv(fd, [view], offset)
+        else:  # two threads read at once: nothing may depend on where the file stands
+            data = os.pread(fd, min(len(view), _PART), offset)
+            count = len(data)
+            view[:count] = data
         if not count:
             raise errors.DataLossError(f"the file of a large value ends {len(view)} bytes early")
         view, offset = view[count:], offset + count
-
-
-def _readv(fd: int, view: memoryview, offset: int) -> int:
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.readv(fd, [view])
 
 
 def _remove(path: str) -> None:
