@@ -119,8 +119,11 @@ class Terminal:
     def _serve(self, word: TerminalWord) -> None:
         """In a thread of its own: keys and sizes to one program, until it is over."""
         began = time.monotonic()
-        while self._running.quiet_for() < _QUIET_SECONDS and time.monotonic() - began < _QUIET_MOST:
-            time.sleep(_QUIET_SECONDS / 4)
+        while (now := time.monotonic()) - began < _QUIET_MOST:
+            quiet = min(self._running.quiet_for(), now - began)
+            if quiet >= _QUIET_SECONDS:
+                break
+            time.sleep(_QUIET_SECONDS - quiet)
         with self._lock:
             stream = self._stream
             if self._turn != word.turn or self._closed or stream is None:
