@@ -80,7 +80,7 @@ class Peer(asyncio.Protocol):
         self._streams: Dict[int, Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._transport: Optional[asyncio.Transport] = None
-        self._flush_planned = False
+        self._flush_planned = self._in_turn = False
         self._preface = b"" if not self._dialled else None
         self._loop = asyncio.get_running_loop()
         self._turn = turn_of(self._loop)
@@ -337,16 +337,17 @@ class Peer(asyncio.Protocol):
 
     def flush_soon(self) -> None:
         """Write what is queued at the end of this turn."""
-        if not self._flush_planned:
-            self._flush_planned = True
-            if self._turn.under_way:
+        if self._turn.under_way:
+            if not self._in_turn:
+                self._in_turn = True
                 self._turn.write(self)
-            else:
-                self._loop.call_soon(self.flush)
+        elif not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._flush_as_planned)
 
     def flush(self) -> None:
         """Write what is queued."""
-        self._flush_planned = False
+        self._in_turn = False
         pieces = self.connection.take_output()
         if not pieces or self._transport is None or self._transport.is_closing():
             return
@@ -354,6 +355,10 @@ class Peer(asyncio.Protocol):
             self._transport.write(pieces[0])
         else:
             self._transport.writelines(pieces)
+
+    def _flush_as_planned(self) -> None:
+        self._flush_planned = False
+        self.flush()
 
     # inside
 

@@ -3,7 +3,8 @@
 A message that arrives often makes work for others: the scheduler has a fact to look at, another connection has
 something to write. Asking the event loop for a later turn for each of these costs more than the work itself. While
 messages are handed out, such work is noted here; it is done once all of them have been, each kind once however often
-it was asked for. Must never wait, and never raise: what is noted here sees to its own faults.
+it was asked for. What nobody waits for is done last, when all that was said has left. Must never wait, and never raise:
+what is noted here sees to its own faults.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Turn:
         self.under_way = False
         self._work: List[Callable[[], None]] = []
         self._writers: List[Writer] = []
+        self._last: List[Callable[[], None]] = []
 
     def begin(self) -> bool:
         """Called before messages are handed out. False when somebody further out has begun, and will end it."""
@@ -42,6 +44,13 @@ class Turn:
         """Let this one write at the very end. Only while the turn is under way."""
         self._writers.append(writer)
 
+    def afterwards(self, work: Callable[[], None]) -> None:
+        """Do this when everybody has written; at once when no turn is under way."""
+        if self.under_way:
+            self._last.append(work)
+        else:
+            work()
+
     def end(self) -> None:
         """Called by who began."""
         try:
@@ -54,6 +63,10 @@ class Turn:
             writers, self._writers = self._writers, []
             for writer in writers:
                 writer.flush()
+            while self._last:
+                last, self._last = self._last, []
+                for one in last:
+                    one()
 
 
 def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:

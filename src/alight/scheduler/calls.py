@@ -88,7 +88,7 @@ def items_came(state: State, event: events.ItemsCame, now: float, decisions: lis
     """From now on this generator's input is not tried again."""
     call = state.calls.get(event.call_id)
     if call is not None:
-        call.items.add(event.position)
+        call.gave_items(event.position)
 
 
 def returned(state: State, event: events.InputsReturned, now: float, decisions: list[Decision]) -> None:
@@ -136,7 +136,7 @@ def lost(  # noqa: PLR0913, PLR0917  what is known of a loss
 ) -> None:
     """An input that had begun in a container that ended: whose fault it was says whether it is tried again."""
     function = state.functions[call.function_id]
-    tried = call.tried.setdefault(position, Tried())
+    tried = call.record(position)
     tried.attempt = max(tried.attempt, attempt)
     if position in call.items:
         _fail(call, position, event.status, event.error, decisions)
@@ -157,7 +157,7 @@ def try_elsewhere(
     """After a fault of ours: three containers, the later ones to itself, then it is an error."""
     call, position = which
     status, error = said
-    tried = call.tried.setdefault(position, Tried())
+    tried = call.record(position)
     if not retry.our_retry(tried):
         final = dict(error or to_wire(InternalFailure("its container was lost")))
         final["message"] = f"{final.get('message', '')} (tried in {tried.failures + 1} containers)"
@@ -207,7 +207,7 @@ def _failed(
     final: list[int] = []
     for position in positions:
         if event.attempt > 1:
-            tried = call.tried.setdefault(position, Tried())
+            tried = call.record(position)
             tried.attempt = max(tried.attempt, event.attempt)
         if retry.is_ours(event.status) and position not in call.items:
             try_elsewhere(state, function, (call, position), now, decisions, (ResultStatus.INTERNAL, None))
@@ -236,7 +236,7 @@ def _by_policy(  # noqa: PLR0913  what is known of a failure
     delay = retry.users_retry(status, tried, function.need.retries, users_fault=users_fault)
     if delay is None:
         return False
-    call.tried[position] = tried
+    tried = call.record(position)
     tried.retries += 1
     tried.attempt += 1
     at = now + delay
@@ -282,7 +282,8 @@ def _enter(
             line.join(state, function, call, (start, position, 1))
         start = position + 1
         one = tried[position]
-        call.tried[position] = Tried(one.attempt, one.retries, one.failures)
+        known = call.record(position)
+        known.attempt, known.retries, known.failures = one.attempt, one.retries, one.failures
         if one.not_before > now:
             line.join_later(state, call, position, one.not_before)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from alight.scheduler import calls, dispatch, events, held, line, place, scale
 from alight.scheduler.decisions import Again, Decision
 from alight.scheduler.ending import stop
-from alight.scheduler.state import Call, Container, Function, Run, State, Tried, spans
+from alight.scheduler.state import Call, Container, Function, Run, State, spans
 from alight.wire.errors import InternalFailure, to_wire
 
 _START_BACKOFF = 60.0
@@ -124,7 +124,7 @@ def ended(
     runs = held.in_order(container)
     for run in runs:
         call = state.calls.get(run.call_id)
-        if call is not None:
+        if call is not None and call.containers:
             call.containers.pop(container.container_id, None)
     scale.remove_container(state, container)
     if function is None:
@@ -186,7 +186,7 @@ def _innocent(
 ) -> None:
     """It ran beside an input that took too long and ended their container: again, at no charge."""
     call, position = which
-    tried = call.tried.setdefault(position, Tried())
+    tried = call.record(position)
     tried.attempt = max(tried.attempt, attempt) + 1
     why = "another input of its container ran too long"
     decisions.append(Again(call.call_id, position, tried.attempt, tried.retries, tried.failures, now, why))

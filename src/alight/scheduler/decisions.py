@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Start:
     """Start a container for a function on a machine, with these GPUs (by uuid) and MiB."""
 
@@ -18,7 +18,7 @@ class Start:
     memory: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Give:
     """Give inputs ``start`` to ``stop`` (exclusive) of a call, at one attempt, to a container."""
 
@@ -66,7 +66,7 @@ class Stop:
     grace: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Finish:
     """The answers that ``container_id`` brought for these inputs at this attempt are their results."""
 

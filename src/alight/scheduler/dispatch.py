@@ -68,7 +68,7 @@ def refresh(state: State, container: Container, now: float) -> None:
         elif (
             not container.recalled
             and function.quarantine != name
-            and _room(function, container) > 0
+            and room(function, container) > 0
             and not held.is_alone(container)
         ):
             function.partly[name] = None
@@ -177,7 +177,7 @@ def _give_suspect(state: State, function: Function, now: float, decisions: list[
     return False
 
 
-def _room(function: Function, container: Container) -> int:
+def room(function: Function, container: Container) -> int:
     """How many more inputs a container may be given, whatever waits."""
     slots = function.slots
     if slots > 1:
@@ -192,15 +192,15 @@ def _room(function: Function, container: Container) -> int:
 
 def _portion(function: Function, container: Container) -> int:
     """How many inputs to give a container now: never more than its fair part of what waits."""
-    room = _room(function, container)
+    more = room(function, container)
     if function.slots > 1:
         if function.need.batch_size:
-            return room  # batches are better full
-        return min(room, -(-function.waiting // max(1, len(function.idle) + len(function.partly))))
+            return more  # batches are better full
+        return min(more, -(-function.waiting // max(1, len(function.idle) + len(function.partly))))
     # Nor is it filled up to that part while it has half of it: what waits last is shared finely.
     part = max(1, function.waiting // (2 * max(1, len(function.serving))))
-    if part >= room + container.open:
-        return room
+    if part >= more + container.open:
+        return more
     return part - container.open if container.open * 2 <= part else 0
 
 

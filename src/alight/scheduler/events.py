@@ -9,7 +9,7 @@ from typing import Any
 from alight.scheduler.state import Gpu, Need
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Run:
     """Inputs ``start`` to ``stop`` (exclusive) of a call at one attempt. They lie in one container."""
 
@@ -86,7 +86,7 @@ class AppEnded:
     grace: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class InputsArrived:
     """Inputs of a call wait: the ranges (start, stop), in order. The first event of a call gives it its turn.
 
@@ -109,7 +109,7 @@ class CallCancelled:
     kill: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class AttemptsEnded:
     """A container answered inputs of one call and attempt, all with this ResultStatus. Late answers only free slots.
 

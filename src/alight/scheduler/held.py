@@ -16,7 +16,7 @@ def hold(state: State, container: Container, call_id: str, span: tuple[int, int,
         container.runs[call_id] = [run]
         call = state.calls.get(call_id)
         if call is not None:
-            call.containers[container.container_id] = None
+            call.held_by(container.container_id)
     else:
         runs.append(run)
     container.open += stop - start
@@ -33,7 +33,7 @@ def release(state: State, container: Container, call_id: str, attempt: int, posi
         if not runs:
             del container.runs[call_id]
             call = state.calls.get(call_id)
-            if call is not None:
+            if call is not None and call.containers:
                 call.containers.pop(container.container_id, None)
     if len(found) < len(positions) and container.dropped:
         dropped = container.dropped.get(call_id)

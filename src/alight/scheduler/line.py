@@ -17,7 +17,7 @@ def join(state: State, function: Function, call: Call, span: Span) -> None:
     if waiting and waiting[-1][1] == span[0] and waiting[-1][2] == span[2]:
         waiting[-1] = (waiting[-1][0], span[1], span[2])
     else:
-        waiting.append(span)
+        call.wait_behind(span)
         function.line[call.call_id] = None
     function.waiting += span[1] - span[0]
     state.hungry[function.function_id] = None
@@ -29,7 +29,7 @@ def join_first(state: State, function: Function, call: Call, span: Span, *, susp
     if line and line[0][0] == span[1] and line[0][2] == span[2]:
         line[0] = (span[0], line[0][1], span[2])
     else:
-        line.insert(0, span)
+        call.wait_first(span, suspect=suspect)
     calls[call.call_id] = None
     function.waiting += span[1] - span[0]
     state.hungry[function.function_id] = None
@@ -37,7 +37,7 @@ def join_first(state: State, function: Function, call: Call, span: Span, *, susp
 
 def join_later(state: State, call: Call, position: int, at: float) -> None:
     """An input waits for a time, and then for a container."""
-    call.delayed[position] = at
+    call.wait_until(position, at)
     set_timer(state, at, "input", call.call_id)
 
 
@@ -102,7 +102,8 @@ def clear(function: Function, call: Call) -> list[range]:
     gone = sorted((span[0], span[1]) for spans in (call.waiting, call.first, call.suspects) for span in spans)
     lines: Lines = ((call.waiting, function.line), (call.first, function.first), (call.suspects, function.suspects))
     for spans, turns in lines:
-        spans.clear()
+        if spans:
+            spans.clear()
         turns.pop(call.call_id, None)
     function.waiting -= sum(stop - start for start, stop in gone)
     return [range(start, stop) for start, stop in gone]

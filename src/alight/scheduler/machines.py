@@ -6,7 +6,7 @@ from typing import Any
 
 from alight.scheduler import containers, dispatch, events, held, line, place, scale
 from alight.scheduler.decisions import Adopted, Cancel, Decision, Give, Stop
-from alight.scheduler.state import Call, Container, Function, Node, Run, State, Tried, spans
+from alight.scheduler.state import Call, Container, Function, Node, Run, State, spans
 from alight.wire.errors import RemoteError, to_wire
 from alight.wire.states import ResultStatus
 
@@ -157,7 +157,7 @@ def _adopt(state: State, function: Function, container: Container, run: events.R
     for start, stop in _without(run.start, run.stop, elsewhere):
         for position in range(start, stop):
             if run.attempt > 1 or position in call.tried:
-                tried = call.tried.setdefault(position, Tried())
+                tried = call.record(position)
                 tried.attempt = max(tried.attempt, run.attempt)
             mine.append(position)
         held.hold(state, container, call.call_id, (start, stop, run.attempt))

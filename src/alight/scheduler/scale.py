@@ -268,7 +268,8 @@ def fail_waiting(
     for call in line.calls_in_line(state, function):
         for positions in line.clear(function, call):
             _forget_counters(call.tried, positions)
-            call.items.difference_update(positions)
+            if call.items:
+                call.items.difference_update(positions)
             decisions.append(Fail(call.call_id, positions, status, error))
         line.forget_if_done(state, call)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from alight.wire.spec import RetryPolicy
@@ -130,27 +131,84 @@ class Tried:
     failures: int = 0
 
 
-@dataclass(slots=True)
 class Call:
     """A call with inputs that are not done. ``order`` is the order of arrival over all functions.
 
     What waits for a container is in three lines: ``first`` (returned, or lost with a container: they had their turn
-    once), ``waiting``, and ``suspects``, which may have ended their container and are given alone.
+    once), ``waiting``, and ``suspects``, which may have ended their container and are given alone. ``delayed`` says
+    when a position may be tried again; ``items`` are generators' inputs that gave items; ``containers`` hold runs of
+    it; no position that was ever seen is at or above ``top``.
+
+    There may be very many, and most use one or two of their collections: each is made when something comes into it.
+    Until then it is empty and cannot be written, so what writes is below or looks first.
     """
 
-    call_id: str
-    function_id: str
-    order: int
-    parent: tuple[str, int] | None = None
-    arrived: float = 0.0
-    top: int = 0  # no position that was ever seen is at or above this
-    waiting: deque[Span] = field(default_factory=deque)
-    first: list[Span] = field(default_factory=list)
-    suspects: list[Span] = field(default_factory=list)
-    delayed: dict[int, float] = field(default_factory=dict)  # position → when it may be tried again
-    tried: dict[int, Tried] = field(default_factory=dict)
-    items: set[int] = field(default_factory=set)  # generators' inputs that gave items
-    containers: dict[str, None] = field(default_factory=dict)  # those that hold runs of it
+    __slots__ = ("arrived", "call_id", "containers", "delayed", "first", "function_id", "items", "order", "parent",
+                 "suspects", "top", "tried", "waiting")  # fmt: skip
+
+    def __init__(
+        self, call_id: str, function_id: str, order: int, parent: tuple[str, int] | None = None, arrived: float = 0.0
+    ) -> None:
+        self.call_id = call_id
+        self.function_id = function_id
+        self.order = order
+        self.parent = parent
+        self.arrived = arrived
+        self.top = 0
+        self.waiting: deque[Span] = _NONE
+        self.first: list[Span] = _NONE
+        self.suspects: list[Span] = _NONE
+        self.items: set[int] = _NONE
+        self.delayed: dict[int, float] = _NONE_BY_KEY
+        self.tried: dict[int, Tried] = _NONE_BY_KEY
+        self.containers: dict[str, None] = _NONE_BY_KEY
+
+    def held_by(self, container_id: str) -> None:
+        """A container holds some of its inputs."""
+        if self.containers:
+            self.containers[container_id] = None
+        else:
+            self.containers = {container_id: None}
+
+    def wait_behind(self, span: Span) -> None:
+        """Inputs get in line after all others of the call."""
+        if self.waiting:
+            self.waiting.append(span)
+        else:
+            self.waiting = deque((span,))
+
+    def wait_first(self, span: Span, *, suspect: bool) -> None:
+        """Inputs get in line before the others that had their turn."""
+        if suspect:
+            self.suspects = self.suspects or []
+            self.suspects.insert(0, span)
+        else:
+            self.first = self.first or []
+            self.first.insert(0, span)
+
+    def wait_until(self, position: int, when: float) -> None:
+        """An input is tried again, but not yet."""
+        if self.delayed:
+            self.delayed[position] = when
+        else:
+            self.delayed = {position: when}
+
+    def record(self, position: int) -> Tried:
+        """How often an input was tried; a new record for one that has none."""
+        if not self.tried:
+            self.tried = {}
+        return self.tried.setdefault(position, Tried())
+
+    def gave_items(self, position: int) -> None:
+        """A generator's input gave something."""
+        if self.items:
+            self.items.add(position)
+        else:
+            self.items = {position}
+
+
+_NONE: Any = ()
+_NONE_BY_KEY: Any = MappingProxyType({})
 
 
 @dataclass(slots=True)

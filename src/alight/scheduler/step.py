@@ -6,20 +6,24 @@ Time is an argument. Call it with no events when ``next_wake`` has come.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from alight.scheduler import calls, containers, events, machines, scale
+from alight.scheduler import calls, containers, events, machines, scale, warm
 from alight.scheduler.decisions import Decision
 from alight.scheduler.dispatch import look
 from alight.scheduler.state import State
 
 
-def step(state: State, happened: Iterable[events.Event], now: float) -> list[Decision]:
+def step(state: State, happened: Sequence[events.Event], now: float) -> list[Decision]:
     """Take in what happened and say what to do. Decisions are in the order in which they must be carried out."""
     decisions: list[Decision] = []
-    for event in happened:
-        _HANDLERS[type(event)](state, event, now, decisions)
+    common = None
+    if len(happened) == 1 and not (state.timers and state.timers[0][0] <= now):
+        common = _COMMON.get(type(happened[0]))
+    if common is None or not common(state, happened[0], now, decisions):
+        for event in happened:
+            _HANDLERS[type(event)](state, event, now, decisions)
     if state.timers and state.timers[0][0] <= now:
         _fire_timers(state, now, decisions)
     if state.hungry or state.idled:
@@ -64,3 +68,5 @@ _HANDLERS: dict[type, Any] = {
     events.StartFailed: containers.start_failed,
     events.InputsWaiting: containers.waits,
 }
+
+_COMMON: dict[type, Any] = {events.InputsArrived: warm.arrived, events.AttemptsEnded: warm.answered}

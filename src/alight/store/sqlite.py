@@ -139,8 +139,7 @@ class SqliteStore:
         """Write something else than was said, while nobody has begun to write it."""
         if not isinstance(ticket, _Job) or ticket.done is not None:
             return False
-        for name, _ in statements:
-            self._sql(name)
+        self._check(statements)
         with self._wake:
             if ticket.taken:
                 return False
@@ -295,9 +294,14 @@ class SqliteStore:
         except KeyError:
             raise errors.InternalError(f"there is no query {name!r} in store/queries") from None
 
+    def _check(self, statements: Sequence[Statement]) -> None:
+        """Raise for a name that is none, here and not in the writer's thread."""
+        for name, _ in statements:
+            if name not in self._queries:
+                self._sql(name)
+
     def _queue(self, job: _Job) -> None:
-        for name, _ in job.statements:
-            self._sql(name)
+        self._check(job.statements)
         with self._wake:
             if self._closing:
                 raise errors.ServiceError("the server is stopping")

@@ -105,7 +105,7 @@ class Place:
             self.state.functions[call.function_id].containers[container_id] = None
         one.open += stop - start
         one.runs.setdefault(call_id, []).append(Run(call_id, start, stop, attempt, self.state.next_order()))
-        call.containers[container_id] = None
+        call.held_by(container_id)
         return container_id
 
     async def output(self, call_id, kind, head, start=0, count=1):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from alight.link.peer import Stream
+from alight.link.turn import turn_of
 from alight.server.auth import CONTAINER, OWNER, Principal
 from alight.server.request import QuickRoutes, Request, Routes
 from alight.server.routes.telling import Teller
@@ -133,7 +134,7 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
 
 
 def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) -> QuickRoutes:
-    teller = Teller(why)
+    teller, turn = Teller(why), turn_of(asyncio.get_running_loop())
 
     def start(request: Request) -> bool:
         """The common case: a new call of one input whose caller waits, of a function that is there."""
@@ -147,7 +148,7 @@ def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) 
         if call is None:
             return False
         calls.listen(call, calls.reader_now(stream, call))
-        teller.add(stream, call)
+        turn.afterwards(lambda: teller.add(stream, call))
         return True
 
     return {"call.start": start}

@@ -7,6 +7,7 @@ calls nobody waits for keeps a window of them here; the rest stay rows, however 
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -188,6 +189,19 @@ def call_row(call: Call, now: float) -> dict[str, Any]:
         "accepted": call.accepted,
         "total": call.total,
         "now": now,
+    }
+
+
+def chunk_row(call_id: str, one: Chunk) -> dict[str, Any]:
+    """Parameters of ``chunk_add``."""
+    sizes = struct.pack(f"!{one.count}I", *one.sizes) if one.count > 1 else None
+    return {
+        "call_id": call_id,
+        "start": one.start,
+        "count": one.count,
+        "flags": one.flags,
+        "sizes": sizes,
+        "body": one.body,
     }
 
 

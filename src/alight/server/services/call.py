@@ -95,6 +95,7 @@ class Call:
         "timer",
         "total",
         "unread",
+        "unwritten",
         "verb",
         "waited",
     )
@@ -124,6 +125,7 @@ class Call:
         self.held_acks: list[tuple[str, int]] | None = None
         self.rest: tuple[dict[str, object], bytes] | None = None  # how inputs without an output of their own ended
         self.ticket: Ticket | None = None  # of the write that adds it, while that may be replaced
+        self.unwritten: Chunk | None = None  # its one chunk, until its rows are on their way to the store
         self.timer: asyncio.TimerHandle | None = None
         self.senders = 0
         self.forgotten = 0  # chunks before this position are gone from the store

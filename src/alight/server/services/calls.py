@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from alight.link.peer import Stream
+from alight.link.turn import turn_of
 from alight.scheduler.events import CallCancelled, InputsArrived
 from alight.server import faults
 from alight.server.events import Inbox
 from alight.server.services import results
-from alight.server.services.book import Book, Line, call_row
+from alight.server.services.book import Book, Line, call_row, chunk_row
 from alight.server.services.call import Call, Chunk
 from alight.server.services.functions import Functions, Published
 from alight.server.services.giving import Giving
@@ -59,6 +58,7 @@ class Calls:
         self._functions = functions
         self._inbox = inbox
         self._grace = caller_grace
+        self._turn = turn_of(asyncio.get_running_loop())
         # Ids sort by time: a call that is older than this process may be in the store already.
         self._born = ids.new_id(ids.CALL)
         self.book = Book(inbox, bodies_in_memory)
@@ -179,9 +179,8 @@ class Calls:
         one = self._only_chunk(call, asked, body)
         self.book.keep(call, one)
         self._enter_one(call)
-        call.ticket = self._store.write_soon(
-            [("call_add", call_row(call, call.created_at)), ("chunk_add", _chunk_row(call_id, one))], independent=True
-        )
+        call.unwritten = one
+        self._turn.afterwards(lambda: self.outcomes.begin(call))
         call.queued = True
         self._inbox.put(InputsArrived(call_id, call.function_id, ((0, 1),), call.parent))
         return call
@@ -256,7 +255,7 @@ class Calls:
         call.accepted = said.stop
         self._line(call).inputs += one.count
         self._note_reference(call, one)
-        row = _chunk_row(call.call_id, one)
+        row = chunk_row(call.call_id, one)
         progress = {"call_id": call.call_id, "accepted": call.accepted, "total": None}
         statements: list[Statement] = [("chunk_add", row), ("call_accepted", progress)]
         size = len(body)
@@ -377,7 +376,7 @@ class Calls:
         one = self._only_chunk(call, asked, body)
         statements: list[Statement] = [
             ("call_add", call_row(call, call.created_at)),
-            ("chunk_add", _chunk_row(call.call_id, one)),
+            ("chunk_add", chunk_row(call.call_id, one)),
         ]
         line = self._line(call)
         if asked.wait:
@@ -435,7 +434,7 @@ class Calls:
         statements: list[Statement] = []
         if not asked.many:
             one = self._only_chunk(call, asked, body)
-            statements.append(("chunk_add", _chunk_row(call.call_id, one)))
+            statements.append(("chunk_add", chunk_row(call.call_id, one)))
             self.book.keep(call, one, forced=True)
         statements.insert(0, ("call_add", call_row(call, call.created_at)))
         if call.call_id not in self.live:
@@ -512,18 +511,6 @@ class Calls:
             self._store.write_soon(statements)
         except errors.ServiceError as error:
             log.info("not written down, the server is stopping: %s", error)
-
-
-def _chunk_row(call_id: str, one: Chunk) -> dict[str, Any]:
-    sizes = struct.pack(f"!{one.count}I", *one.sizes) if one.count > 1 else None
-    return {
-        "call_id": call_id,
-        "start": one.start,
-        "count": one.count,
-        "flags": one.flags,
-        "sizes": sizes,
-        "body": one.body,
-    }
 
 
 def _check_same(function_id: str, asked: CallStart) -> None:

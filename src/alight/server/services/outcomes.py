@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from alight.link.turn import turn_of
 from alight.scheduler.events import AttemptsEnded, ItemsCame
 from alight.server import faults
 from alight.server.services import results
-from alight.server.services.book import Book, call_row, done_row
+from alight.server.services.book import Book, call_row, chunk_row, done_row
 from alight.server.services.call import Call
 from alight.server.services.results import END, ITEMS, REST, TAKEN, VALUES, Recorded
 from alight.server.services.window import Window
@@ -68,9 +69,24 @@ class Outcomes:
         self._pending: dict[tuple[str, str], list[Frame]] = {}
         self._strays: dict[str, list[Frame]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turn = turn_of(asyncio.get_running_loop())
         self.acknowledge: Callable[[str, int], None] = lambda container_id, serial: None
         self.answered: Callable[[str, Run], None] = lambda container_id, run: None
         self.let_go: Callable[[str], None] = lambda blob: None
+
+    def begin(self, call: Call) -> None:
+        """Have it written down that a call was accepted, if that has not been said yet. Nobody waits for it."""
+        one, call.unwritten = call.unwritten, None
+        if one is None:
+            return
+        rows: list[Statement] = [
+            ("call_add", call_row(call, call.created_at)),
+            ("chunk_add", chunk_row(call.call_id, one)),
+        ]
+        try:
+            call.ticket = self._store.write_soon(rows, independent=True)
+        except errors.ServiceError as error:
+            log.info("not written down, the server is stopping: %s", error)
 
     # from nodes
 
@@ -135,6 +151,7 @@ class Outcomes:
         for holding in list(call.holdings or ()):
             if holding.start <= position < holding.stop:
                 self._book.answered(call, holding.container_id, range(position, position + 1))
+        self.begin(call)
         call.retried = True
         call.ticket = None  # its result belongs after this in the store
         row = {"call_id": call_id, "position": position, "attempt": attempt, "retries": retries, "failures": failures}
@@ -328,7 +345,10 @@ class Outcomes:
         self._count(call, new if well else 0, 0 if well else new)
         self._forget_references(call, positions)
         self._tell(call, recorded)
-        if call.ticket is None or not self._write_together(call, recorded, frame):
+        if call.ticket is not None and call.total == 1 and call.accepted == 1:
+            self._leave(call)
+            self._turn.afterwards(lambda: self._write_together(call, recorded, frame))
+        else:
             self._write(call, self._statements(call, recorded), frame)
 
     def _end_one(self, call: Call, output: Output, body: Buffer) -> None:
@@ -392,6 +412,9 @@ class Outcomes:
     def _over(self, call: Call, status: str = "", error: str | None = None) -> list[Statement]:
         """A call is over: readers are told, and it leaves memory."""
         self._leave(call)
+        return self._rows_of_end(call, status, error)
+
+    def _rows_of_end(self, call: Call, status: str = "", error: str | None = None) -> list[Statement]:
         statements: list[Statement] = [("call_done", done_row(call, time.time(), status, error))]
         if call.retried or call.loaded:
             statements.append(("attempts_drop", {"call_id": call.call_id}))
@@ -436,24 +459,25 @@ class Outcomes:
 
     # inside, writing
 
-    def _write_together(self, call: Call, recorded: Recorded, frame: Frame) -> bool:
-        """A call that is over before its own rows were begun: one row for it, one for what came of it."""
-        if call.ticket is None or call.ended < 1 or call.accepted != 1 or call.total != 1:
-            return False
+    def _write_together(self, call: Call, recorded: Recorded, frame: Frame) -> None:
+        """A call that is over, if it can be before its own rows were begun: one row for it, one for what came of it."""
         now = time.time()
         row = call_row(call, call.created_at)
         row["succeeded"], row["failed"] = call.succeeded, call.failed
         row["done_at"], row["status"] = now, "failed" if call.failed else "success"
         statements: list[Statement] = [("call_add_done", row), ("output_add", recorded.row(call.call_id, now))]
-        if not self._store.replace(call.ticket, statements, self._when_written(call, statements, frame)):
-            return False
-        call.ticket = None
-        self._leave(call)
-        self._let_go_references(call)
-        return True
+        if call.ticket is not None and self._store.replace(
+            call.ticket, statements, self._when_written(call, statements, frame)
+        ):
+            call.ticket = None
+            self._let_go_references(call)
+        else:
+            self._write(call, [statements[1], *self._rows_of_end(call)], frame)
 
     def _write(self, call: Call | None, statements: list[Statement], frame: Frame | None) -> None:
         ticket = None
+        if call is not None:
+            self.begin(call)
         if call is not None and call.ticket is not None:
             ticket, call.ticket = call.ticket, None
         try:
