@@ -138,15 +138,12 @@ class Builder:
             said: list[str] = []
             job = replace(job, tell=_noting(job.tell, said))
             with _explained(job.step.title):
-                if before is None:
-                    asked = json.loads(job.redact(json.dumps(dict(job.step.what))))
-                    reason = await asyncio.to_thread(self.inventory.explain, job.chain.key, job.key, asked)
-                    if reason:
-                        job.note(reason)
-                try:
-                    record = await self._make(job)
-                finally:
-                    await asyncio.to_thread(self.inventory.keep_log, job.key, said)
+                asked = json.loads(job.redact(json.dumps(dict(job.step.what))))
+                reason = await asyncio.to_thread(self.inventory.explain, job.chain.key, job.key, asked)
+                if before is None and reason:
+                    job.note(reason)
+                record = await self._make(job)
+                await asyncio.to_thread(self.inventory.remember, job.chain.key, job.key, asked, said)
                 record = replace(record, seconds=time.monotonic() - begun, made_at=time.time())
                 if not job.step.ignore:
                     await asyncio.to_thread(self._store.keep_record, job.key, record)

@@ -54,21 +54,20 @@ class Inventory:
         with path.open("a") as file:
             file.write(f"{image_id}\n" if image_id else "")
 
-    def keep_log(self, key: str, lines: list[str]) -> None:
-        """Remember what the step of that name said. Lines hold no secrets any more."""
+    def remember(self, parent: str, key: str, what: Mapping[str, Any], lines: list[str]) -> None:
+        """What the step of that name was asked and what it said. Neither holds secrets any more."""
+        (self._layers / f"{key}.what").write_text(json.dumps({"parent": parent, "what": dict(what)}))
         (self._layers / f"{key}.log").write_text("\n".join(lines[-_LOG_MOST:]) + "\n" if lines else "")
 
     def explain(self, parent: str, key: str, what: Mapping[str, Any]) -> str:
-        """Why the step of that name is made and not found: a line, or "". Remembers it for the next question."""
+        """Why the step of that name is made and not found: a line, or ""."""
         earlier = []
         for path in self._layers.glob("*.what"):
             with contextlib.suppress(OSError, ValueError):
                 content = json.loads(path.read_bytes())
                 if content["parent"] == parent and path.stem != key:
                     earlier.append(content["what"])
-        known = json.loads(json.dumps(what))
-        (self._layers / f"{key}.what").write_text(json.dumps({"parent": parent, "what": known}))
-        return explain.why(known, earlier)
+        return explain.why(what, earlier)
 
     # looking
 

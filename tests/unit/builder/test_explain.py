@@ -1,0 +1,35 @@
+"""Why a step was made again: the difference to what stood in its place, in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from alight.builder.explain import why
+
+SIX = {"op": "pip_install", "packages": ["six"]}
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "said"),
+    [
+        ({**SIX, "packages": ["idna", "six"]}, SIX, "packages changed (+idna)"),
+        (SIX, {**SIX, "packages": ["idna"]}, "packages changed (+six, -idna)"),
+        ({**SIX, "pre": True}, SIX, "pre was not there and is True"),
+        ({"op": "run", "command": "b"}, {"op": "run", "command": "a"}, "command was 'a' and is 'b'"),
+        ({"op": "copy", "tree": "b"}, {"op": "copy", "tree": "a"}, "the content of its files changed"),
+        ({"op": "run", "env": {"A": "2"}}, {"op": "run", "env": {"A": "1"}}, "env changed (A)"),
+        (
+            {"op": "pip_install", "requirements": [{"name": "r.txt", "text": "six\nidna==2\n"}]},
+            {"op": "pip_install", "requirements": [{"name": "r.txt", "text": "six\nidna==1\n"}]},
+            "r.txt changed (-idna==1, +idna==2)",
+        ),
+    ],
+)
+def test_the_change_is_named(new, old, said):
+    assert why(new, [old]) == f"not cached: {said}"
+
+
+def test_the_nearest_of_several_is_compared_and_other_kinds_of_steps_are_not():
+    far = {"op": "pip_install", "packages": ["torch"], "pre": True}
+    assert why({**SIX, "packages": ["six", "idna"]}, [far, SIX, {"op": "run"}]).endswith("(+idna)")
+    assert why(SIX, [{"op": "run", "command": "x"}]) == ""
