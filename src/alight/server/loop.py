@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alight.link.turn import turn_of
@@ -165,8 +165,8 @@ class Loop:
     async def _give_later(self, decision: decided.Give) -> None:
         """Some of the bodies lie in the store."""
         run = Run(decision.call_id, decision.start, decision.stop, decision.attempt)
-        if await self._do.calls.giving.fetch(run, decision.container_id):
-            self._give(decision)
+        for start, stop in await self._do.calls.giving.fetch(run, decision.container_id):
+            self._give(replace(decision, start=start, stop=stop))
 
     def _stop(self, decision: decided.Stop) -> None:
         start = self._starts.pop(decision.container_id, None)

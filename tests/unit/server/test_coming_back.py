@@ -163,3 +163,25 @@ def test_what_runs_of_a_call_that_ended_while_its_machine_was_away_is_cancelled(
         assert (await call_row(world, stream.call_id))["status"] == "cancelled"
 
     world(work)
+
+
+def test_what_is_answered_while_it_is_given_a_second_time_is_not_lost(world):
+    """A machine that comes back is told again what may not have reached it; its answer may overtake that."""
+
+    async def work(world):
+        await world.serve(node_grace=30)
+        node = await world.node({"double": lambda x: 2 * x})
+        client = await world.client()
+        _, functions = await client.app(DOUBLE)
+        stream = await client.open_map(functions["double"])
+        for start in (0, 550):
+            await client.send(stream, start, list(range(start, start + 550)))
+        assert len(await client.gather(stream, 1100)) == 1100
+        calls = world.server.parts.calls
+        await world.until(lambda: calls.live[stream.call_id].forgotten >= 1024)
+        assert await calls.giving.fetch(Run(stream.call_id, 0, 500), next(iter(node.containers))) == []
+        await client.send(stream, 1100, [1100])
+        await stream.end()
+        assert await client.gather(stream) == {1100: 2200}
+
+    world(work)

@@ -61,22 +61,34 @@ class Giving:
         self._book.hold(call, Holding(container_id, start, stop, attempt, time.time()))
         return parts
 
-    async def fetch(self, run: Run, container_id: str) -> bool:
-        """Bring the bodies of inputs into memory; False when there is nothing to give. Inputs whose bodies are nowhere
-        end with DataLossError.
+    async def fetch(self, run: Run, container_id: str) -> list[tuple[int, int]]:
+        """Bring the bodies of inputs into memory; returns what there is to give, as ranges.
+
+        Some may have been answered meanwhile, where they were given a second time. Inputs whose bodies are nowhere end
+        with DataLossError.
         """
         call = self._book.live.get(run.call_id)
         at = run.start
         while call is not None and not call.over and at < run.stop:
             one = call.chunk_at(at) or await self._window.read_chunk(call, at)
-            if one is None:
+            if one is not None:
+                at = one.start + one.count
+            elif call.is_done(at):
+                at += 1
+            else:
                 if at >= call.accepted and call.total is None and not call.strange:
                     self._not_yet(call, run, container_id)
-                elif not call.over:
+                else:
                     self._lost(call, at)
-                return False
-            at = one.start + one.count
-        return call is not None and not call.over
+                return []
+        if call is None or call.over:
+            return []
+        if call.done is None:
+            return [(run.start, run.stop)]
+        left = call.done.missing(run.start, run.stop)
+        for low, high in Ranges(left).missing(run.start, run.stop):
+            self._release(call, run.attempt, range(low, high), container_id)
+        return left
 
     def adopt(self, run: Run, function: Published, container_id: str) -> None:
         """A machine holds inputs: if the store never heard of their call, its caller will come back for it."""
@@ -131,12 +143,15 @@ class Giving:
         for low, high in arrived.pairs() if arrived is not None else ():
             call.arrived.add(low, min(high, run.start))
             call.arrived.add(max(low, run.stop), high)
-        gone = range(run.start, run.stop)
-        self._inbox.put(AttemptsEnded(call.call_id, container_id, run.attempt, gone, ResultStatus.SUCCESS))
+        self._release(call, run.attempt, range(run.start, run.stop), container_id)
         here = [(max(low, run.start), min(high, run.stop)) for low, high in call.open_ranges(run.start)]
         here = [(low, high) for low, high in here if low < high]
         if here:
             self._inbox.put(InputsArrived(call.call_id, call.function_id, tuple(here), call.parent))
+
+    def _release(self, call: Call, attempt: int, positions: range, container_id: str) -> None:
+        """A container does not get what it was to have: nothing of it takes up its room."""
+        self._inbox.put(AttemptsEnded(call.call_id, container_id, attempt, positions, ResultStatus.SUCCESS))
 
     def _lost(self, call: Call, position: int) -> None:
         """The arguments of an input are nowhere: its disk refused them, or its container was lost before they came."""
