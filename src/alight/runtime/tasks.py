@@ -1,7 +1,8 @@
 """The way of coroutines: up to ``limit`` inputs at a time, each a task on the one event loop of the container.
 
 The loop lives as long as the container, so that background tasks go on between inputs. Blocking methods of a class that
-has async ones run in the loop's thread while inputs come one at a time, and in threads otherwise.
+has async ones run in the main thread while inputs come one at a time, outside of the loop as they would without any,
+and in threads otherwise.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Tasks:
                 def arm(on: bool) -> None:
                     runner.armed = index if on else None
 
-                generators.run_one(runner, given, index, target, arm, started)
+                self._outside(lambda: generators.run_one(runner, given, index, target, arm, started))
             else:
                 work = self._in_thread(
                     lambda: generators.run_one(runner, given, index, target, lambda _on: None, started)
@@ -155,9 +156,24 @@ class Tasks:
         runner = self._runner
         runner.given, runner.armed = given, index
         try:
-            return target.call(*args, **kwargs)
+            return self._outside(lambda: target.call(*args, **kwargs))
         finally:
             runner.armed = None
+
+    def _outside(self, work: Any) -> Any:
+        """Blocking code in the loop's thread as if there were no loop, which waits meanwhile: it may make one of its
+        own (asyncio.run), and what looks for a running one finds none.
+        """
+        loop, task = self._loop, asyncio.current_task()
+        assert task is not None
+        asyncio.tasks._leave_task(loop, task)  # noqa: SLF001  documented for loops of others
+        asyncio._set_running_loop(None)  # noqa: SLF001  so is this
+        try:
+            return work()
+        finally:
+            asyncio._set_running_loop(loop)  # noqa: SLF001
+            asyncio.set_event_loop(loop)  # asyncio.run leaves none
+            asyncio.tasks._enter_task(loop, task)  # noqa: SLF001
 
     async def _in_thread(self, work: Any) -> Any:
         """In a thread, with the input's own context. It goes on when its input is cancelled: nothing can stop it."""

@@ -247,6 +247,20 @@ def bind_instance(cls_handle: Any, instance: Any) -> None:
     Obj(handle, own, {}).adopt(instance)
 
 
+class Carried:
+    """A class on its way to its container as bytes: it is itself there, and brings what ``bind_instance`` is in."""
+
+    def __init__(self, raw: type) -> None:
+        self._raw = raw
+
+    def __reduce__(self) -> Any:
+        return _arrived, (self._raw,)
+
+
+def _arrived(raw: type) -> type:
+    return raw
+
+
 def _check_constructor(raw: type, name: str) -> None:
     for base in raw.__mro__:
         if base is not object and "__init__" in vars(base) and base.__module__ != "typing":

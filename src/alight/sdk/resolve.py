@@ -163,6 +163,10 @@ class Resolver:
     # parts of a spec
 
     def _serialize(self, raw: Any, what: str) -> str:
+        if isinstance(raw, type):
+            from alight.sdk.cls import Carried  # noqa: PLC0415  whoever declared the class has loaded it
+
+            raw = Carried(raw)
         data = payload.dumps_bytes(raw, what, by_value=True)
         if len(data) > _SERIALIZED_MOST:
             raise errors.InvalidError(

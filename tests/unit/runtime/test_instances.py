@@ -195,3 +195,35 @@ def test_a_method_that_is_not_there_is_a_sentence(node):
     node.give_chunk(0, [payload.dumps_bytes(((), {}))], method="nothing")
     head, _ = node.output()
     assert "no method 'nothing'" in from_wire(head.error).message
+
+
+def test_blocking_methods_of_an_async_class_run_outside_of_its_loop(node):
+    """They may make a loop of their own, and the class's goes on after them."""
+    start(
+        node,
+        """
+        import alight, asyncio, warnings
+        app = alight.App()
+        @app.cls()
+        class C:
+            @alight.method()
+            async def later(self, x):
+                await asyncio.sleep(0.001)
+                return x, asyncio.get_running_loop() is asyncio.get_event_loop()
+            @alight.method()
+            def f(self, x):
+                return asyncio.run(asyncio.sleep(0.001, 10 * x))
+            @alight.method()
+            def items(self, count):
+                for one in range(count):
+                    yield asyncio.run(asyncio.sleep(0, one))
+        """,
+        (MethodSpec("later"), MethodSpec("f"), MethodSpec("items", is_generator=True)),
+        parameters="",
+    )
+    assert call(node, "later", 1) == (1, True)
+    assert call(node, "f", 2) == 20
+    node.give_chunk(1, [payload.dumps_bytes(((2,), {}))], method="items")
+    assert node.items(1)[0] == [0, 1]
+    assert call(node, "later", 3) == (3, True)
+    assert node.stop()[0] == 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
 
 import alight
-from alight.sdk.cls import Cls, bind_instance
+from alight.sdk.cls import Carried, Cls, bind_instance
 from alight.sdk.function import Function
 from alight.sdk.options import Options
 from alight.wire import ambient, messages, payload
@@ -451,6 +454,23 @@ def test_a_serialized_class_keeps_what_its_decorators_said():
     data = payload.dumps_bytes(two_methods().__mro__[1], "the class", by_value=True)
     there = payload.loads(data)
     assert list(Cls(None, "Batches", there, Options())._methods) == ["add"]
+
+
+def test_a_serialized_class_brings_what_makes_its_methods_handles():
+    """Its container imports no module of the user's, so nothing else would have loaded that."""
+
+    class Local:
+        @alight.method()
+        def f(self): ...
+
+    data = payload.dumps_bytes(Carried(Local), "the class", by_value=True)
+    script = (
+        "import sys; from alight.wire import payload; found = payload.loads(sys.stdin.buffer.read(), 'it'); "
+        "print(isinstance(found, type), 'alight.sdk.cls' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True, env=environment)
+    assert done.stdout.decode().split() == ["True", "True"]
 
 
 def test_looking_at_an_instance_that_is_half_made_does_not_recurse():
