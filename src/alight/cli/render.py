@@ -43,6 +43,7 @@ class Drawing:
         self._lines: Dict[Tuple[str, int], bytearray] = {}
         self._builds: Dict[str, bytearray] = {}
         self._waits: Dict[str, str] = {}
+        self._counts: Dict[str, str] = {}  # how far calls of many inputs are
         self._voices = _Voices()
         self._open: Optional[Tuple[str, int]] = None  # whose unfinished line the cursor stands in
         self._said: List[str] = []
@@ -76,13 +77,21 @@ class Drawing:
             if why:
                 self._waits[call] = why
             if self._status.live:
-                self._status.show(_reasons(self._waits))
+                self._show_calls()
             elif why and call in self._waited:
                 self._say_wait(call)
             elif why and self._timer is None:
                 self._timer = threading.Timer(LASTING, self._say_waits)
                 self._timer.daemon = True
                 self._timer.start()
+
+    def counted(self, call: str, text: str) -> None:
+        """Show how far a call of many inputs is, until an empty text ends it. Draws nothing without a terminal."""
+        with self._lock:
+            self._counts.pop(call, None)
+            if text:
+                self._counts[call] = text
+            self._show_calls()
 
     def build_line(self, image: str, data: bytes) -> None:
         """Build logs are drawn by whole lines, indented; of a line that redraws itself only the last state."""
@@ -131,6 +140,7 @@ class Drawing:
     def close(self) -> None:
         with self._lock:
             self._waits.clear()
+            self._counts.clear()
             if self._timer is not None:
                 self._timer.cancel()
             self._status.show("")
@@ -156,6 +166,10 @@ class Drawing:
             self._finish_line()
             self._sinks[2].write(terminal.clean(text).encode() + b"\n" if self._sinks[2].terminal else _line(text))
             self._status.resume()
+
+    def _show_calls(self) -> None:
+        # A line that user code has not finished yet keeps its place: counts come often.
+        self._status.show(_together({**self._waits, **self._counts}), held=self._open is not None)
 
     def _say_waits(self) -> None:
         """Called when somebody has waited for a while: why, for each that still does."""
@@ -281,7 +295,8 @@ class _Status:
         self._thread: Optional[threading.Thread] = None
         self._stopped = False
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, *, held: bool = False) -> None:
+        """Draw this from now on, or once ``resume`` is called; an empty text draws nothing."""
         if not self.live:
             return
         with self._lock:
@@ -290,7 +305,7 @@ class _Status:
             elif not self._text:
                 self._since = time.monotonic()
             self._text = text
-            self._held = False
+            self._held = held
             if text and self._thread is None:
                 self._thread = threading.Thread(target=self._animate, name="alight-status", daemon=True)
                 self._thread.start()
@@ -343,12 +358,13 @@ class _Status:
             self._drawn = False
 
 
-def _reasons(waits: Dict[str, str]) -> str:
-    if not waits:
+def _together(calls: Dict[str, str]) -> str:
+    """What is said of several calls in one line: the newest, and how many more there are."""
+    if not calls:
         return ""
-    reasons = list(waits.values())
-    more = len(reasons) - 1
-    return reasons[-1] + (f" (and {more} more)" if more else "")
+    texts = list(calls.values())
+    more = len(texts) - 1
+    return texts[-1] + (f" (and {more} more)" if more else "")
 
 
 def _line(text: str) -> bytes:

@@ -175,3 +175,31 @@ def test_the_status_line_leaves_before_output_and_at_the_end(monkeypatch):
     assert "building" in text
     assert re.search(r"\r\x1b\[2Khello\n", text)
     assert text.rstrip().endswith("hello") or text.endswith("\r\x1b[2K")
+
+
+def test_how_far_a_map_is_stands_in_the_status_line_and_leaves_with_it(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("alight.cli.render.PATIENCE", 1000.0)  # nothing is drawn but by hand
+    both = Kept(tty=True)
+    drawing = Drawing(both, both)
+    drawing.waiting("fc-2", "waiting for a container")
+    for done in ("10", "3,210"):
+        drawing.counted("fc-1", f"map f: {done} of 10,000 done")
+    drawing._status._draw()
+    assert "map f: 3,210 of 10,000 done (and 1 more)" in both.written.decode()
+    drawing.output(FIRST, "f", 1, b"not finished")
+    drawing.counted("fc-1", "map f: 3,211 of 10,000 done")
+    assert drawing._status._held, "it was drawn over a line of the user's"
+    drawing.output(FIRST, "f", 1, b" yet\n")
+    assert not drawing._status._held
+    drawing.counted("fc-1", "")
+    assert drawing._status._text == "waiting for a container"
+    drawing.close()
+
+
+def test_how_far_a_map_is_does_not_fill_a_file(piped):
+    drawing, out, err = piped
+    drawing.counted("fc-1", "map f: 3,210 of 10,000 done")
+    drawing.counted("fc-1", "")
+    assert out.written + err.written == b""
