@@ -343,8 +343,11 @@ def unpack(archive: str, directory: str, reserve: int) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     with open(archive, "rb") as packed:
         source = Source(plain(packed))
+        inside = os.stat(directory)
         os.chroot(directory)
         os.chdir("/")
+        if not os.path.samestat(os.stat("/"), inside):  # all that follows names paths from the root
+            raise BadLayer("its directory did not become the root of the process that unpacks it")
         work = Unpacking(source, reserve)
         work.run()
         diff_id = source.digest()
