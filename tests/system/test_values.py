@@ -37,6 +37,18 @@ def double(data: bytes) -> bytes:
     return data[::-1]
 
 
+@app.function(memory=(64, 256))
+def swap(first, *, second):
+    return second[::-1], bytearray(first)
+
+
+def swapped(size):
+    """Whether what comes back is what went there, byte for byte."""
+    first, second = os.urandom(size), os.urandom(5)
+    back = swap.remote(first, second=second)
+    return back == (second[::-1], bytearray(first)) and type(back[1]) is bytearray
+
+
 @app.function()
 def lock():
     return threading.Lock()
@@ -162,6 +174,8 @@ def attempt(name, call):
 def main():
     attempt("100 MiB in", lambda: length.remote(b"x" * (100 * MIB)))
     attempt("100 MiB both ways", lambda: len(double.remote(b"x" * (100 * MIB))))
+    # Together more than the container may have: what has been on its way does not stay in its memory.
+    attempt("content", lambda: [swapped(size) for size in [3 * MIB + 1, *[40 * MIB + 7] * 8]])
     attempt("an argument", lambda: length.remote(threading.Lock()))
     attempt("a result", lambda: lock.remote())
     attempt("locked", lambda: raise_locked.remote())
@@ -202,6 +216,10 @@ def said(machine: Machine, folder: Path) -> dict[str, str]:
 
 def test_large_values_go_both_ways(said):
     assert said["100 MiB in returned"] == said["100 MiB both ways returned"] == str(100 << 20)
+
+
+def test_large_values_arrive_byte_for_byte_and_do_not_fill_the_container(said):
+    assert said["content returned"] == str([True] * 9)
 
 
 def test_what_cannot_be_pickled_is_named(said):
