@@ -20,21 +20,24 @@ from alight.wire.codec import PIECE, Buffer, loads_head
 _PART = 4 << 20
 
 
-async def put_blob(client: Client, parts: List[Any]) -> str:
-    """Give bytes to the server; the name that they have there."""
+async def put_blob(client: Client, parts: List[Any], *, keep: bool = False) -> str:
+    """Give bytes to the server; the name that they have there.
+
+    ``keep``: they are on disk when this returns, for a call whose caller will not be there to send them again.
+    """
     size = payload.size_of(parts)
     place = await client.place()
     if place.incoming:
         name = os.urandom(16).hex()
         path = os.path.join(place.incoming, name)
         if _write(path, parts, size):
-            message = messages.BlobPut(size=size, file=name)
+            message = messages.BlobPut(size=size, file=name, keep=keep)
             try:
                 return (await client.call("blob.put", message, messages.BlobPut)).digest
             except errors.InvalidError:
                 _remove(path)  # taken already, and the connection lost with the answer: send it
     while True:
-        stream = await client.open("blob.put", messages.BlobPut(size=size), end=False)
+        stream = await client.open("blob.put", messages.BlobPut(size=size, keep=keep), end=False)
         try:
             for part in parts:
                 view = memoryview(part).cast("B")

@@ -255,12 +255,14 @@ class BlobPut:
 
     With a digest it is kept under that; one that does not fit the bytes is an error and nothing is kept. Without one
     the server makes up a name and reads no byte: values that travel once are not worth a hash. ``file``: the content
-    lies in the ``incoming`` folder of blob.place under this name, ``size`` bytes, and nothing follows.
+    lies in the ``incoming`` folder of blob.place under this name, ``size`` bytes, and nothing follows. ``keep``: the
+    answer comes once it is on disk, for what nobody will send again.
     """
 
     digest: str = ""
     size: int = 0
     file: str = ""
+    keep: bool = False
 
 
 @dataclass(frozen=True)

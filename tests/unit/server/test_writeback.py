@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import mmap
 import os
@@ -9,7 +10,9 @@ import time
 
 import pytest
 
+from alight.server.services.blobs import Blobs
 from alight.server.services.writeback import Writeback
+from alight.wire import errors
 
 SIZE = 4 << 20
 
@@ -70,3 +73,28 @@ def test_files_that_go_or_lead_elsewhere_do_not_end_it(folder):
     path.read_bytes()
     writeback.add(path)
     until(lambda: not in_memory(path), "it does not go on after a file that is gone")
+
+
+def test_what_is_kept_is_on_disk_at_once(folder):
+    blobs = Blobs(folder / "blobs")
+    blobs.open()
+
+    async def pieces():
+        yield b"", os.urandom(SIZE)
+
+    async def put():
+        name, _ = await blobs.put(pieces())
+        await blobs.keep(name)
+        return blobs.path(name)
+
+    path = asyncio.run(put())
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # leaves what is not on disk
+    assert not in_memory(path)
+
+
+def test_what_cannot_be_kept_is_an_error(folder):
+    blobs = Blobs(folder / "blobs")
+    blobs.open()
+    with pytest.raises(errors.ServiceError, match="cannot be written"):
+        asyncio.run(blobs.keep("x" + "0" * 64))

@@ -24,6 +24,8 @@ def routes(blobs: Blobs) -> Routes:
             name, size = blobs.adopt(asked.file, asked.size), asked.size
         else:
             name, size = await blobs.put(_bodies(request), asked.digest)
+        if asked.keep:
+            await blobs.keep(name)
         await request.stream.send(BlobPut(name, size))
         if request.who.kind == NODE:  # what machines bring are results, and those are kept; an argument soon goes
             blobs.settle(name)

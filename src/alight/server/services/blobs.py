@@ -45,6 +45,15 @@ class Blobs:
         for leftover in self.incoming.iterdir():
             leftover.unlink(missing_ok=True)
 
+    async def keep(self, name: str) -> None:
+        """Return when a blob is on disk: from then on it survives the machine too. Raises what ``full_disk`` makes."""
+        path = self.path(name)
+        try:
+            await asyncio.to_thread(_sync, path)
+        except OSError as error:
+            self.let_go(name)
+            raise full_disk(error, self._folder) from error
+
     def settle(self, name: str) -> None:
         """A large result has come: write it to the disk beside its way to the caller, then free the memory it takes."""
         if _GIVEN.fullmatch(name):
@@ -147,6 +156,15 @@ def _unlink(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("an argument that is of no more use could not be deleted: %s", error)
+
+
+def _sync(path: Path) -> None:
+    for one in (path, path.parent):  # what it holds, and that it is called so
+        fd = os.open(one, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def _check(asked: str, found: str, size: int) -> None:
