@@ -21,8 +21,7 @@ from urllib.parse import unquote, urlsplit
 import tomllib
 
 from alight.builder.installs import Indexes
-from alight.builder.registry.settings import Registries
-from alight.builder.registry.transport import Way
+from alight.builder.registry.settings import Registries, Way
 from alight.builder.steps import CACHES, LENT
 
 _SYSTEM_BUNDLES = (

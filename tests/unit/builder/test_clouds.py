@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from alight.builder.registry import clouds
-from alight.builder.registry.transport import Transport, Way
+from alight.builder.registry.settings import Way
+from alight.builder.registry.transport import Transport
 from alight.wire.errors import ImageBuildError
 
 AWS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}

@@ -19,7 +19,7 @@ from alight.builder.layers import LayerStore
 from alight.builder.registry import pull as pulling
 from alight.builder.registry import reference, transport
 from alight.builder.registry.client import Client, Credentials
-from alight.builder.registry.settings import Place, Registries
+from alight.builder.registry.settings import Place, Registries, Way
 from alight.wire.errors import ImageBuildError
 from tests.unit.builder.archives import entry, folder, image, index, link, sha, tar
 from tests.unit.builder.registryserver import Proxy, RegistryServer
@@ -49,7 +49,7 @@ def pull(tmp_path, registry):
         file.write_text(text)
         registries = Registries.read({"CONTAINERS_REGISTRIES_CONF": str(file)}, tmp_path)
         wanted = pulling.Wanted(reference.parse(f"{host or registry.host}/{name}"), "x86_64", secret or {}, **more)
-        return asyncio.run(pulling.pull(wanted, store, registries, transport.Way(), notes.append))
+        return asyncio.run(pulling.pull(wanted, store, registries, Way(), notes.append))
 
     pull.notes = notes
     pull.store = store
@@ -218,7 +218,7 @@ def test_credentials_go_to_nobody_else(registry, pull):
 
 
 def test_a_token_server_without_tls_gets_no_password_from_a_registry_with_it(pull, registry):
-    client = Client(transport.Transport(transport.Way()), Place("r.example", "a/b"), Credentials("me", "secret"))
+    client = Client(transport.Transport(Way()), Place("r.example", "a/b"), Credentials("me", "secret"))
     with pytest.raises(ImageBuildError, match="not a secure address"):
         client._token(f'Bearer realm="http://{registry.host}/token",service="here"')
     assert not registry.asked
@@ -291,14 +291,14 @@ def test_this_machines_proxy_is_used(tmp_path, certificate, registry, tls):
     both, authority = certificate
     with RegistryServer(both if tls else None) as served, Proxy() as proxy:
         served.push("a/b:1", image(BOTTOM))
-        way = transport.Way({"http_proxy": proxy.url, "https_proxy": proxy.url}, ca_bundle=str(authority))
+        way = Way({"http_proxy": proxy.url, "https_proxy": proxy.url}, ca_bundle=str(authority))
         place = Place(served.host, "a/b", insecure=not tls)
         body, _ = Client(transport.Transport(way), place, None).manifest("1")
         assert body == served.manifests["a/b/1"][1]
         line, credentials = proxy.asked[0]
         assert line.startswith(f"CONNECT {served.host}" if tls else f"GET http://{served.host}/v2/a/b/manifests/1")
         assert credentials == "Basic " + base64.b64encode(b"me:p@ss").decode()
-        aside = transport.Way({**way.proxies, "no_proxy": "127.0.0.1"}, ca_bundle=str(authority))
+        aside = Way({**way.proxies, "no_proxy": "127.0.0.1"}, ca_bundle=str(authority))
         Client(transport.Transport(aside), place, None).manifest("1")
         assert len(proxy.asked) == 1
 
@@ -323,7 +323,7 @@ def test_a_cancelled_pull_ends_soon_and_leaves_whole_layers_only(registry, pull,
         file.write_text(f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n')
         registries = Registries.read({"CONTAINERS_REGISTRIES_CONF": str(file)})
         wanted = pulling.Wanted(reference.parse(f"{registry.host}/a/b:1"), "x86_64", {})
-        work = asyncio.ensure_future(pulling.pull(wanted, pull.store, registries, transport.Way(), print))
+        work = asyncio.ensure_future(pulling.pull(wanted, pull.store, registries, Way(), print))
         await stuck.wait()
         work.cancel()
         with pytest.raises(asyncio.CancelledError):

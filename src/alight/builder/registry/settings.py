@@ -7,7 +7,7 @@ the file that CONTAINERS_REGISTRIES_CONF names, ``registries.conf`` in ALIGHT_HO
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,15 @@ from alight.wire.errors import ImageBuildError
 #: Where Docker Hub really answers.
 _HUB = "registry-1.docker.io"
 _CERTIFICATES = ("etc/containers/certs.d", "etc/docker/certs.d")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How this machine reaches others: proxies by scheme, a file with certificates to trust, one of our own."""
+
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    ca_bundle: str = ""
+    client_certificate: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
+from alight.builder.registry.settings import Way
 from alight.wire.errors import ImageBuildError
 from alight.wire.version import __version__
 
@@ -84,15 +85,6 @@ class Response:
         if len(content) > limit:
             raise ImageBuildError(f"{self.url} answers with more than {limit >> 10} KiB, which cannot be right")
         return content
-
-
-@dataclass(frozen=True)
-class Way:
-    """How this machine reaches others: proxies by scheme, a file with certificates to trust, one of our own."""
-
-    proxies: Mapping[str, str] = field(default_factory=dict)
-    ca_bundle: str = ""
-    client_certificate: str = ""
 
 
 class Transport:
