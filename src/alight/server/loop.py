@@ -154,16 +154,19 @@ class Loop:
         record = self._do.containers.alive.get(decision.container_id)
         if record is None:
             return
-        parts = self._do.calls.giving.give(
-            decision.call_id, decision.start, decision.stop, decision.attempt, decision.container_id
-        )
+        parts = None
+        if not self._do.calls.outcomes.is_choked:
+            parts = self._do.calls.giving.give(
+                decision.call_id, decision.start, decision.stop, decision.attempt, decision.container_id
+            )
         if parts is None:
             self._background(self._give_later(decision))
         elif parts:
             self._do.nodes.give(record.node_id, parts)
 
     async def _give_later(self, decision: decided.Give) -> None:
-        """Some of the bodies lie in the store."""
+        """Some of the bodies lie in the store, or what comes of them would find no room on its disk."""
+        await self._do.calls.outcomes.wait_room()
         run = Run(decision.call_id, decision.start, decision.stop, decision.attempt)
         for start, stop in await self._do.calls.giving.fetch(run, decision.container_id):
             self._give(replace(decision, start=start, stop=stop))

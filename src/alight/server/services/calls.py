@@ -171,6 +171,7 @@ class Calls:
             or call_id in self.book.recent
             or call_id < self._born
             or self.book.room < len(body)
+            or self.outcomes.is_choked
             or not ids.is_id(call_id, ids.CALL)
         ):
             return None
@@ -217,6 +218,8 @@ class Calls:
             if known.strange:
                 await self._claim(known, asked, body, function)
             return known, None
+        if not orphan:
+            self._check_disk()
         call = self._new(asked, function)
         if orphan:
             await self._claim(call, asked, body, function)
@@ -247,6 +250,7 @@ class Calls:
             raise errors.InvalidError(f"inputs before {said.start} are missing: {call.accepted} have come")
         if said.stop <= call.accepted or call.over or call.total is not None:
             return  # sent again, or of a call that has ended meanwhile
+        self._check_disk()
         start, sizes = call.accepted, said.sizes
         if said.start < start:  # its first part was sent before
             again = start - said.start
@@ -495,6 +499,14 @@ class Calls:
             await self._store.flush()
         except errors.ResourceExhaustedError as error:
             sending.error = sending.error or error
+
+    def _check_disk(self) -> None:
+        """Raise ResourceExhaustedError while too much of what calls gave waits for a full disk."""
+        if self.outcomes.is_choked:
+            raise errors.ResourceExhaustedError(
+                "the server takes no more inputs: its disk is full, and the results of others wait to be written",
+                hint="free some space there; what was accepted before is kept, and goes on then",
+            )
 
     def _raise_failed(self, sending: Sending) -> None:
         if sending.error is None:

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alight.link.turn import turn_of
@@ -31,6 +31,8 @@ from alight.wire.states import ResultStatus
 ITEMS_AHEAD = 16 << 20  # bytes of items that a reader may be behind before its generator is made to wait
 _SWEEP = 1024  # inputs that have ended before their arguments' rows are deleted together
 _AGAIN = 1.0  # seconds until rows that a full disk refused are tried again
+_REFUSED_MOST = 16 << 20  # bytes of such rows beyond which nothing more is accepted or run
+_ROW = 500  # bytes that a row takes in memory besides its bodies
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ class Outcomes:
         self._window = window
         self._pending: dict[tuple[str, str], list[Frame]] = {}
         self._strays: dict[str, list[Frame]] = {}
+        self._unwritten: set[tuple[str, int]] = set()  # frames whose rows are on their way to the disk
+        self._refused = 0  # bytes of rows that the disk did not take
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = turn_of(asyncio.get_running_loop())
         self.acknowledge: Callable[[str, int], None] = lambda container_id, serial: None
@@ -220,6 +224,16 @@ class Outcomes:
         """No more inputs will come: the call may have been waiting for that alone."""
         if not call.over and call.total is not None and call.ended >= call.total:
             self._write(call, self._over(call), None)
+
+    @property
+    def is_choked(self) -> bool:
+        """Whether so much waits for a full disk that nothing should come to it."""
+        return self._refused > _REFUSED_MOST
+
+    async def wait_room(self) -> None:
+        """Return when the disk has taken enough of what waits."""
+        while self.is_choked:  # noqa: ASYNC110  a full disk is looked at, not waited for
+            await asyncio.sleep(_AGAIN / 4)
 
     def on_read(self, call: Call, size: int) -> None:
         """A reader has taken so many bytes of items."""
@@ -474,31 +488,44 @@ class Outcomes:
         else:
             self._write(call, [statements[1], *self._rows_of_end(call)], frame)
 
-    def _write(self, call: Call | None, statements: list[Statement], frame: Frame | None) -> None:
+    def _write(self, call: Call | None, statements: list[Statement], frame: Frame | None, refused: int = 0) -> None:
+        """``refused``: the disk did not take it before, and counted so much for it."""
         ticket = None
         if call is not None:
             self.begin(call)
         if call is not None and call.ticket is not None:
             ticket, call.ticket = call.ticket, None
         try:
-            self._store.write_then(statements, self._when_written(call, statements, frame), ticket)
+            self._store.write_then(statements, self._when_written(call, statements, frame, refused), ticket)
         except errors.ServiceError:
             return  # the server is stopping: its node brings it again
 
     def _when_written(
-        self, call: Call | None, statements: list[Statement], frame: Frame | None
+        self, call: Call | None, statements: list[Statement], frame: Frame | None, refused: int = 0
     ) -> Callable[[Exception | None], None]:
+        if frame is not None and frame.serial:
+            self._unwritten.add((frame.container_id, frame.serial))
+
         def written(error: Exception | None) -> None:
             if error is not None:
-                call_id = frame.call_id if frame is not None else "a call"
-                log.error("what came of %s could not be written down: %s", call_id, error)
-                asyncio.get_running_loop().call_later(_AGAIN, self._write, None, statements, frame)
+                self._write_again(statements, frame, refused, error)
                 return
+            self._refused -= refused
             faults.at("output_committed")
             if frame is not None:
+                self._unwritten.discard((frame.container_id, frame.serial))
                 self._committed(call, frame)
 
         return written
+
+    def _write_again(self, statements: list[Statement], frame: Frame | None, refused: int, error: Exception) -> None:
+        """Rows that the disk refused wait here until it takes them."""
+        if not refused:
+            call_id = frame.call_id if frame is not None else "a call"
+            log.error("what came of %s could not be written down yet: %s", call_id, error)
+            refused = sum(map(_weight, statements))
+            self._refused += refused
+        asyncio.get_running_loop().call_later(_AGAIN, self._write, None, statements, frame, refused)
 
     def _committed(self, call: Call | None, frame: Frame) -> None:
         if (
@@ -516,7 +543,9 @@ class Outcomes:
 
     def _acknowledge(self, frame: Frame) -> None:
         if frame.serial:
-            self.acknowledge(frame.container_id, frame.serial)
+            # One that came twice is acknowledged when its first copy is on disk.
+            if (frame.container_id, frame.serial) not in self._unwritten:
+                self.acknowledge(frame.container_id, frame.serial)
         else:
             position = frame.positions[0]
             self.answered(frame.container_id, Run(frame.call_id, position, position + 1, frame.attempt))
@@ -529,6 +558,16 @@ class Outcomes:
 
 def _orphan_row(one: Call | Frame, now: float) -> dict[str, Any]:
     return {"call_id": one.call_id, "function_id": one.function_id, "app_id": one.app_id, "now": now}
+
+
+def _weight(statement: Statement) -> int:
+    """Bytes that a row takes while it waits to be written."""
+    given = statement[1]
+    rows: Sequence[Mapping[str, Any]] = (given,) if isinstance(given, Mapping) else given
+    size = _ROW * len(rows)
+    for row in rows:
+        size += len(row.get("head") or b"") + len(row.get("body") or b"")
+    return size
 
 
 def _together(positions: list[int]) -> Sequence[int]:
