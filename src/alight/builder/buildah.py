@@ -77,6 +77,10 @@ class Buildah:
         finally:
             await self._quietly("rm", container)
 
+    async def name(self, known: str, also: str) -> None:
+        """Let an image of the storage be found under another name, too."""
+        await self._said("tag", known, also)
+
     async def build(
         self, arguments: Sequence[str], context: Path, env: Mapping[str, str], on_output: Callable[[bytes], None]
     ) -> int:

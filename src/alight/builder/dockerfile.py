@@ -101,7 +101,11 @@ class DockerSteps:
         """An image of a registry, by the name that a Dockerfile gives it."""
         asked = Wanted(reference.parse(name), bases.machine(), values, "")
         found = await pull(asked, self._store, self._host.registries, self._host.way(), job.note)
-        return await self._lent(found.layers, asdict(found.config), {"digest": found.digest}, space, job)
+        base = await self._lent(found.layers, asdict(found.config), {"digest": found.digest}, space, job)
+        if "@" not in name:
+            # buildah looks for what --build-context names before it fills in arguments: FROM $BASE needs the name itself.
+            await self._buildah.name(base.name, str(asked.reference))
+        return base
 
     async def _lent(
         self,

@@ -49,7 +49,7 @@ class FunctionSteps(Steps):
         del cloud, region
         if not hasattr(raw_f, "__qualname__"):
             raise InvalidError(f"Image.run_function() takes a function, not {type(raw_f).__name__}")
-        if raw_f.__qualname__ == "<lambda>":
+        if raw_f.__name__ == "<lambda>":
             raise InvalidError("Image.run_function() cannot run a lambda", hint="give the function a name with def")
         if network_file_systems:
             raise InvalidError("Image.run_function() uses network_file_systems", hint="use volumes={path: Volume}")
