@@ -192,9 +192,9 @@ class Exchange:
         kept = Kept(values, body, shares=shares)
         if values.container != self.id or values.log_offset:
             values.container, values.log_offset = self.id, 0
-            head = b""
+            head = chunk.stamped(head, self.id)
         if values.is_reference:
-            kept = self._take(kept)
+            kept, head = self._take(kept), b""
         self._keep(kept, head)
 
     def on_output(self, output: Output, body: bytes) -> None:

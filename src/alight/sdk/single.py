@@ -128,7 +128,7 @@ async def result_of(callee: Callee, answer: Message, update: Optional[messages.C
     head, body = answer
     shown = callee.running is not None and progress.is_shown()
     if update is None:
-        if shown and callee.running is not None:
+        if shown and callee.running is not None and chunk.log_offset_of(head):
             outputs = chunk.Outputs.decode(head)
             await callee.running.output_until(outputs.container, outputs.log_offset)
         if head[1] & chunk.REFERENCE:

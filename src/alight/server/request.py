@@ -19,7 +19,7 @@ T = TypeVar("T")
 DEFAULT_ENVIRONMENT = "main"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Request:
     """One request of one principal."""
 

@@ -36,6 +36,9 @@ MOST = 1024
 
 _INPUTS = struct.Struct("!BBHQII25s25s")
 _OUTPUTS = struct.Struct("!BBHQIIQQddQ25s25s")
+_LOG_OFFSET = struct.calcsize("!BBHQIIQQdd")
+_LOG_END = struct.Struct("!Q")
+_OF_CONTAINER = struct.Struct("!Q25s25s")
 
 
 class Inputs:
@@ -222,6 +225,18 @@ class Outputs:
             flags=flags & ~SCATTERED,
             position=start if flags & ITEMS else 0,
         )
+
+
+def stamped(head: Buffer, container: str) -> bytes:
+    """The head of outputs with the container that they come from, and no end of its log, whatever it says of both."""
+    start, end = _LOG_OFFSET, _OUTPUTS.size
+    return b"".join((head[:start], _OF_CONTAINER.pack(0, head[start + 8 : end - 25], container.encode()), head[end:]))
+
+
+def log_offset_of(head: Buffer) -> int:
+    """Where the log ends that belongs before these outputs, read from their head without the rest."""
+    offset: int = _LOG_END.unpack_from(head, _LOG_OFFSET)[0]
+    return offset
 
 
 def is_chunk(head: Buffer) -> bool:

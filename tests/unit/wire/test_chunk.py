@@ -45,6 +45,17 @@ def test_items_name_their_input_and_their_numbers():
     assert (got.position, got.positions) == (4, range(10, 12))
 
 
+@pytest.mark.parametrize("positions", [range(7, 10), (3, 9, 4)])
+def test_a_stamp_changes_whose_outputs_they_are_and_nothing_else(positions):
+    call, container = ids.new_id(ids.CALL), ids.new_id(ids.CONTAINER)
+    said = {"attempt": 3, "serial": 5, "busy": 0.25, "ended": 1e9, "flags": chunk.QUIET}
+    head = chunk.Outputs(call, positions, [1, 2, 3], log_offset=77, container="somebody else's", **said).encode()
+    assert chunk.log_offset_of(head) == 77
+    stamped = chunk.stamped(head, container)
+    assert stamped == chunk.Outputs(call, positions, [1, 2, 3], container=container, **said).encode()
+    assert chunk.log_offset_of(stamped) == 0
+
+
 def test_a_head_that_is_cut_off_is_refused():
     head = chunk.Inputs(CALL, 0, [1, 2, 3]).encode()
     for end in range(len(head) - 1):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
 
 from alight.link.peer import Stream
 from alight.link.turn import turn_of
@@ -133,17 +136,38 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
     return {"call.start": start, "call.result": result, "call.cancel": cancel}
 
 
+class _Plain(msgspec.Struct):
+    """``CallStart`` as it nearly always is. Reading it costs half: nothing is nested, and no default has to be made."""
+
+    call_id: str
+    function_id: str
+    verb: str = "remote"
+    method: str = ""
+    parent_input: str = ""
+    # Whoever says one of these takes the long way.
+    many: bool = False
+    wait: bool = True
+    resend: bool = False
+    payload: Any = None
+
+
+_decode_plain = msgspec.json.Decoder(_Plain).decode
+
+
 def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) -> QuickRoutes:
     teller, turn = Teller(why), turn_of(asyncio.get_running_loop())
 
     def start(request: Request) -> bool:
         """The common case: a new call of one input whose caller waits, of a function that is there."""
-        asked = request.arguments(CallStart)
+        stream = request.stream
+        try:
+            asked = _decode_plain(stream.raw_args)
+        except msgspec.MsgspecError:
+            return False
         function = functions.by_id.get(asked.function_id)
-        if function is None:
+        if function is None or asked.many or not asked.wait or asked.resend or asked.payload is not None:
             return False
         _check_use(request.who, function)
-        stream = request.stream
         call = calls.start_now(asked, stream.opened_body, function)
         if call is None:
             return False

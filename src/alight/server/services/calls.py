@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from alight.link.peer import Stream
 from alight.link.turn import turn_of
@@ -36,6 +37,15 @@ from alight.wire.states import InputState, ResultStatus
 _AHEAD = 8 << 20  # bytes of one call that may be on their way to the disk before its caller has to wait
 
 log = logging.getLogger(__name__)
+
+
+class Plain(Protocol):
+    """What is said of a call of one small input whose caller waits."""
+
+    call_id: str
+    verb: str
+    method: str
+    parent_input: str
 
 
 class Sending:
@@ -160,14 +170,11 @@ class Calls:
 
     # accepting
 
-    def start_now(self, asked: CallStart, body: bytes, function: Published) -> Call | None:
+    def start_now(self, asked: Plain, body: bytes, function: Published) -> Call | None:
         """A connected caller's new call of one input; None, with nothing done, where that has to wait or look."""
         call_id = asked.call_id
         if (
-            not asked.wait
-            or asked.many
-            or asked.resend
-            or call_id in self.live
+            call_id in self.live
             or call_id in self.book.recent
             or call_id < self._born
             or self.book.room < len(body)
@@ -176,11 +183,16 @@ class Calls:
         ):
             return None
         faults.at("received")
-        call = self._new(asked, function)
-        one = self._only_chunk(call, asked, body)
+        call = Call(call_id, function.function_id, function.app_id)
+        call.seq = self.book.next_seq()
+        call.verb, call.method, call.waited = asked.verb, asked.method, True
+        if asked.parent_input:
+            call.parent = ids.of_input(asked.parent_input)
+        call.created_at = time.time()
+        call.accepted = call.total = 1
+        one = call.unwritten = Chunk(0, (len(body),), body, 0)
         self.book.keep(call, one)
         self._enter_one(call)
-        call.unwritten = one
         self._turn.afterwards(lambda: self.outcomes.begin(call))
         call.queued = True
         self._inbox.put(InputsArrived(call_id, call.function_id, ((0, 1),), call.parent))

@@ -22,7 +22,7 @@ VALUES, END, ITEMS, REST, TAKEN = 0, 1, 2, 3, 4  # kinds of outputs in the store
 ORPHAN, EXPIRED, FAILED = "orphan", "expired", "failed"  # of a call's row, besides ResultStatus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recorded:
     """One row of outputs. For ITEMS ``positions`` are item numbers and ``start`` is the input."""
 
