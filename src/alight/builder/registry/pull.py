@@ -1,5 +1,5 @@
-"""What can be asked of registries, and what comes of it. The work is done by ``bring``, loaded when somebody asks: HTTP,
-TLS and signatures are a tenth of a second at the start of a node that may never ask.
+"""What can be asked of registries, and what comes of it. The work is ``bring``'s, loaded when somebody asks: HTTP, TLS
+and signatures are a tenth of a second at the start of a node that may never ask.
 """
 
 from __future__ import annotations
