@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from alight.wire import errors
 
 #: What others have put on a machine since it was sorted in counts from here on: CPU is soft, and sorting costs.
 _LOAD_SLACK = 0.1
+_MOST_KEPT_BACK = 1024  # MiB of one machine
 
 
 @dataclass(slots=True)
@@ -34,18 +36,25 @@ def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | N
         heap = state.shapes[key] = [(_load(node, need.cpu), node.node_id) for node in state.nodes.values()]
         heapq.heapify(heap)
     choices = requests(state, need) if need.gpus else ()
+    nodes, cpu, memory = state.nodes, need.cpu, need.memory
+    # With so much left over, nobody has to look what is kept back.
+    enough = memory if all_of_it else memory + _MOST_KEPT_BACK if not state.claimed else math.inf
     while heap:
         load, node_id = heap[0]
-        node = state.nodes.get(node_id)
+        node = nodes.get(node_id)
         if (
             node is None
             or not node.connected
             or node.starting >= node.starts_at_once
-            or node.memory_free - (0 if all_of_it else _not_for_all(state, node)) < need.memory
+            or (
+                node.memory_free < enough
+                and node.memory_free - (0 if all_of_it else _not_for_all(state, node)) < memory
+            )
         ):
             heapq.heappop(heap)
             continue
-        now = (node.cpu_used + need.cpu) / (node.cpus or 0.1)
+        cpus = node.cpus or 0.1
+        now = (node.cpu_used + cpu) / cpus
         if now > load + _LOAD_SLACK:
             heapq.heapreplace(heap, (now, node_id))
             continue
@@ -53,7 +62,7 @@ def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | N
         if chosen is None:
             heapq.heappop(heap)
             continue
-        heapq.heapreplace(heap, (now + need.cpu / (node.cpus or 0.1), node_id))
+        heapq.heapreplace(heap, (now + cpu / cpus, node_id))
         return Place(node_id, chosen)
     return None
 
@@ -76,7 +85,7 @@ def kept_back(node: Node) -> int:
 
     A start of about a small function's size: larger reserves would idle for too long. None on an empty machine.
     """
-    return min(1024, node.memory // 8) if node.containers else 0
+    return min(_MOST_KEPT_BACK, node.memory // 8) if node.containers else 0
 
 
 def pick_gpus(choices: Sequence[gpus.Request], free: Iterable[Gpu]) -> tuple[str, ...] | None:

@@ -224,10 +224,11 @@ def _cannot_more(function: Function) -> bool:
 
 def _start_one(state: State, function: Function, now: float, decisions: list[Decision], *, for_queue: bool) -> bool:
     need = function.need
-    if function.start_after > now or _cannot_more(function):
+    most, blocked = need.max_containers, len(function.blocked)
+    if function.start_after > now or (most is not None and len(function.containers) - blocked >= most):
         return False
     # Children of its own waiting inputs may have all there is: without them, nothing moves.
-    has_one = len(function.containers) > len(function.blocked)
+    has_one = len(function.containers) > blocked
     found = place.find_place(state, need, all_of_it=not has_one)
     if found is not None and not for_queue and found.node_id in state.claimed:
         return False  # that room is made for inputs that wait
