@@ -83,6 +83,7 @@ class Container:
         self._waiting = 0
         self._stopping = ""
         self._start_error: errors.Error | None = None
+        self._interrupted = False  # the node was restarted while it started
         self._init_failure: tuple[LinkReady, bytes] | None = None
         self._end: tuple[Report, bytes] | None = None
         self._end_acked = False
@@ -280,6 +281,7 @@ class Container:
             if not self.ready:
                 # Its secrets were in the killed agent's memory alone; the server starts another.
                 self._start_error = errors.InternalFailure("the node was restarted while this container started")
+                self._interrupted = True
                 await self._kill()
         await self._until_end()
 
@@ -310,7 +312,7 @@ class Container:
             ready, body = self._init_failure
             report = replace(report, failure=ready.failure, error=ready.error)
         elif self._start_error is not None:
-            report = replace(report, error=errors.to_wire(self._start_error))
+            report = replace(report, error=errors.to_wire(self._start_error), interrupted=self._interrupted)
         elif exchange is None or not exchange.ledger.ready:
             report = replace(report, error=errors.to_wire(endings.before_ready(report, self._start.function.name)))
         if self._stopping and not report.oom_killed:

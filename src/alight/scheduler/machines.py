@@ -62,11 +62,8 @@ def _resize(node: Node, event: events.NodeJoined) -> None:
 
 
 def _lose(state: State, name: str, now: float, decisions: list[Decision], hostname: str) -> None:
+    """A container is gone with its machine: that says nothing against its inputs, nor against a start."""
     error: dict[str, Any] = to_wire(RemoteError(f"its container on {hostname} was lost"))
-    if not state.containers[name].ready:
-        failed = events.StartFailed(name, ResultStatus.INTERNAL, error, final=False)
-        containers.start_failed(state, failed, now, decisions)
-        return
     lost = events.ContainerEnded(name, ResultStatus.TERMINATED, error)
     containers.ended(state, lost, now, decisions, with_machine=True)
 

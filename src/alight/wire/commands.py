@@ -121,6 +121,7 @@ class Report:
     runs: Tuple[Run, ...] = ()
     usage: Dict[str, float] = field(default_factory=dict)
     failure: Optional[Failure] = None  # ended before ready: what importing the user's code raised (body: pickled)
+    interrupted: bool = False  # ended before ready, and only because the node was restarted
 
 
 # --------------------------------------------------------------------------------------------- server → node

@@ -185,3 +185,34 @@ def test_what_is_answered_while_it_is_given_a_second_time_is_not_lost(world):
         assert await client.gather(stream) == {1100: 2200}
 
     world(work)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_starts_that_a_restarted_node_broke_off_count_against_nobody(world, held):
+    """Whether it still has the containers and ends them or had not made them yet; more often than a start may fail."""
+
+    async def work(world):
+        await world.serve(node_grace=30)
+        node = await world.node({"double": lambda x: 2 * x})
+        client = await world.client()
+        spec = FunctionSpec(name="double", autoscaling=Autoscaling(max_containers=1))
+        _, functions = await client.app(spec, kind="detached")
+        node.hold = True
+        stream = await client.start(functions["double"], 4)
+        gone = set()
+        for _ in range(5):
+            await world.until(lambda: set(node.containers) - gone)
+            [name] = set(node.containers) - gone
+            gone.add(name)
+            node.containers.pop(name)
+            if held:
+                error = {"code": "internal_failure", "message": "the node was restarted"}
+                node.report(Report("ended", container=name, signal=9, error=error, interrupted=True))
+            else:
+                await node.disconnect()
+                await node.connect(world.socket)
+        node.hold = False
+        await world.until(lambda: node.containers)
+        assert (await client.result(stream))[1] == 8
+
+    world(work)

@@ -345,7 +345,9 @@ class Nodes:
         self._around.calls.book.emptied(container_id)
         was_ready = record is not None and record.state == ContainerState.READY
         why = _why_ended(report)
-        if record is not None and not was_ready and not record.stop_asked:
+        if record is not None and not was_ready and report.interrupted:
+            self._around.inbox.put(events.ContainerEnded(container_id))  # no fault of the function's: it starts again
+        elif record is not None and not was_ready and not record.stop_asked:
             error = report.error or {"code": "remote", "message": f"the function could not be loaded: {why}"}
             status, final = ResultStatus.TERMINATED, report.error is not None and error.get("code") not in _NOT_FINAL
             if report.failure is not None:
