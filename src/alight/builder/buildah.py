@@ -19,11 +19,22 @@ from typing import Any
 
 from alight.wire.errors import ImageBuildError
 
-#: Lays the layers (topmost first, the last arguments) over each other and copies what is seen. The mount is in a mount
-#: namespace of its own and ends with it, whatever happens.
-_COPY = """\
+#: Every command runs in a mount namespace of its own, so that no mount outlives it, however it ends.
+_ALONE = ("unshare", "-m", "--propagation", "private")
+
+#: Lays layers (the words after the settings, topmost first) over each other and makes an image of what is seen. In one
+#: go: what buildah mounts for it is there in this namespace only.
+_ADD = """\
 set -e
-to="$0"; seen="$1"; shift
+name="$0"; seen="$1"; root="$2"; run="$3"; settings="$4"; shift 4
+b() { buildah --root "$root" --runroot "$run" --storage-driver overlay "$@"; }
+container=$(b from scratch)
+trap 'b rm "$container" >/dev/null 2>&1' EXIT
+to=$(b mount "$container")
+while [ "$settings" -gt 0 ]; do
+  b config "$1" "$2" "$container"
+  shift 2; settings=$((settings - 1))
+done
 lowers="$1"; shift
 for one; do lowers="$lowers:$one"; done
 case "$lowers" in
@@ -31,6 +42,7 @@ case "$lowers" in
   *) mount --bind "$lowers" "$seen" ;;
 esac
 cp -a "$seen/." "$to/"
+b commit -q "$container" "$name"
 """
 
 
@@ -63,19 +75,14 @@ class Buildah:
 
     async def add(self, name: str, lowers: Sequence[Path], scratch: Path, config: Mapping[str, Any]) -> None:
         """Make an image of directories (topmost first). Its files are copied: buildah's storage is its own."""
-        container = await self._said("from", "scratch")
-        try:
-            target = await self._said("mount", container)
-            seen = scratch / "seen"
-            seen.mkdir()
-            command = ["unshare", "-m", "--propagation", "private", "sh", "-c", _COPY, target, str(seen)]
-            status, said = await _run([*command, *map(str, lowers)])
-            if status != 0:
-                raise ImageBuildError(f"the layers of an image could not be handed to buildah: {said.strip()[-400:]}")
-            await self._said("config", *_settings(config), container)
-            await self._said("commit", "-q", container, name)
-        finally:
-            await self._quietly("rm", container)
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seen = scratch / "seen"
+        seen.mkdir()
+        settings = _settings(config)
+        words = [name, str(seen), str(self._home / "storage"), str(self._home / "run"), str(len(settings) // 2)]
+        status, said = await _run([*_ALONE, "sh", "-c", _ADD, *words, *settings, *map(str, lowers)])
+        if status != 0:
+            raise ImageBuildError(f"the image so far could not be handed to buildah: {said.strip()[-400:]}")
 
     async def name(self, known: str, also: str) -> None:
         """Let an image of the storage be found under another name, too."""
@@ -148,7 +155,7 @@ class Buildah:
 
     def _command(self) -> list[str]:
         return [
-            "buildah", "--root", str(self._home / "storage"), "--runroot", str(self._home / "run"),
+            *_ALONE, "buildah", "--root", str(self._home / "storage"), "--runroot", str(self._home / "run"),
             "--storage-driver", "overlay",
         ]  # fmt: skip
 

@@ -68,7 +68,7 @@ def test_what_cannot_be_a_build_function_is_said_at_once():
         BASE.run_function(lambda: None)
     with pytest.raises(InvalidError, match="takes a function"):
         BASE.run_function("prepare")
-    with pytest.raises(InvalidError, match="2 MiB"):
+    with pytest.raises(InvalidError, match="3 MiB"):
         BASE.run_function(prepare, args=(b"x" * (3 << 20),))
     with pytest.raises(InvalidError, match="not absolute"):
         BASE.run_function(prepare, volumes={"data": alight.Volume.from_name("v")})
