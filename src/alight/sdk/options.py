@@ -13,6 +13,7 @@ from alight.sdk import resources
 from alight.sdk.image import Image
 from alight.sdk.secret import Secret
 from alight.sdk.shaping import Shape
+from alight.wire import ambient
 from alight.wire.errors import DeprecationError, InvalidError, UnimplementedError
 from alight.wire.record import dataclass, field, replace
 from alight.wire.spec import Autoscaling, Resources, RetryPolicy
@@ -184,7 +185,8 @@ def _plain(value: Any) -> Any:
 
 
 def _warn_old(message: str) -> None:
-    warnings.warn(message, DeprecationError, stacklevel=6)
+    if ambient.container is None:  # whoever started the container was told
+        warnings.warn(message, DeprecationError, stacklevel=5)
 
 
 _WARNED: Set[str] = set()

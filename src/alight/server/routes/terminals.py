@@ -21,7 +21,7 @@ def routes(terminals: Terminals, apps: Apps, containers: Containers) -> Routes:
     async def open_one(request: Request) -> None:
         who = request.who
         function = containers.function_of(who.container_id)
-        name = function.spec.name if function is not None else "a function"
+        name = "a function" if function is None else function.spec.class_name or function.spec.name
         await terminals.use(who.app_id, Turn(request.stream, who.container_id, name))
 
     return {"terminal.attach": attach, "terminal.open": open_one}
