@@ -70,7 +70,8 @@ class Pump:
     ``problem`` is what the source (or pickling) raised.
     """
 
-    def __init__(self, callee: Callee, source: Source, sending: Sending) -> None:
+    def __init__(self, callee: Callee, source: Source, sending: Sending, *, keep: bool = False) -> None:
+        self._keep = keep  # large values are on disk before they are named: nobody waits to send them again
         self.problem: Optional[BaseException] = None
         self._callee = callee
         self._source = source
@@ -192,5 +193,5 @@ class Pump:
         parts = values.of_arguments(self._callee, args, self._source.kwargs)
         size = payload.size_of(parts)
         if size > MAX_INLINE:
-            return Reference(chunk.reference(await put_blob(self._callee.client, parts), size))
+            return Reference(chunk.reference(await put_blob(self._callee.client, parts, keep=self._keep), size))
         return b"".join(parts)

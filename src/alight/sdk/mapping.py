@@ -44,7 +44,7 @@ class Many(Answers):
         )
         self._answered = Ranges()
         self._sending = Sending(self.call_id, callee.method) if wait else Sending(self.call_id, callee.method, None)
-        self._pump = Pump(callee, source, self._sending)
+        self._pump = Pump(callee, source, self._sending, keep=not wait)
 
     async def _open(self, *, again: bool) -> Stream:
         client = self.callee.client

@@ -33,7 +33,7 @@ async def call_and_wait(callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str,
 
 async def start(callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> str:
     """Call and return the call's id once the server has it on disk."""
-    call_id, message, body = await _prepare(callee, args, kwargs)
+    call_id, message, body = await _prepare(callee, args, kwargs, keep=True)
     begun = replace(message or _plain(callee, call_id), verb="spawn", wait=False)
     while True:
         try:
@@ -140,7 +140,7 @@ async def result_of(callee: Callee, answer: Message, update: Optional[messages.C
 
 
 async def _prepare(
-    callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any]
+    callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any], *, keep: bool = False
 ) -> Tuple[str, Optional[messages.CallStart], Buffer]:
     """The call's id, its start where there is more to say than the plain one has, and the body."""
     call_id = new_id(CALL)
@@ -151,7 +151,7 @@ async def _prepare(
     size = payload.size_of(parts)
     if size <= MAX_INLINE:
         return call_id, None, parts[0] if len(parts) == 1 else b"".join(parts)
-    where = messages.Payload(blob=await put_blob(callee.client, parts), size=size)
+    where = messages.Payload(blob=await put_blob(callee.client, parts, keep=keep), size=size)
     return call_id, replace(_plain(callee, call_id), payload=where), b""
 
 

@@ -23,10 +23,14 @@ _ONE = struct.Struct("!IQ")
 _ONE_PART = b"\0\0\0\1"
 _START = _ONE.size
 _SMALL = 1 << 16
+_BYTES = (bytes, bytearray)
 
 
 def quick(args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Optional[bytes]:
     """The payload of (args, kwargs), or None when it takes ``payload.dumps``: large, or not for the C pickler."""
+    for one in (*args, *kwargs.values()) if kwargs else args:
+        if type(one) in _BYTES and len(one) > _SMALL:
+            return None  # pickling would copy it, only to be thrown away
     buffers: List[Any] = []
     try:
         stream = pickle.dumps((args, kwargs), 5, buffer_callback=buffers.append)
