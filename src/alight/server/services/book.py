@@ -143,9 +143,15 @@ class Book:
 
     def answered(self, call: Call, container_id: str, positions: Sequence[int]) -> None:
         """A container has none of these any more."""
-        before = call.running
-        nothing_left = call.answered(container_id, positions)
-        self.line(call.function_id, call.app_id).running -= before - call.running
+        holdings = call.holdings
+        if holdings and len(holdings) == 1 and holdings[0].is_all(container_id, positions):
+            ended, nothing_left = holdings[0].left, True  # nearly always
+            call.holdings = None
+        else:
+            before = call.running
+            nothing_left = call.answered(container_id, positions)
+            ended = before - call.running
+        self.line(call.function_id, call.app_id).running -= ended
         if nothing_left:
             mine = self.held.get(container_id)
             if mine is not None:

@@ -54,6 +54,12 @@ class Holding:
         self.since = since
         self.left = stop - start
 
+    def is_all(self, container_id: str, positions: Sequence[int]) -> bool:
+        """Whether these are its positions, all of them."""
+        if self.container_id != container_id or type(positions) is not range:
+            return False
+        return positions.start == self.start and positions.stop == self.stop and positions.step == 1
+
 
 class Call:
     """A call that is not over. ``total`` is None while more inputs may come; ``last`` numbers its newest output.
