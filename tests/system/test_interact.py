@@ -97,7 +97,7 @@ class Terminal:
             stdout=self.far,
             stderr=self.far,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  nothing else runs here
         )
         self.drawn = b""
         self._seen = 0
@@ -269,5 +269,5 @@ def test_what_went_through_the_terminal_is_not_in_the_log(run, machine):
     terminal.until(b"name? ")
     terminal.type(b"private\r")
     terminal.end()
-    app = next(one["app_id"] for one in machine.json("app", "list", "--all") if one["description"] == "interact-logs")
+    app = next(one["app_id"] for one in machine.json("app", "list") if one["description"] == "interact-logs")
     assert machine.run("app", "logs", app).stdout == "before\n"

@@ -99,7 +99,8 @@ def test_ctrl_c_interrupts_the_program(leads):
 
 
 def test_ctrl_d_is_the_end_of_the_input():
-    program = Program("print(sys.stdin.read() == 'all\\n')")
+    program = Program("print('reading'); print(sys.stdin.read() == 'all\\n')")
+    program.until(b"reading")
     program.type(b"all\r\x04")
     assert program.end()[0].endswith(b"True\r\n")
 
