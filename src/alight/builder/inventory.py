@@ -26,6 +26,7 @@ from alight.wire.built import BuiltImageInfo, BuiltLayer
 from alight.wire.errors import ConflictError, NotFoundError
 
 _LOG_MOST = 2_000  # lines that are kept of a step
+_UNFINISHED = 86400.0  # seconds that finished steps of a failed build are kept
 
 
 class Inventory:
@@ -118,6 +119,7 @@ class Inventory:
                 gc.Held(one.digest, frozenset(layer.layer for layer in one.layers), one.used_at, one.in_use)
                 for one in images
             ]
+            held.append(gc.Held("", self._unfinished(there, held), time.time(), needed=True))
             plan = gc.plan(
                 held, sizes, now=time.time(), older_than=older_than, most_bytes=most_bytes, named=frozenset(named)
             )
@@ -133,6 +135,18 @@ class Inventory:
                 freed += _bytes_below(folder)
                 shutil.rmtree(folder, ignore_errors=True)
             return freed
+
+    def _unfinished(self, there: Collection[str], held: Collection[gc.Held]) -> frozenset[str]:
+        """Layers that no image stands on and that are young: of a build that failed at a later step, and that somebody
+        is about to mend.
+        """
+        orphans = frozenset(there) - frozenset[str]().union(*(one.layers for one in held))
+        young: set[str] = set()
+        for path in self._layers.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError):
+                if path.stat().st_mtime > time.time() - _UNFINISHED:
+                    young |= orphans & set(json.loads(path.read_bytes()).get("layers", ()))
+        return frozenset(young)
 
     def _remove(self, plan: gc.Plan) -> None:
         # Images first, then what finds layers, then layers: a crash in between leaves nothing that names what is gone.

@@ -1,4 +1,6 @@
-"""What has had its time goes: results after 7 days, their rows and ended containers after 30, logs by age."""
+"""What has had its time goes: results after 7 days, their rows, ended containers and unused images after 30, logs by
+age.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ import time
 
 from alight.server.logs import Logs
 from alight.server.services.blobs import Blobs
+from alight.server.services.images import Images
 from alight.server.settings import Settings
 from alight.store.base import Store
 from alight.wire import chunk, errors
+from alight.wire.built import ImageWork
 
 log = logging.getLogger(__name__)
 _EVERY = 600.0
@@ -20,10 +24,11 @@ _AT_ONCE = 500  # calls in one transaction, so that others do not wait for long
 class Janitor:
     """Cleans now and then, a first time when a server has settled."""
 
-    def __init__(self, store: Store, blobs: Blobs, logs: Logs, settings: Settings) -> None:
+    def __init__(self, store: Store, blobs: Blobs, logs: Logs, images: Images, settings: Settings) -> None:
         self._store = store
         self._blobs = blobs
         self._logs = logs
+        self._images = images
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
 
@@ -45,6 +50,18 @@ class Janitor:
         await self._store.write([("calls_forget", {"before": now - self._settings.rows_kept})])
         await self._store.write([("containers_forget", {"before": now - self._settings.rows_kept})])
         await asyncio.to_thread(self._logs.sweep, now - self._settings.logs_kept)
+
+    async def clear_images(self) -> None:
+        """Images that nobody has used for long, or that are too many. While one is built it waits."""
+        settings = self._settings
+        asked = ImageWork("prune", older_than=settings.images_kept, most_bytes=settings.images_bytes)
+        try:
+            done = await self._images.work(asked)
+        except errors.ConflictError as error:
+            log.info("images are cleared up later: %s", error)
+            return
+        if done.images:
+            log.info("removed %d images that were not used, %d bytes", len(done.images), done.freed)
 
     async def _expire(self, before: float) -> bool:
         """Results of some calls that were kept for their time. Whether there may be more."""
@@ -75,6 +92,7 @@ class Janitor:
         while True:
             try:
                 await self.clean(time.time())
+                await self.clear_images()
             except (errors.Error, OSError) as error:
                 log.error("cleaning up failed: %s", error)
             await asyncio.sleep(_EVERY)

@@ -25,6 +25,8 @@ class Settings:
     rows_kept: float = 30 * 86400.0
     logs_kept: float = 30 * 86400.0
     log_bytes: int = 64 << 20  # of one container
+    images_kept: float = 30 * 86400.0  # since their last use
+    images_bytes: int | None = None  # on each machine; what was used least recently goes first
     bodies_in_memory: int = 64 << 20
 
     @property
@@ -66,13 +68,26 @@ def default_home() -> Path:
 
 
 def from_environment(home: Path, listen: str) -> Settings:
-    """Settings with what the environment says: ALIGHT_HOLDER_GRACE, ALIGHT_NODE_GRACE (seconds)."""
+    """Settings with what the environment says: ALIGHT_HOLDER_GRACE, ALIGHT_NODE_GRACE, ALIGHT_IMAGES_KEPT (seconds),
+    ALIGHT_IMAGES_GIB.
+    """
     return Settings(
         home,
         listen,
         holder_grace=_seconds("ALIGHT_HOLDER_GRACE", Settings.holder_grace),
         node_grace=_seconds("ALIGHT_NODE_GRACE", Settings.node_grace),
+        images_kept=_seconds("ALIGHT_IMAGES_KEPT", Settings.images_kept),
+        images_bytes=_gib("ALIGHT_IMAGES_GIB"),
     )
+
+
+def _gib(name: str) -> int | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    if not text.isdigit():
+        raise errors.InvalidError(f"{name}={text!r} is not a number of GiB")
+    return int(text) << 30
 
 
 def _seconds(name: str, default: float) -> float:

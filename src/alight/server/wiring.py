@@ -216,7 +216,7 @@ class Server:
         self._reviver.look()
         if taken_up or parts.apps.alive:
             log.info("took up %d apps and %d unfinished inputs", len(parts.apps.alive), taken_up)
-        self._janitor = Janitor(store, parts.blobs, parts.logs, self.settings)
+        self._janitor = Janitor(store, parts.blobs, parts.logs, parts.images, self.settings)
         self._janitor.start()
 
     def _answers(self) -> Answers:

@@ -63,7 +63,12 @@ class ImageSpec:
 
     Ops: debian_slim {python}, pip_install {tool: pip|uv, packages, requirements: [{name, text}], find_links, index_url,
     extra_index_url, pre, extra_options}, apt_install {packages}, run {command}, env {vars}, workdir {path},
-    copy {tree, to}, entrypoint/cmd/shell {args}; any may carry force, env (while building), secrets (ids).
+    copy {tree, to}, entrypoint/cmd/shell {args}, uv_sync {groups, extras, frozen, extra_options}, poetry_install {with,
+    without, only, version, locked}, pip_private {packages, git_user}, micromamba {python}, micromamba_install
+    {packages, channels, name}, dockerfile and from_dockerfile {build_args}, run_function {name, code}.
+    Any may carry force, ignore (made anew for one run), env (while building), secrets (ids), gpu, context (a tree that
+    the step sees and that decides what it makes), lent (a tree that decides nothing) and needs {volumes: [id, path,
+    read only, sub path], cpu, memory, timeout}.
     """
 
     steps: Tuple[Dict[str, Any], ...] = ()

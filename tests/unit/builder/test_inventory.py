@@ -84,6 +84,13 @@ def test_clearing_up_takes_what_only_the_image_needs_and_the_rest_still_is_cache
     assert build(builder, 2)[0].layers  # and it is made again
 
 
+def test_what_a_failed_build_had_finished_stays_for_the_next_try(builder):
+    with pytest.raises(ValueError, match="later"):
+        build(builder, 1, "later")
+    builder.inventory.clear(needed=(), older_than=0.0)
+    assert build(builder, 1)[1] == []  # cached
+
+
 def test_use_counts_by_the_moment(builder):
     one, _ = build(builder, 1)
     two, _ = build(builder, 2)
