@@ -58,10 +58,12 @@ OPEN_TO = {
         "volume.commit",
         "volume.reload",
         "secret.lookup",
+        "terminal.open",
     },
     NODE: {"node.session", "blob.missing", "blob.put", "blob.get", "blob.place"},
     STRANGER: {"setup.begin", "setup.poll"},
 }
+NO_PERSONS = {"node.session", "terminal.open"}
 OWNERS_ALONE = {
     "server.stop",
     "image.work",
@@ -77,9 +79,9 @@ OWNERS_ALONE = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_row(kind, method):
     if kind == OWNER:
-        may = method != "node.session"
+        may = method not in NO_PERSONS
     elif kind == USER:
-        may = method != "node.session" and method not in OWNERS_ALONE
+        may = method not in NO_PERSONS | OWNERS_ALONE
     else:
         may = method in OPEN_TO[kind]
     if may:
