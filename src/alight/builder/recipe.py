@@ -61,7 +61,7 @@ class Step:
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     lent: str = ""
-    ignore: bool = False  # made anew for whoever asked, and what others find stays as it is
+    ignore: bool = False  # ALIGHT_IGNORE_CACHE: made anew for whoever asked, what others find stays as it is
     needs: Needs = field(default_factory=Needs)
 
     @property
