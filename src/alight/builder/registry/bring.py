@@ -21,10 +21,10 @@ from alight.builder import digest, layers
 from alight.builder.registry import clouds, manifest
 from alight.builder.registry.client import Client, Credentials, Denied, NotFound
 from alight.builder.registry.manifest import Config, Descriptor, Manifest
-from alight.builder.registry.pull import Pulled, Wanted
 from alight.builder.registry.reference import Reference
 from alight.builder.registry.settings import Place, Registries, Way
 from alight.builder.registry.transport import PlainHttp, Stopped, Transport, Trouble, Unreachable
+from alight.builder.registry.wanted import Pulled, Wanted
 from alight.wire.errors import ImageBuildError
 
 T = TypeVar("T")

@@ -4,32 +4,12 @@ and signatures are a tenth of a second at the start of a node that may never ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from alight.builder import layers
-from alight.builder.registry.manifest import Config
-from alight.builder.registry.reference import Reference
 from alight.builder.registry.settings import Registries, Way
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to pull, and as whom. ``secret`` are a Secret's values; ``auth`` is "aws", "gcp" or ""."""
-
-    reference: Reference
-    machine: str
-    secret: Mapping[str, str]
-    auth: str = ""
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """``digest`` names what the tag meant on that day; ``layers`` are ids of the store, topmost first."""
-
-    digest: str
-    layers: tuple[str, ...]
-    config: Config
+from alight.builder.registry.wanted import Pulled as Pulled  # noqa: PLC0414  who asks reads both from here
+from alight.builder.registry.wanted import Wanted as Wanted  # noqa: PLC0414
 
 
 async def pull(
