@@ -153,6 +153,7 @@ if TYPE_CHECKING:
     from alight.sdk.function import Function
     from alight.sdk.image import Image
     from alight.sdk.image_patterns import FilePatternMatcher
+    from alight.sdk.interact import interact
     from alight.sdk.network_file_system import NetworkFileSystem
     from alight.sdk.output import enable_output
     from alight.sdk.probe import Probe
