@@ -264,6 +264,23 @@ def test_a_killed_server_gives_the_terminal_back_and_connects_again(run, machine
     terminal.end()
 
 
+def test_who_waits_for_the_terminal_waits_on_when_the_server_is_killed(run, machine):
+    terminal = run("turns", "-i")
+    terminal.until(b"turn 0? ")
+    terminal.until(b"interact() waits for the terminal")
+    os.kill(json.loads((machine.home / "run" / "server.json").read_text())["pid"], signal.SIGKILL)
+    terminal.until(b"the server was restarted")
+    for _ in range(2):  # which of the two comes first is open
+        terminal.until(b"the terminal is with turn()")
+        deadline = time.monotonic() + 10
+        while not terminal.is_raw():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # nobody tells
+        terminal.type(b"a\r")
+    terminal.until(b"answers: ['a', 'a']")
+    terminal.end()
+
+
 def test_what_went_through_the_terminal_is_not_in_the_log(run, machine):
     terminal = run("ask", "-i", "-n", "interact-logs")
     terminal.until(b"name? ")

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Optional, Tuple
 
 from alight.sdk.client import PATIENCE, default_client
-from alight.sdk.sync import call_blocking, dual_function
+from alight.sdk.sync import call_blocking, dual_function, sleep
 from alight.wire import ambient, errors
 from alight.wire.codec import loads_head
 from alight.wire.terminal import TerminalOpen, TerminalWord
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from alight.sdk.screen import Screen
 
 _END_SECONDS = 5.0
+_PAUSE = 0.2
 
 
 @dual_function
@@ -42,8 +43,24 @@ async def interact() -> None:
     if ambient.terminal is not None and ambient.terminal.input_id == input_id:
         return
     # Whoever has the terminal in this same process ends before this is granted: there is one turn at a time.
-    stream, size = await _granted(input_id)
+    stream, size = await _patiently(input_id)
     Terminal(input_id, stream).begin(size)
+
+
+async def _patiently(input_id: str) -> Tuple[Stream, TerminalWord]:
+    """``_granted``, over lost connections: of the client that lends the terminal, the server, or this machine."""
+    until: Optional[float] = None
+    while True:
+        asked = time.monotonic()
+        try:
+            return await _granted(input_id)
+        except (errors.ConnectionError, errors.InvalidError) as error:
+            lost = isinstance(error, errors.ConnectionError)
+            if lost and (until is None or time.monotonic() - asked > PATIENCE):
+                until = time.monotonic() + PATIENCE
+            if until is None or time.monotonic() > until:
+                raise
+        await sleep(_PAUSE)  # the client finds the server again, and lends its terminal again
 
 
 async def _granted(input_id: str, *, aloud: bool = True) -> Tuple[Stream, TerminalWord]:
@@ -149,7 +166,7 @@ class Terminal:
                 try:
                     self._stream, size = call_blocking(_granted(self.input_id, aloud=False))
                 except errors.Error:
-                    time.sleep(0.2)  # the client finds the server again, and lends its terminal again
+                    time.sleep(_PAUSE)
                 else:
                     self._resize(size)
                     return
