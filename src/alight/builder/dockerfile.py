@@ -103,7 +103,7 @@ class DockerSteps:
         found = await pull(asked, self._store, self._host.registries, self._host.way(), job.note)
         base = await self._lent(found.layers, asdict(found.config), {"digest": found.digest}, space, job)
         if "@" not in name:
-            # buildah looks for what --build-context names before it fills in arguments: FROM $BASE needs the name itself.
+            # buildah looks for --build-context names before it fills in arguments: FROM $BASE needs the name itself.
             await self._buildah.name(base.name, str(asked.reference))
         return base
 
