@@ -203,3 +203,16 @@ def test_how_far_a_map_is_does_not_fill_a_file(piped):
     drawing.counted("fc-1", "map f: 3,210 of 10,000 done")
     drawing.counted("fc-1", "")
     assert out.written + err.written == b""
+
+
+def test_lines_return_to_the_left_while_a_container_has_the_terminal(seen, piped):
+    """A raw terminal does not do it, and the status line would draw over the program's words."""
+    for (drawing, out, err), end in ((seen, b"\r\n"), (piped, b"\n")):
+        drawing.connected(is_on=True)
+        drawing.output(FIRST, "f", 1, b"one\ntwo\n")
+        drawing.note("three")
+        assert drawing._status.paused
+        drawing.connected(is_on=False)
+        drawing.output(FIRST, "f", 1, b"four\n")
+        assert out.written == b"one" + end + b"two" + end + b"four\n"
+        assert err.written.endswith("· three".encode() + end)
