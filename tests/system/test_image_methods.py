@@ -117,6 +117,7 @@ def test_a_uv_project(machine, tmp_path):
     assert "('/.uv/.venv/bin/python', True, True)" in said
 
 
+@pytest.mark.slow
 def test_a_poetry_project(machine, tmp_path):
     tmp_path.joinpath("pyproject.toml").write_text(
         '[tool.poetry]\nname = "demo"\nversion = "1"\ndescription = ""\nauthors = []\npackage-mode = false\n'
@@ -141,6 +142,7 @@ def test_a_poetry_project(machine, tmp_path):
     assert "('1.17.0', None)" in said  # poetry itself is not in the image
 
 
+@pytest.mark.slow
 def test_a_private_repository(machine, tmp_path):
     said = run(
         machine,
@@ -172,6 +174,7 @@ def test_a_private_repository(machine, tmp_path):
     assert "tok-secret" not in said
 
 
+@pytest.mark.slow
 def test_conda_packages_from_a_channel(machine, tmp_path, fresh_machine):
     """The program is a stand-in: conda's channels cannot be had everywhere. What is tested is all around it."""
     said = run(

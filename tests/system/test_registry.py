@@ -92,6 +92,7 @@ def test_an_image_with_a_python_of_its_own_takes_installs(home, registry):
     assert again == built.image  # and nobody asked a registry
 
 
+@pytest.mark.slow
 def test_two_images_share_what_they_have_in_common(home, registry):
     one = Build(home, registry, start(registry, "team/debian:1"))
     two = Build(home, registry, start(registry, "team/bare:1"))
@@ -100,12 +101,14 @@ def test_two_images_share_what_they_have_in_common(home, registry):
     assert (two.image.workdir, two.image.cmd) == ("/srv", ("x",))
 
 
+@pytest.mark.slow
 def test_an_image_without_a_python_says_how_to_add_one(home, registry):
     with pytest.raises(ImageBuildError, match="team/bare:1 has no python on its PATH") as raised:
         Build(home, registry, start(registry, "team/bare:1"), {"op": "python"})
     assert "add_python" in raised.value.hint
 
 
+@pytest.mark.slow
 def test_a_python_is_added(home, registry):
     if not pythons._on_this_machine("3.12"):
         pytest.skip("no movable Python 3.12 on this machine")
@@ -123,6 +126,7 @@ def test_a_python_is_added(home, registry):
     assert built.image.env["PATH"].startswith("/usr/local/bin:")
 
 
+@pytest.mark.slow
 def test_a_tag_that_moved_is_seen_with_force_only(home, registry):
     registry.push("moving:1", image(tar(entry("one", b""))))
     first = Build(home, registry, start(registry, "moving:1"))
@@ -132,6 +136,7 @@ def test_a_tag_that_moved_is_seen_with_force_only(home, registry):
     assert [path.name for path in Path(forced.image.layers[0]).iterdir()] == ["two"]
 
 
+@pytest.mark.slow
 def test_by_digest_and_through_an_index(home, registry):
     ours, theirs = image(tar(entry("ours", b""))), image(tar(entry("theirs", b"")), architecture="arm64")
     registry.push("many:1", ours, theirs, index(arm64=theirs, amd64=ours))
@@ -140,6 +145,7 @@ def test_by_digest_and_through_an_index(home, registry):
     assert (Path(both[0][0]) / "ours").exists()
 
 
+@pytest.mark.slow
 def test_zstd_layers(home, registry):
     zstd = pytest.importorskip("backports.zstd")
     plain = tar(entry("file", b"content"))
@@ -148,6 +154,7 @@ def test_zstd_layers(home, registry):
     assert (Path(built.image.layers[0]) / "file").read_bytes() == b"content"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auth", ["htpasswd", "token"])
 def test_credentials_come_from_a_secret(home, tmp_path, auth):
     with Registry(tmp_path / "registry", auth) as closed:

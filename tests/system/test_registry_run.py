@@ -69,6 +69,7 @@ def test_a_script_runs_on_a_private_registry_image(prepared, registry):
     assert len(registry._tokens.asked) == asked  # what is built asks nobody
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_away_is_named_and_a_base_can_stand_in(prepared):
     machine, script = prepared
     failed = machine.run("run", f"{script}::without.stand_in", status=1)
@@ -83,6 +84,7 @@ def test_a_registry_that_is_away_is_named_and_a_base_can_stand_in(prepared):
     assert "does not say which base image" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_pull_leaves_nothing_and_the_next_one_works(fresh_machine, tmp_path, base_layers):
     """The registry stops in the middle of a layer; whoever waits presses Ctrl-C."""
     made = debian(base_layers, tar())
@@ -118,6 +120,7 @@ def test_an_interrupted_pull_leaves_nothing_and_the_next_one_works(fresh_machine
         assert fresh_machine.run("run", str(script)).stdout == "ran\n"
 
 
+@pytest.mark.slow
 def test_a_layer_that_lies_ends_the_build_with_its_name(fresh_machine, tmp_path):
     made = image(tar())
     with RegistryServer() as lying:
