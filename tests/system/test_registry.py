@@ -170,5 +170,6 @@ def test_credentials_come_from_a_secret(home, tmp_path, auth):
 
 
 def test_what_the_registry_lacks_is_named(home, registry):
-    with pytest.raises(ImageBuildError, match=f"{registry.host} has no image team/debian:no-such-tag: manifest unknown"):
+    said = f"{registry.host} has no image team/debian:no-such-tag: manifest unknown"
+    with pytest.raises(ImageBuildError, match=said):
         Build(home, registry, start(registry, "team/debian:no-such-tag"))
