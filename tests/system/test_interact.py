@@ -237,7 +237,7 @@ def test_the_way_out_interrupts_the_run(run):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_the_terminal_is_given_back_when_the_command_is_killed(run, number, status):
+def test_the_terminal_is_given_back_when_the_command_is_killed(run, machine, number, status):
     terminal = run("ask", "-i")
     terminal.until(b"name? ")
     terminal.popen.send_signal(number)
@@ -247,6 +247,9 @@ def test_the_terminal_is_given_back_when_the_command_is_killed(run, number, stat
         assert time.monotonic() < deadline
         time.sleep(0.01)  # nobody tells
     terminal.end(status=status)
+    for one in machine.json("app", "list"):
+        if one["state"] == "running":  # the server would give its client two minutes to come back
+            machine.run("app", "stop", "--yes", one["app_id"])
 
 
 def test_a_killed_server_gives_the_terminal_back_and_connects_again(run, machine):

@@ -54,7 +54,8 @@ async def _patiently(input_id: str) -> Tuple[Stream, TerminalWord]:
         asked = time.monotonic()
         try:
             return await _granted(input_id)
-        except (errors.ConnectionError, errors.InvalidError) as error:
+        except errors.Error as error:
+            # After a loss, others count as well: the server may not know this container or the terminal yet.
             lost = isinstance(error, errors.ConnectionError)
             if lost and (until is None or time.monotonic() - asked > PATIENCE):
                 until = time.monotonic() + PATIENCE
