@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Deque, Dict, Optional, Tuple, Type, TypeVar
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Deque, Dict, List, Optional, Tuple, Type, TypeVar
 
 import msgspec
 
@@ -112,18 +112,25 @@ class Stream:
 
     async def recv(self) -> Optional[Message]:
         """The next message, or None when the peer ended its half. Raises the error that failed the stream."""
-        while not self._received:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return None
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
+        if not self._received and not await self._arrived():
+            return None
         message = self._received.popleft()
         if message[1]:
             self.peer.connection.took(self.id, len(message[1]))
             self.peer.flush_soon()
         return message
+
+    async def recv_all(self) -> List[Message]:
+        """Every message that is here, at least one; none when the peer ended its half. Raises like ``recv``."""
+        if not self._received and not await self._arrived():
+            return []
+        messages = list(self._received)
+        self._received.clear()
+        size = sum([len(body) for _, body in messages])
+        if size:
+            self.peer.connection.took(self.id, size)
+            self.peer.flush_soon()
+        return messages
 
     async def expect(self, kind: Type[T]) -> T:
         """The next message's head as a dataclass; ConnectionError when the peer ended instead."""
@@ -218,6 +225,17 @@ class Stream:
         if self._credit is not None and not self._credit.done():
             self._credit.set_result(None)
         self._credit = None
+
+    async def _arrived(self) -> bool:
+        """Whether there is a message, once that is known. Raises the error that failed the stream."""
+        while not self._received:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                return False
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return True
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

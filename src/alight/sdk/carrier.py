@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from alight.sdk.lost import LostError
 from alight.sdk.sync import Future
@@ -123,16 +123,15 @@ class Stream:
 
     async def write(self, head: bytes, body: Buffer = b"") -> None:
         """``send`` of a head that is encoded already."""
-        carrier = self._carrier
-        while not carrier.may_send(self.number):
-            if self._error is not None:
-                raise self._error
-            credit = self._credit = Arrival(carrier)
-            if not carrier.may_send(self.number):
-                await credit
-        if self._error is not None:
-            raise self._error
-        carrier.send(self.number, head, body)
+        await self._room()
+        self._carrier.send(self.number, head, body)
+
+    async def write_all(self, messages: Sequence[Tuple[bytes, Buffer]]) -> None:
+        """``write`` of several, which leave together as far as the server takes them."""
+        at = 0
+        while at < len(messages):
+            await self._room()
+            at = self._carrier.send_from(self.number, messages, at)
 
     def take(self) -> Optional[Message]:
         """A message that is here already, or None."""
@@ -196,6 +195,18 @@ class Stream:
         for future in (self._arrival, self._credit):
             if future is not None:
                 future.set()
+
+    async def _room(self) -> None:
+        """Return when the server takes more. Raises the error that ended the stream."""
+        carrier = self._carrier
+        while not carrier.may_send(self.number):
+            if self._error is not None:
+                raise self._error
+            credit = self._credit = Arrival(carrier)
+            if not carrier.may_send(self.number):
+                await credit
+        if self._error is not None:
+            raise self._error
 
     def _take(self) -> Optional[Message]:
         if not self._queue:
@@ -280,6 +291,16 @@ class Carrier:
         with self._state:
             self._wire.send(number, head, body)
         self._flush()
+
+    def send_from(self, number: int, messages: Sequence[Tuple[bytes, Buffer]], at: int) -> int:
+        """Send messages from an index on, in one write, while there is credit; returns the index of the next."""
+        wire = self._wire
+        with self._state:
+            while at < len(messages) and wire.may_send(number):
+                wire.send(number, *messages[at])
+                at += 1
+        self._flush()
+        return at
 
     def end(self, number: int) -> None:
         with self._state:

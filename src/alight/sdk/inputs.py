@@ -24,6 +24,7 @@ from alight.wire.codec import MAX_INLINE
 if TYPE_CHECKING:
     from alight.sdk.callee import Callee
 
+_AT_ONCE = CHUNK  # inputs that are pulled before those before them leave
 _SOON = 0.001  # seconds that an input waits for others to travel with
 _NEVER_BLOCK = (list, tuple, range, dict, set, frozenset, str, bytes)
 
@@ -76,6 +77,7 @@ class Pump:
         self._callee = callee
         self._source = source
         self._sending = sending
+        sending.most = CHUNK
         self._wake = threading.Event()
         self._task: Any = None
 
@@ -115,7 +117,7 @@ class Pump:
             each = self._source.each()
             while True:
                 room = call_blocking(self._sending.wait_room())
-                if room <= 0 or not self._pull(each, min(room, CHUNK)):
+                if room <= 0 or not self._pull(each, min(room, _AT_ONCE)):
                     break
         except BaseException as error:  # noqa: BLE001  it is the user's iterator: raised where the results are read
             self.problem = error
@@ -123,7 +125,7 @@ class Pump:
         self._wake.set()
 
     def _pull(self, each: Iterator[Tuple[Any, ...]], most: int) -> bool:
-        """One chunk, or what comes of it in about a millisecond. False when there are no more."""
+        """What leaves together, or what comes of it in about a millisecond. False when there are no more."""
         sending, kwargs, quick, now = self._sending, self._source.kwargs, values.quick, time.monotonic
         pending = sending.pending
         size = count = 0
@@ -167,7 +169,7 @@ class Pump:
             async for args in self._source.each_async():
                 if room <= 0:
                     await asyncio.sleep(0)  # a source that never waits would have the loop for itself
-                    room = min(CHUNK, await in_loop(sending.wait_room()))
+                    room = min(_AT_ONCE, await in_loop(sending.wait_room()))
                     if room <= 0:
                         break
                 data = values.quick(args, self._source.kwargs)

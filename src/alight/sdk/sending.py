@@ -23,7 +23,7 @@ WINDOW = 8192
 WINDOW_BYTES = 64 << 20
 #: An input that lies with the server already counts as this much, so that only a few are uploaded ahead.
 REFERENCE_WEIGHT = WINDOW_BYTES // 8
-#: A chunk ends with so many inputs or bytes.
+#: What leaves together ends with so many inputs or bytes: one message, where ``Sending.most`` is no less.
 CHUNK = chunk.MOST // 4
 CHUNK_BYTES = 256 << 10
 
@@ -35,7 +35,7 @@ class Reference(bytes):
 
 
 class _Kept:
-    """A chunk that may have to be sent again. ``open``: how many of its inputs are not answered."""
+    """Inputs that may have to be sent again. ``open``: how many of them are not answered."""
 
     __slots__ = ("body", "open", "reference", "sizes", "start", "stop", "weight")
 
@@ -65,6 +65,7 @@ class Sending:
         self._ended_on: Optional[Stream] = None
         self._again: Optional[int] = None
         self._gate: Optional[Future] = None
+        self.most = CHUNK  # inputs in one message
         self._next = 0  # the position of the next input that leaves
         self._accepted = 0  # so many inputs are on the server's disk for all that it said
         self.pending: Deque[bytes] = deque()  # put and not yet in a chunk
@@ -229,9 +230,15 @@ class Sending:
             skipped = start - kept.start
             sizes, body = sizes[skipped:], body[sum(sizes[:skipped]) :]
         flags = chunk.REFERENCE if kept.reference else 0
-        head = chunk.Inputs(self._call_id, start, sizes, method=self._method, flags=flags).encode()
+        messages, at = [], 0
+        for first in range(0, len(sizes), self.most):
+            some = sizes[first : first + self.most]
+            end = at + sum(some)
+            head = chunk.Inputs(self._call_id, start + first, some, method=self._method, flags=flags).encode()
+            messages.append((head, body[at:end]))
+            at = end
         try:
-            call_blocking(stream.write(head, body))
+            call_blocking(stream.write_all(messages))
         except errors.Error:
             # Lost: whoever reads the answers makes a new connection. Refused: the reader gets the server's word for it.
             with self._lock:

@@ -33,6 +33,7 @@ HEADER = struct.Struct("!IIIB")
 _HEADER_SIZE = HEADER.size
 _unpack_header = HEADER.unpack_from
 MAX_FRAME = 64 << 20
+_SMALL = 64 << 10  # bytes that may be copied once more to be cut quickly
 #: Bodies over this travel in pieces (streams) or as files (on one machine), never as one frame.
 MAX_INLINE = 2 << 20
 PIECE = 1 << 20
@@ -113,16 +114,21 @@ class FrameReader:
     def feed(self, data: Buffer) -> List[Frame]:
         """The frames that are whole with these bytes. Small ones are cut from ``data`` itself."""
         buffer = self._buffer
-        if buffer:
-            buffer += data
-            source: Any = memoryview(buffer)
-        else:
+        source: Any
+        if not buffer:
             source = data if type(data) is bytes else memoryview(data)
+        elif len(buffer) + len(data) <= _SMALL:
+            source = bytes(buffer) + data  # frames are cut from bytes with one copy, from views with two
+            buffer.clear()
+        else:
+            buffer += data
+            source = memoryview(buffer)
         frames: List[Frame] = []
+        add, unpack, new = frames.append, _unpack_header, tuple.__new__
         offset, have = 0, len(source)
         try:
             while have - offset >= _HEADER_SIZE:
-                size, stream, head_size, kind = _unpack_header(source, offset)
+                size, stream, head_size, kind = unpack(source, offset)
                 if size > MAX_FRAME or head_size > size:
                     raise InternalError(
                         f"a peer sent a frame of {size} bytes (head {head_size}): not Alight's protocol"
@@ -132,7 +138,7 @@ class FrameReader:
                 if end > have:
                     break
                 head_end = start + head_size
-                frames.append(Frame(kind, stream, bytes(source[start:head_end]), bytes(source[head_end:end])))
+                add(new(Frame, (kind, stream, bytes(source[start:head_end]), bytes(source[head_end:end]))))
                 offset = end
             rest = bytes(source[offset:]) if not buffer and offset < have else b""
         finally:

@@ -20,7 +20,11 @@ class Stream:
         self.breaks = breaks
         self.ended = 0
 
-    async def write(self, head, body):
+    async def write_all(self, messages):
+        for head, body in messages:
+            self._write(head, body)
+
+    def _write(self, head, body):
         if len(self.got) >= self.breaks:
             raise LostError("gone")
         inputs = chunk.Inputs.decode(head)
@@ -64,6 +68,28 @@ def test_chunks_end_with_their_number_their_bytes_and_at_references(out):
     out.finish()
     out.finish()
     assert stream.ended == 1
+
+
+def test_messages_of_one_input_leave_together_and_are_kept_together(out):
+    class Counting(Stream):
+        writes = 0
+
+        async def write_all(self, messages):
+            self.writes += 1
+            await super().write_all(messages)
+
+    stream = Counting()
+    out.most = 1
+    out.attach(stream)
+    put(out, b"a", b"bc", b"", b"def", b"g")
+    assert [(start, stop, body) for start, stop, _, body in stream.got] == [
+        (0, 1, b"a"), (1, 2, b"bc"), (2, 3, b""), (3, 4, b"def"), (4, 5, b"g"),
+    ]  # fmt: skip
+    assert stream.writes == 2  # four, and what came after them
+    again = Stream()
+    out.attach(again, accepted=2)
+    wait_for(lambda: len(again.got) == 3)
+    assert [(start, body) for start, _, _, body in again.got] == [(2, b""), (3, b"def"), (4, b"g")]
 
 
 def test_what_is_answered_is_freed_whole_chunk_by_whole_chunk(out):

@@ -18,6 +18,7 @@ from alight.server.services.call import Call
 from alight.server.services.calls import Calls, Sending
 from alight.server.services.functions import Functions, Published, may_use
 from alight.server.services.readers import Reader
+from alight.server.services.together import together
 from alight.store.base import Row
 from alight.wire import errors
 from alight.wire.messages import CallCancel, CallResult, CallStart, CallUpdate
@@ -92,11 +93,12 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
 
     async def _receive(stream: Stream, sending: Sending) -> None:
         while not sending.call.over:
-            message = await stream.recv()
-            if message is None:
+            messages = await stream.recv_all()
+            if not messages:
                 calls.end_inputs(sending)
                 return
-            await calls.accept(sending, *message)
+            for said, body in together(messages):
+                await calls.accept(sending, said, body)
 
     async def _of_a_stopped_app(request: Request, asked: CallStart) -> None:
         """The app has ended; a call that was made before may still have its results."""

@@ -248,14 +248,13 @@ class Calls:
         for low, high in sending.have:
             self.outcomes.taken(call, low, min(high, call.accepted))
 
-    async def accept(self, sending: Sending, head: bytes, body: Buffer) -> None:
+    async def accept(self, sending: Sending, said: chunk.Inputs, body: Buffer) -> None:
         """Inputs of a call come. Returns when there is room for more.
 
         Raises InvalidError for what does not fit, ResourceExhaustedError when the disk takes no more: what was accepted
         before is kept.
         """
-        call, said = sending.call, chunk.Inputs.decode(head)
-        count = len(said.sizes)
+        call, count = sending.call, len(said.sizes)
         if said.call_id != call.call_id or not count or sum(said.sizes) != len(body) or count > chunk.MOST:
             raise errors.InvalidError("a chunk of inputs does not fit its call, its sizes or its body")
         if said.start > call.accepted:
