@@ -200,6 +200,7 @@ def test_totals_count_what_is_not_shown(place):
     place(work)
 
 
+@pytest.mark.slow
 def test_a_list_is_quick_however_many_calls_are_open(place):
     async def work(place):
         app, (train, other) = await place.app(TRAIN, FunctionSpec(name="other"))

@@ -66,6 +66,7 @@ async def ask(client, function, call, kind, got):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "kind"),
     # One input whose caller waits is written down together with what came of it: that has no step of its own.

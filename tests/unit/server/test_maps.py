@@ -616,6 +616,7 @@ def test_running_is_said_of_a_map_once(world):
     world(work)
 
 
+@pytest.mark.slow
 def test_very_many_waiting_calls_cost_rows_and_not_memory(world):
     """100,000 calls in the store of one function: a starting server takes up a window of them."""
 
