@@ -43,6 +43,14 @@ async def connect(home):
     return Client(await dial_unix(str(home / "run/server.sock"), Hello(1, "0", "client"), Answers()))
 
 
+async def has_read(peer):
+    """Return when the server has read what was sent, or is gone."""
+    ways = {asyncio.ensure_future(peer.ping(10)), asyncio.ensure_future(peer.wait_closed())}
+    _, others = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    for other in others:
+        other.cancel()
+
+
 async def ask(client, function, call, kind, got):
     """Send a call (again) and gather what comes of it, until the server dies."""
     resend = {"resend": True, "have": tuple((one, one + 1) for one in sorted(got))} if got is not None else {}
@@ -54,9 +62,13 @@ async def ask(client, function, call, kind, got):
         if resend:
             client.read(stream, *await asyncio.wait_for(stream.recv(), 10))
             begin = stream.accepted
-        for at in range(begin, 40, 10):
-            await client.send(stream, at, list(range(at, at + 10)))
-        await stream.end()
+        try:
+            for at in range(begin, 40, 10):
+                await client.send(stream, at, list(range(at, at + 10)))
+                await has_read(client.peer)  # what comes in one read is one chunk
+            await stream.end()
+        except errors.ConnectionError:
+            pass
     found = {}
     try:
         while (message := await asyncio.wait_for(stream.recv(), 10)) is not None:
