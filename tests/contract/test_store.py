@@ -170,6 +170,16 @@ def test_the_end_of_a_write_lands_with_it_or_after_it(place):
     drive(place, work)
 
 
+def test_who_waits_goes_on_when_those_told_of_the_same_commit_were_told(place):
+    async def work(store):
+        told = []
+        store.write_then([setting("a")], lambda error: told.append(error))
+        await store.write([setting("b")])
+        assert told == [None]
+
+    drive(place, work)
+
+
 def test_one_of_many_alike_that_fails_takes_no_other_along(place):
     async def work(store):
         errors_of = {}

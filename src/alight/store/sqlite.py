@@ -214,10 +214,10 @@ class SqliteStore:
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for alike in _runs(jobs):
-                if len(alike) == 1 or not self._run_together(connection, alike):
-                    for job in alike:
-                        self._run(connection, job)
+            runs = _runs(jobs)
+            if not self._run_plainly(connection, runs):
+                connection.execute("BEGIN IMMEDIATE")
+                self._run_apart(connection, runs)
             connection.execute("COMMIT")
             self.commits += 1
         except sqlite3.Error as error:
@@ -235,6 +235,36 @@ class SqliteStore:
                 log.error("a write was lost (%s): %s", ", ".join(name for name, _ in job.statements), job.error)
         if waited:
             self._call_back(_settle, waited)
+
+    def _run_plainly(self, connection: sqlite3.Connection, runs: list[list[_Job]]) -> bool:
+        """All of it without savepoints, which nearly always does. False: something failed, and nothing was done."""
+        try:
+            for alike in runs:
+                if len(alike) == 1:
+                    alike[0].counts = self._execute(connection, alike[0].statements)
+                    continue
+                for index, (name, _) in enumerate(alike[0].statements):
+                    connection.executemany(self._sql(name), [job.statements[index][1] for job in alike])
+        except (sqlite3.Error, errors.Error):
+            if connection.in_transaction:  # a full disk makes SQLite roll everything back by itself
+                connection.execute("ROLLBACK")
+            return False
+        return True
+
+    def _run_apart(self, connection: sqlite3.Connection, runs: list[list[_Job]]) -> None:
+        """Each transaction by itself: one that fails takes no other with it."""
+        for alike in runs:
+            if len(alike) == 1 or not self._run_together(connection, alike):
+                for job in alike:
+                    self._run(connection, job)
+
+    def _execute(self, connection: sqlite3.Connection, statements: Sequence[Statement]) -> list[int]:
+        """Rows that each statement changed."""
+        counts: list[int] = []
+        for name, params in statements:
+            execute = connection.execute if isinstance(params, Mapping) else connection.executemany
+            counts.append(execute(self._sql(name), params).rowcount)
+        return counts
 
     def _run_together(self, connection: sqlite3.Connection, jobs: list[_Job]) -> bool:
         """Transactions of one form, statement by statement: a fraction of the time. False: nothing was done."""
@@ -256,17 +286,13 @@ class SqliteStore:
             job.counts = []
             return
         alone = len(job.statements) == 1 and isinstance(job.statements[0][1], Mapping)
-        counts: list[int] = []
-        name = ""
+        name = job.statements[0][0]
         try:
             if not alone:  # a single statement is atomic by itself
                 connection.execute("SAVEPOINT one_transaction")
+            counts: list[int] = []
             for name, params in job.statements:
-                sql = self._sql(name)
-                if isinstance(params, Mapping):
-                    counts.append(connection.execute(sql, params).rowcount)
-                else:
-                    counts.append(connection.executemany(sql, params).rowcount)
+                counts += self._execute(connection, ((name, params),))
             if not alone:
                 connection.execute("RELEASE one_transaction")
             job.counts = counts
@@ -346,14 +372,16 @@ def _runs(jobs: list[_Job]) -> list[list[_Job]]:
 
 
 def _settle(jobs: list[_Job]) -> None:
+    # Who waits goes on in a later turn of the loop: after all that is called here, before all that it leads to.
     for job in jobs:
-        assert job.done is not None
+        if isinstance(job.done, asyncio.Future):
+            if job.error is not None:
+                _fail(job.done, job.error)
+            else:
+                _succeed(job.done, job.counts or [])
+    for job in jobs:
         if callable(job.done):
             job.done(job.error)
-        elif job.error is not None:
-            _fail(job.done, job.error)
-        else:
-            _succeed(job.done, job.counts or [])
 
 
 def _succeed(future: asyncio.Future[Any], value: Any) -> None:

@@ -38,6 +38,8 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
         elif not asked.wait:
             accepted = call.accepted if call is not None else (row["accepted"] if row is not None else 1)
             await stream.send(CallUpdate(asked.call_id, "accepted", accepted=accepted))
+            stream.end_nowait()
+            stream.peer.flush()  # its caller waits for this alone; what the scheduler makes of it comes after
         else:
             await _follow(stream, asked, call, row)
 
