@@ -225,6 +225,7 @@ def test_imports_of_other_images_do_not_stop_a_function_and_its_own_do(machine, 
     assert "answer: g: No module named 'not_there_at_all'" in said
 
 
+@pytest.mark.slow
 def test_images_are_listed_shown_and_removed(fresh_machine, tmp_path):
     body = """
     @app.function(image=BASE.pip_install("six").run_commands("echo said while building"))

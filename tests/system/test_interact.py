@@ -202,6 +202,7 @@ def test_the_window_changes_its_size(run):
     terminal.end()
 
 
+@pytest.mark.slow
 def test_containers_take_turns(run):
     terminal = run("turns", "-i")
     terminal.until(b"turn 0? ")
@@ -213,6 +214,7 @@ def test_containers_take_turns(run):
     terminal.end()
 
 
+@pytest.mark.slow
 def test_a_container_connects_again_for_its_next_input(run):
     terminal = run("twice", "-i")
     for _ in range(2):
@@ -229,6 +231,7 @@ def test_without_the_option_it_is_a_sentence(run):
     assert "alight run -i SCRIPT.py::ask" in drawn
 
 
+@pytest.mark.slow
 def test_the_way_out_interrupts_the_run(run):
     terminal = run("ask", "-i")
     terminal.until(b"name? ")
@@ -284,6 +287,7 @@ def test_who_waits_for_the_terminal_waits_on_when_the_server_is_killed(run, mach
     terminal.end()
 
 
+@pytest.mark.slow
 def test_what_went_through_the_terminal_is_not_in_the_log(run, machine):
     terminal = run("ask", "-i", "-n", "interact-logs")
     terminal.until(b"name? ")
