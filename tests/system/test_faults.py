@@ -142,10 +142,11 @@ def test_a_kill_in_the_middle_of_a_map(script, victim, inputs):
     seen, app_id = going.answer()
     assert seen == inputs
     ran = runs(script.machine, app_id)
-    assert set(ran) == set(range(inputs))
     if victim != "spawner":
-        assert len(ran) == inputs, "containers ran on, and still inputs ran twice"
+        assert sorted(ran) == list(range(inputs)), "containers ran on, and still inputs ran twice"
     else:
+        # What it had not read of the containers' pipes went with it, the results of those inputs did not.
+        assert len(set(ran)) > inputs - 2_500
         assert len(ran) < inputs + 2_500, "more ran again than containers held"
 
 
