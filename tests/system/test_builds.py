@@ -124,6 +124,7 @@ def test_a_local_mirror_serves_a_standalone_python(home, tmp_path):
     assert "(3, 12) /usr/local" in built.log
 
 
+@pytest.mark.slow
 def test_an_interpreter_of_this_machine_is_moved_with_what_it_needs(home):
     _some_python("3.12")
     built = Build(

@@ -71,6 +71,7 @@ def start(registry: Registry, name: str, **more: object) -> dict:
     return {"op": "registry", "tag": f"{registry.host}/{name}", **more}
 
 
+@pytest.mark.slow
 def test_an_image_with_a_python_of_its_own_takes_installs(home, registry):
     built = Build(
         home,
@@ -169,6 +170,7 @@ def test_credentials_come_from_a_secret(home, tmp_path, auth):
         assert PASSWORD not in built.log
 
 
+@pytest.mark.slow
 def test_what_the_registry_lacks_is_named(home, registry):
     said = f"{registry.host} has no image team/debian:no-such-tag: manifest unknown"
     with pytest.raises(ImageBuildError, match=said):
