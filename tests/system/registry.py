@@ -232,8 +232,8 @@ def debian(layers: tuple[str, ...], *more: bytes, **config: object) -> Made:
 
 @functools.cache
 def _packed(directory: str) -> tuple[str, bytes]:
-    # Another test process may hard-link the same layer's files into a home meanwhile. That changes their ctime, for which
-    # tar ends with 1 ("file changed as we read it"); the bytes of a layer do not change, so only other complaints count.
+    # Another test process may hard-link the same layer's files into a home meanwhile. That changes their ctime,
+    # for which tar ends with 1 ("file changed as we read it"); a layer's bytes do not change.
     packing = subprocess.run(
         ["tar", "-C", directory, "--warning=no-file-changed", "--xattrs", "--numeric-owner", "-cf", "-", "."],
         capture_output=True,
