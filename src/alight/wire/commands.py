@@ -104,7 +104,8 @@ class Report:
     ready: container can take inputs. ended: container is gone (``exit_code``, ``signal``, ``oom_killed``, ``text``,
     and ``error`` when it never became ready). output: ``output`` (+ body). log: body = records of ``container`` from
     ``offset`` (as in the node's output file). waiting: so many inputs of ``container`` (``count``) wait for other
-    calls; while all of its inputs do, its CPU is free. returned: ``runs`` were given to ``container`` and will not run
+    calls; while all of its inputs do, its CPU is free. started: ``start``, once its first input came or it ended.
+    returned: ``runs`` were given to ``container`` and will not run
     there (a recall, or a container that stops). usage: ``usage``.
     """
 
@@ -122,6 +123,10 @@ class Report:
     usage: Dict[str, float] = field(default_factory=dict)
     failure: Optional[Failure] = None  # ended before ready: what importing the user's code raised (body: pickled)
     interrupted: bool = False  # ended before ready, and only because the node was restarted
+    # started: where the start of ``container`` went. ``how`` ("plain", "forked", "parked"), ``level`` of the
+    # template (0: none), ``stages`` (name to seconds), ``imports`` (slow modules, [name, seconds]), ``refused`` (why
+    # no template, sentences).
+    start: Dict[str, Any] = field(default_factory=dict)
 
 
 # --------------------------------------------------------------------------------------------- server → node
@@ -239,6 +244,9 @@ class LinkStart:
     function: FunctionSpec
     env: Dict[str, str] = field(default_factory=dict)
     spool: str = ""  # directory shared with the node for payloads over MAX_INLINE
+    # To a template: what it is to bring up before it is forked (1: the runtime, 2: the user's module and snap hooks,
+    # too). To a fork: what its template has brought up.
+    template: int = 0
 
 
 # LINK_INPUT: ``chunk.Inputs``; a reference names a file in the spool directory. LINK_OUTPUT: ``chunk.Outputs`` (a
@@ -254,6 +262,9 @@ class LinkReady:
 
     failure: Optional[Failure] = None
     error: Optional[Dict[str, Any]] = None
+    stages: Dict[str, float] = field(default_factory=dict)  # seconds: "import", "enter"
+    imports: Tuple[Tuple[str, float], ...] = ()  # modules that took long, inclusive, slowest first
+    refused: Tuple[str, ...] = ()  # a template: what was found that must not be forked, as sentences
 
 
 @dataclass(frozen=True)

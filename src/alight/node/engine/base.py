@@ -77,6 +77,13 @@ class ContainerPlan:
     """Where its writes go. ``None``: a directory that ``remove`` deletes. A path is kept, and free to be moved as soon
     as ``wait`` returned; it holds overlayfs whiteouts, and is not synced to the disk."""
     readonly: bool = False
+    owner: str = ""
+    """Whose it is. Containers of different owners have different ranges of user ids, and share no template."""
+    users: Literal["mapped", "host"] = "mapped"
+    """``mapped``: ids in the container are others on the host, where the machine can do that. ``host``: they are the
+    same, for what is kept of ``upper``."""
+    own_layers: tuple[str, ...] = ()
+    """Directories on top of ``layers`` whose files have the container's ids on disk already."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,10 @@ class ContainerState:
     ended_at: float | None = None
     error: str | None = None
     """Why it ended when that was not its own doing, for example because its parent process was killed."""
+    how: str = "plain"
+    """How it came to be: ``plain``, ``forked`` (from a template, into a shell made for it) or ``parked`` (a fork
+    waited).""" stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the engine spent on ``mounts``, ``network`` and ``exec`` or ``fork``."""
 
     def to_plain(self) -> dict[str, Any]:
         """The JSON form, as kept in ``state.json``."""
