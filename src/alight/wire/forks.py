@@ -20,7 +20,7 @@ import struct
 DESCRIPTOR = 3
 #: Largest packet, either way.
 PACKET = 128 * 1024
-#: Capabilities that the fork keeps (a mask by number), soft and hard limit of open files.
+#: Capabilities that the fork keeps (a mask by number), and the limit of open files.
 REQUEST = struct.Struct("!QQ")
 
 PARKED = b"P"

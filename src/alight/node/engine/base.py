@@ -104,7 +104,8 @@ class ContainerState:
     """Why it ended when that was not its own doing, for example because its parent process was killed."""
     how: str = "plain"
     """How it came to be: ``plain``, ``forked`` (from a template, into a shell made for it) or ``parked`` (a fork
-    waited).""" stages: Mapping[str, float] = field(default_factory=dict)
+    waited)."""
+    stages: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the engine spent on ``mounts``, ``network`` and ``exec`` or ``fork``."""
 
     def to_plain(self) -> dict[str, Any]:
