@@ -20,7 +20,7 @@ import struct
 DESCRIPTOR = 3
 #: Largest packet, either way.
 PACKET = 128 * 1024
-#: Capabilities that the fork keeps (a mask by number), and the limit of open files.
+#: Capabilities that the fork keeps (a mask by number), and its limit of open files (0: the one of the template).
 REQUEST = struct.Struct("!QQ")
 
 PARKED = b"P"
