@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_IDMAP = 0x100000
 
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
@@ -15,18 +20,25 @@ MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 
 # One number on every architecture: they are newer than the common table.
+_OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _FSOPEN = 430
 _FSCONFIG = 431
 _FSMOUNT = 432
+_MOUNT_SETATTR = 442
+_OPEN_TREE_CLONE = 1
+_AT_RECURSIVE = 0x8000
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 _CLOEXEC = 1
+_O_CLOEXEC = 0x80000
 _EMPTY_PATH = 4
+_EMPTY_PATH_AT = 0x1000
 _AT_FDCWD = -100
 _JOIN_SESSION_KEYRING = 1
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
@@ -88,6 +100,25 @@ def mount_new(kind: str, options: list[tuple[str, str | None]], target: str, fla
             os.close(tree)
     finally:
         os.close(context)
+
+
+def mount_again(source: str, target: str, attributes: int, users: int = 0) -> None:
+    """Show a directory or file, and what is mounted below it, at ``target`` too, with ``MOUNT_ATTR_*`` of its own.
+
+    ``users`` is the descriptor of the user namespace that ``MOUNT_ATTR_IDMAP`` takes ids from. A target that is a
+    link is not followed.
+    """
+    flags = _OPEN_TREE_CLONE | _O_CLOEXEC | _AT_RECURSIVE
+    tree = _checked(_call(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags), f"open {source}")
+    try:
+        if attributes:
+            # struct mount_attr: to set, to clear, propagation, user namespace.
+            wanted = struct.pack("=4Q", attributes, 0, 0, users)
+            result = _call(_MOUNT_SETATTR, tree, b"", _EMPTY_PATH_AT | _AT_RECURSIVE, wanted, len(wanted))
+            _checked(result, f"attributes of {source}")
+        _checked(_call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _EMPTY_PATH), f"mount at {target}")
+    finally:
+        os.close(tree)
 
 
 def new_session_keyring() -> None:

@@ -6,8 +6,13 @@ import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alight.node import kernel
+from alight.node.users import CannotMap
+
+if TYPE_CHECKING:
+    from alight.node.users import Users
 
 _OLD_KERNEL = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -39,6 +44,25 @@ def overlay(target: str, layers: list[str], upper: str, work: str) -> None:
         if error.errno not in _OLD_KERNEL:
             raise
         _overlay_by_links(target, layers, upper, work)
+
+
+def idmapped(source: str, target: str, users: Users, *, readonly: bool = False) -> None:
+    """Show ``source`` at ``target`` (of the same kind) with the owners that it has on disk, but as ids of ``users``.
+
+    Raises ``CannotMap`` where the file system of the source, or one mounted below it, knows nothing of this.
+    """
+    attributes = kernel.MOUNT_ATTR_IDMAP | (kernel.MOUNT_ATTR_RDONLY if readonly else 0)
+    try:
+        kernel.mount_again(source, target, attributes, users.fd)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.EPERM, *_OLD_KERNEL}:
+            raise
+        raise CannotMap(error.errno, error.strerror, source) from error
+
+
+def shown(source: str, target: str, *, readonly: bool = False) -> None:
+    """Show ``source`` at ``target`` with its owners as they are."""
+    kernel.mount_again(source, target, kernel.MOUNT_ATTR_RDONLY if readonly else 0)
 
 
 def detach(target: str) -> None:
