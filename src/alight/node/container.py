@@ -52,6 +52,8 @@ _UNHURRIED = 0.25
 _LEAVING = 2.0
 #: How long a runtime may take to say what it has not begun, before it is killed.
 _RECALL = 0.25
+#: Where its start went is said with the first answer, or so long after it was ready.
+_START_SAID = 2.0
 
 
 class Container:
@@ -97,6 +99,7 @@ class Container:
     def adopt(self, state: ContainerState) -> None:
         """Take up a container that an earlier agent started."""
         self._begun = True
+        self._stages.adopted()
         self._runs.set()
         exchange = self._open_exchange()
         exchange.take_up()
@@ -106,6 +109,8 @@ class Container:
 
     def give(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
         """Hand inputs to the runtime."""
+        if self._stages.awaits_input:
+            self._stages.given()
         if self._exchange is not None:
             self._exchange.give(inputs, head, body)
 
@@ -237,21 +242,20 @@ class Container:
 
     async def _begin(self) -> None:
         start, around = self._start, self._around
-        self._prepared = prepared = await prepare(start, around.shop)
-        self._stages.reached("prepare")
+        self._prepared = prepared = await prepare(start, around.shop, self._stages)
         around.gpu_locks.take(self.id, start.gpus)
         self._open_exchange()
         (self._folder / _START_FILE).write_bytes(starts.encode(start))
         await self._open_sockets()
         self._hold_volumes()
-        self._stages.reached("files and sockets")
+        self._stages.reached("mounts", "exec")
         self._starting = True
         try:
             state = await self._engine.start(prepared.plan)
         finally:
             self._starting = False
         self._begun, self._begun_at = True, state.started_at
-        self._stages.reached("engine")
+        self._stages.started(state.how, state.stages)
         self._runs.set()
         if self._stopping:
             await self._kill()
@@ -318,10 +322,13 @@ class Container:
         if self._stopping and not report.oom_killed:
             report = replace(report, text=self._stopping)
         self._end = (report, body)
+        await self._session.report(self._stages.ended(self.id))
         await self._session.report(report, body)
         self._finish_if_done()
 
     async def _replay(self) -> None:
+        if self._stages.said is not None:
+            self._session.report_soon(self._stages.said)
         if self._end is None:
             if self.ready:
                 self._session.report_soon(Report("ready", self.id))
@@ -340,6 +347,7 @@ class Container:
             await self._engine.remove(self.id)
         await self._release()
         self._end = (Report("ended", self.id, text=str(error), error=errors.to_wire(error)), b"")
+        await self._session.report(self._stages.ended(self.id))
         await self._session.report(*self._end)
 
     async def _release(self) -> None:
@@ -473,7 +481,7 @@ class Container:
     def on_link(self, link: channel.RuntimeLink, hello: LinkHello) -> None:
         exchange = self._exchange
         assert exchange is not None
-        self._stages.reached("hello")
+        self._stages.reached("runtime", "other")
         exchange.link = link
         exchange.ledger.link_pid = link.pid
         exchange.ledger.note()
@@ -485,6 +493,7 @@ class Container:
     def on_link_ready(self, ready: LinkReady, body: bytes) -> None:
         if self._startup is not None:
             self._startup.cancel()
+        self._stages.loaded(ready)
         if ready.failure is not None or ready.error is not None:
             self._init_failure = (ready, body)
             asyncio.get_running_loop().call_later(_LEAVING, self._kill_soon)
@@ -493,18 +502,25 @@ class Container:
         ledger = self._exchange.ledger
         self.ready = ledger.ready = True
         ledger.note()
-        self._stages.reached("import")
         self._session.report_soon(Report("ready", self.id))
+        asyncio.get_running_loop().call_later(_START_SAID, self._say_start)
 
     def on_link_values(self, values: chunk.Outputs, head: bytes, body: bytes) -> None:
-        self._stages.say(self.id, "first output")
         if self._exchange is not None:
             self._exchange.on_values(values, head, body)
+        if self._stages.open:
+            self._session.report_soon(self._stages.answered(self.id, values.ended - values.busy))
 
     def on_link_output(self, output: Output, body: bytes) -> None:
-        self._stages.say(self.id, "first output")
         if self._exchange is not None:
             self._exchange.on_output(output, body)
+        if self._stages.open:
+            self._session.report_soon(self._stages.answered(self.id, output.started_at))
+
+    def _say_start(self) -> None:
+        """The first input runs for long, or none came: whoever asks is to see the start until then."""
+        if self._stages.open:
+            self._session.report_soon(self._stages.so_far(self.id))
 
     def on_link_waiting(self, count: int) -> None:
         self._waiting = count
@@ -526,7 +542,7 @@ class Container:
             return
         message = starts.for_runtime(start, prepared)
         link.send(Kind.LINK_START, message, prepared.serialized)
-        self._stages.reached("told what to import")
+        self._stages.reached("other", "import")
         # From here on nobody needs the secrets.
         self._prepared = None
         self._start = replace(start, secrets={})

@@ -20,6 +20,7 @@ from alight.node.engine.base import Bind, ContainerPlan, Engine, Limits
 from alight.node.gpus import GpuProvider, Injection
 from alight.node.images import Images
 from alight.node.runtime_files import RuntimeFiles
+from alight.node.stages import IMAGE, MOUNTS, Stages
 from alight.node.trees import Trees
 from alight.node.volumes import Volumes
 from alight.wire import errors
@@ -63,23 +64,33 @@ class Prepared:
     """(target, source) of what must be checked after the mount."""
 
 
-async def prepare(start: StartContainer, shop: Workshop) -> Prepared:
-    """Gather everything. Raises Error: the reason goes to whoever called the function."""
+async def prepare(start: StartContainer, shop: Workshop, stages: Stages) -> Prepared:
+    """Gather everything; ``stages`` hears how long what took.
+
+    Raises Error: the reason goes to whoever called the function.
+    """
     function = start.function
     serialized = await _serialized(function, shop)
     injected = await asyncio.to_thread(shop.gpus.inject, start.gpus) if start.gpus else Injection()
     code = await shop.trees.layers(function.files)
+    stages.reached(MOUNTS, IMAGE)
     if shop.engine.isolates:
-        return await _isolated(start, shop, code, injected, serialized)
+        return await _isolated(start, shop, code, injected, serialized, stages)
     return await _bare(start, shop, code, injected, serialized)
 
 
 async def _isolated(
-    start: StartContainer, shop: Workshop, code: tuple[str, ...], injected: Injection, serialized: bytes
+    start: StartContainer,
+    shop: Workshop,
+    code: tuple[str, ...],
+    injected: Injection,
+    serialized: bytes,
+    stages: Stages,
 ) -> Prepared:
     function = start.function
     image = await shop.images.ready(function.image, function.python_version)
     library = await shop.runtime.ready(image)
+    stages.reached(IMAGE, MOUNTS)
     folder = shop.engine.directory(start.container_id)
     _make_folders(folder)
     binds = [
