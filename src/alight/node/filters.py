@@ -1,0 +1,56 @@
+"""The system call filter of a process, read back from the kernel: what the OCI runtime compiled, forks get as it is.
+
+Runs in the spawner: single-threaded, root, without a filter of its own. Needs a kernel with checkpoint support
+(CONFIG_CHECKPOINT_RESTORE), as those of all distributions have.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Final
+
+_SEIZE: Final = 0x4206
+_INTERRUPT: Final = 0x4207
+_DETACH: Final = 17
+_GET_FILTER: Final = 0x420C
+_WALL: Final = 0x40000000
+#: Bytes of a ``struct sock_filter``.
+_INSTRUCTION: Final = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+
+def of_process(pid: int) -> bytes:
+    """The filter that this process got last, as an array of ``struct sock_filter``; empty when it has none.
+
+    Stops it for a moment. Raises OSError where the kernel does not tell.
+    """
+    _ptrace(_SEIZE, pid)
+    try:
+        _ptrace(_INTERRUPT, pid)
+        _, status = os.waitpid(pid, _WALL)
+        if not os.WIFSTOPPED(status):
+            raise ProcessLookupError(errno.ESRCH, f"the process {pid} ended while its filter was read")
+        try:
+            count = _ptrace(_GET_FILTER, pid)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return b""
+            raise
+        found = ctypes.create_string_buffer(count * _INSTRUCTION)
+        _ptrace(_GET_FILTER, pid, 0, found)
+        return found.raw
+    finally:
+        _libc.ptrace(_DETACH, pid, None, None)
+
+
+def _ptrace(request: int, pid: int, address: int = 0, data: object = None) -> int:
+    result = int(_libc.ptrace(request, pid, address, data))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ptrace of the process {pid}: {os.strerror(number)}")
+    return result
