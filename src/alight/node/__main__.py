@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from alight.link.run import run
+from alight.node import machine, templates
 from alight.node.engine.base import Engine
 from alight.node.engine.oci import OciEngine
 from alight.node.engine.process import ProcessEngine
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 async def _serve(asked: argparse.Namespace, home: Path) -> None:
     token = os.environ.get("ALIGHT_TOKEN_ID", ""), os.environ.get("ALIGHT_TOKEN_SECRET", "")
     server = ServerAddress.parse(asked.server, token_id=token[0], token_secret=token[1])
+    told = templates.settings(os.environ, machine.facts().memory_mib)
     engine: Engine
     if asked.engine == "process":
         engine = ProcessEngine(home, lenient=asked.lenient)
@@ -79,7 +81,7 @@ async def _serve(asked: argparse.Namespace, home: Path) -> None:
     opening = loop.create_task(engine.open())
     agents = await asyncio.to_thread(importlib.import_module, "alight.node.agent")
     await opening
-    agent = agents.Agent(agents.NodeSettings(home, server), engine, provider(asked.fake_gpus))
+    agent = agents.Agent(agents.NodeSettings(home, server, templates=told), engine, provider(asked.fake_gpus))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.leave)
     loop.add_signal_handler(signal.SIGUSR1, agent.shut_down)

@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from alight.link.peer import Peer, Stream
@@ -25,6 +25,7 @@ from alight.node.container import Container
 from alight.node.engine.base import ContainerState, Engine
 from alight.node.gpus import GpuLocks, GpuProvider
 from alight.node.images import Images
+from alight.node.keeper import Keeper
 from alight.node.logs import Inotify
 from alight.node.naming import Dns
 from alight.node.prepare import Workshop
@@ -34,6 +35,7 @@ from alight.node.starts import remembered
 from alight.node.steprunner import PREFIX as BUILD_PREFIX
 from alight.node.steprunner import StepRunner
 from alight.node.surroundings import Surroundings
+from alight.node.templates import TemplateSettings
 from alight.node.trees import Trees
 from alight.node.volumes import Volumes
 from alight.wire import chunk, errors, ids
@@ -53,6 +55,7 @@ class NodeSettings:
     home: Path
     server: ServerAddress
     lock_folder: Path | None = None
+    templates: TemplateSettings = field(default_factory=TemplateSettings)
 
 
 class Agent:
@@ -85,7 +88,8 @@ class Agent:
             blobs=blobs,
         )
         locks = GpuLocks(settings.lock_folder) if settings.lock_folder is not None else GpuLocks()
-        self._around = Surroundings(shop, self._session, notices, dns, locks, set(), self._forget)
+        keeper = Keeper(shop, dns, settings.templates, settings.home / "run" / "templates.json")
+        self._around = Surroundings(shop, self._session, notices, dns, locks, keeper, set(), self._forget)
         self._commands = Commands(self._around, self.shut_down)
 
     async def run(self, on_ready: Callable[[], None]) -> None:
@@ -102,6 +106,7 @@ class Agent:
             loop.create_task(self._session.run(on_ready)),
             loop.create_task(self._around.shop.volumes.sync_forever()),
             loop.create_task(self._prepare_runtime()),
+            loop.create_task(self._around.keeper.run()),
             loop.create_task(usage.report_forever(self._engine, self._session, containers, self._around)),
         ]
         ends = [loop.create_task(self._leave.wait()), loop.create_task(self._shutdown.wait())]

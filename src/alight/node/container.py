@@ -78,6 +78,7 @@ class Container:
         self._held_volumes = False
         self._starting = False
         self._begun = False
+        self._level = 0  # of the template that it was forked from
         self._runs = asyncio.Event()
         self._returned = asyncio.Event()
         self._begun_at = time.time()
@@ -251,9 +252,11 @@ class Container:
         self._stages.reached("mounts", "exec")
         self._starting = True
         try:
-            state = await self._engine.start(prepared.plan)
+            started = await around.keeper.start(start, prepared)
         finally:
             self._starting = False
+        state, self._level = started.state, started.level
+        self._stages.note(level=started.level, refused=started.refused)
         self._begun, self._begun_at = True, state.started_at
         self._stages.started(state.how, state.stages)
         self._runs.set()
@@ -351,6 +354,7 @@ class Container:
         await self._session.report(*self._end)
 
     async def _release(self) -> None:
+        self._around.keeper.through(self.id)
         self._around.gpu_locks.release(self.id)
         await self._around.dns.stop(self.id)
         for mount in self._start.function.volumes:
@@ -494,6 +498,7 @@ class Container:
         if self._startup is not None:
             self._startup.cancel()
         self._stages.loaded(ready)
+        self._around.keeper.through(self.id)
         if ready.failure is not None or ready.error is not None:
             self._init_failure = (ready, body)
             asyncio.get_running_loop().call_later(_LEAVING, self._kill_soon)
@@ -540,7 +545,7 @@ class Container:
         link, prepared, start = self._link, self._prepared, self._start
         if link is None or prepared is None or not self._begun:
             return
-        message = starts.for_runtime(start, prepared)
+        message = starts.for_runtime(start, prepared, self._level)
         link.send(Kind.LINK_START, message, prepared.serialized)
         self._stages.reached("other", "import")
         # From here on nobody needs the secrets.

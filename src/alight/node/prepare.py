@@ -21,6 +21,7 @@ from alight.node.gpus import GpuProvider, Injection
 from alight.node.images import Images
 from alight.node.runtime_files import RuntimeFiles
 from alight.node.stages import IMAGE, MOUNTS, Stages
+from alight.node.templates import Ground
 from alight.node.trees import Trees
 from alight.node.volumes import Volumes
 from alight.wire import errors
@@ -31,7 +32,9 @@ from alight.wire.spec import FunctionSpec, Resources, VolumeMount
 SOCKETS = "/run/alight"
 SPOOL = "/run/alight-spool"
 _MIB = 1 << 20
-_MAIN = "alight/runtime/__main__.py"
+_RUNTIME = "alight/runtime/__main__.py"
+#: The runtime's program, as isolated containers see it.
+MAIN = f"{runtime_files.TARGET}/{_RUNTIME}"
 #: Programs that spread over all cores of a machine by default get as many threads as the function asked cores for.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -62,6 +65,8 @@ class Prepared:
     serialized: bytes = b""
     mounts: tuple[tuple[str, str], ...] = field(default=())
     """(target, source) of what must be checked after the mount."""
+    ground: Ground | None = None
+    """What templates of it would stand on; None without isolation, where there are none."""
 
 
 async def prepare(start: StartContainer, shop: Workshop, stages: Stages) -> Prepared:
@@ -92,7 +97,7 @@ async def _isolated(
     library = await shop.runtime.ready(image)
     stages.reached(IMAGE, MOUNTS)
     folder = shop.engine.directory(start.container_id)
-    _make_folders(folder)
+    make_folders(folder)
     binds = [
         Bind(str(library), runtime_files.TARGET),
         Bind(str(folder / "sock"), SOCKETS),
@@ -109,7 +114,7 @@ async def _isolated(
     plan = ContainerPlan(
         id=start.container_id,
         layers=(*code, *image.layers),
-        argv=(image.python_path, f"{runtime_files.TARGET}/{_MAIN}"),
+        argv=(image.python_path, MAIN),
         env={**_environment(image, function, injected), **reserved},
         cwd=image.workdir or "/root",
         hostname="alight",
@@ -117,8 +122,19 @@ async def _isolated(
         limits=_limits(function.resources),
         network="none" if function.block_network else "full",
         devices=injected.devices,
+        owner=start.owner,
     )
-    return Prepared(plan, function, reserved, SPOOL, serialized, tuple(checked))
+    ground = Ground(
+        owner=start.owner,
+        image=image.digest,
+        python=f"{image.python_path} {image.python_version}",
+        env=environment(image),
+        workdir=plan.cwd,
+        library=str(library),
+        layers=image.layers,
+        code=code,
+    )
+    return Prepared(plan, function, reserved, SPOOL, serialized, tuple(checked), ground)
 
 
 async def _bare(
@@ -133,7 +149,7 @@ async def _bare(
         )
     library = await shop.runtime.own()
     folder = shop.engine.directory(start.container_id)
-    _make_folders(folder)
+    make_folders(folder)
     image = _settings(function)
     reserved = _reserved(start, folder / "sock")
     home = next((layer for layer in code if Path(layer, "root").is_dir()), "")
@@ -148,7 +164,7 @@ async def _bare(
     plan = ContainerPlan(
         id=start.container_id,
         layers=(),
-        argv=(image.python_path, str(library / _MAIN)),
+        argv=(image.python_path, str(library / _RUNTIME)),
         env=env,
         cwd=str(Path(home, "root")) if home else str(folder),
         hostname="alight",
@@ -163,9 +179,14 @@ async def _serialized(function: FunctionSpec, shop: Workshop) -> bytes:
     return await shop.blobs.read(function.serialized, limit=MAX_FRAME - (1 << 20))
 
 
+def environment(image: BuiltImage) -> dict[str, str]:
+    """What every first process in an image starts with."""
+    return {"HOME": "/root", "LANG": "C.UTF-8", **image.env, "PYTHONUNBUFFERED": "1"}
+
+
 def _environment(image: BuiltImage, function: FunctionSpec, injected: Injection) -> dict[str, str]:
     """What the first process starts with. The image's own settings win over ours, GPUs' paths are joined to both."""
-    env = {"HOME": "/root", "LANG": "C.UTF-8", **image.env, "PYTHONUNBUFFERED": "1"}
+    env = environment(image)
     cpu = function.resources.cpu
     if cpu:
         for name in _THREADS:
@@ -216,7 +237,8 @@ def _target(mount: VolumeMount) -> str:
     return "/" + "/".join(parts)
 
 
-def _make_folders(folder: Path) -> None:
+def make_folders(folder: Path) -> None:
+    """What lies in a container's directory before the engine comes: sockets, large payloads, answers."""
     for name, mode in (("sock", 0o755), ("spool", 0o700), ("outputs", 0o700)):
         (folder / name).mkdir(mode=mode, parents=True, exist_ok=True)
 

@@ -22,8 +22,11 @@ def remembered(raw: bytes) -> StartContainer | None:
         return None
 
 
-def for_runtime(start: StartContainer, prepared: Prepared) -> LinkStart:
-    """What the container is for, with its secrets. Names that we reserve cannot be overridden."""
+def for_runtime(start: StartContainer, prepared: Prepared, template: int = 0) -> LinkStart:
+    """What the container is for, with its secrets. Names that we reserve cannot be overridden.
+
+    ``template``: the level of the template that it is, or that it was forked from.
+    """
     reserved = dict(prepared.env)
     given = {**start.secrets, **start.function.env}
     env = {name: value for name, value in given.items() if name not in reserved}
@@ -37,4 +40,5 @@ def for_runtime(start: StartContainer, prepared: Prepared) -> LinkStart:
         replace(prepared.function, env={}),
         {**env, **reserved},
         prepared.spool,
+        template,
     )

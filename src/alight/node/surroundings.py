@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alight.node.gpus import GpuLocks
+from alight.node.keeper import Keeper
 from alight.node.logs import Inotify
 from alight.node.naming import Dns
 from alight.node.prepare import Workshop
@@ -25,6 +26,8 @@ class Surroundings:
     notices: Inotify
     dns: Dns
     gpu_locks: GpuLocks
+    keeper: Keeper
+    """Starts containers, from templates where there are some."""
     watched: set[str]
     """Ids of the apps whose output somebody looks at."""
     forget: Callable[[Container], None]

@@ -1,0 +1,347 @@
+"""Who keeps this machine's templates: starts containers through them, makes and ends them, and parks forks.
+
+What to do is decided by ``templates.Book``; this does it. Nothing here may fail a start: whatever goes wrong with a
+template is written down, and the container starts plainly. Templates are made and forks are parked when nothing starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from alight.node.engine.base import ContainerPlan, ContainerState, Engine, EngineError
+from alight.node.engine.forks import SHELL, Forks, shape
+from alight.node.naming import Dns
+from alight.node.prepare import Prepared, Workshop, make_folders
+from alight.node.template import Recipe, Refused, TemplateProcess, moved
+from alight.node.templates import MODULE, Book, Facts, Template, TemplateSettings, keys
+from alight.wire import errors, ids
+from alight.wire.commands import StartContainer
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at memory and idleness.
+EVERY = 10.0
+#: Seconds that making a template, and parking a fork, waits for a moment in which no container comes up.
+_MAKE_PATIENCE, _PARK_PATIENCE = 10.0, 2.0
+#: Seconds without a start before that moment.
+_LULL = 0.1
+
+
+@dataclass(frozen=True)
+class Started:
+    """A container that runs, and what its start owes to templates."""
+
+    state: ContainerState
+    level: int = 0
+    """Of the template that it was forked from; 0: of none."""
+    refused: tuple[str, ...] = ()
+    """Why there was no better template, as sentences."""
+
+
+class Keeper:
+    """See the module. ``place`` is the file that says what there is, for people. Runs in the agent's loop."""
+
+    def __init__(self, shop: Workshop, dns: Dns, told: TemplateSettings, place: Path) -> None:
+        self._engine: Engine = shop.engine
+        self._volumes = shop.volumes
+        self._dns = dns
+        self._told = told
+        self._place = place
+        self._book = Book(told)
+        self._salt = os.urandom(16)
+        self._wanted: dict[str, Recipe] = {}
+        self._making: asyncio.Task[None] | None = None
+        self._processes: dict[str, TemplateProcess] = {}
+        self._watches: set[asyncio.Task[None]] = set()
+        self._plans: dict[tuple[str, str], ContainerPlan] = {}
+        self._coming: set[str] = set()  # containers between their start and their first word
+        self._starting = 0
+        self._last_start = 0.0
+        self._work = asyncio.Event()
+        self._written = ""
+
+    # starts
+
+    async def start(self, start: StartContainer, prepared: Prepared) -> Started:
+        """Start a container: by a fork of the best template there is, or plainly."""
+        self._coming.add(start.container_id)
+        self._starting += 1
+        try:
+            return await self._start(start, prepared)
+        finally:
+            self._starting -= 1
+            self._last_start = time.monotonic()
+            self._work.set()
+
+    def through(self, container_id: str) -> None:
+        """The container is up, or gone: it needs the processor no more than others."""
+        self._coming.discard(container_id)
+        self._last_start = time.monotonic()
+
+    async def _start(self, start: StartContainer, prepared: Prepared) -> Started:
+        forks = self._forks
+        refused: list[str] = []
+        for level, key in self._keys(start, prepared) if forks is not None else ():
+            assert forks is not None
+            template = self._book.ready(key)
+            if template is None:
+                refused += self._book.refused(key)
+                self._want(level, key, start, prepared)
+                continue
+            plan = self._fork_plan(template, prepared)
+            try:
+                state = await forks.start_fork(template.id, plan)
+            except EngineError as error:
+                log.warning("no fork of template %s for %s: %s", template.id, start.container_id, error)
+                refused.append(f"a fork of the template failed: {error}")
+                await self._fork_failed(template)
+                continue
+            self._served(template, plan)
+            return Started(state, level, tuple(refused))
+        return Started(await self._engine.start(prepared.plan), 0, tuple(refused))
+
+    @property
+    def _forks(self) -> Forks | None:
+        found: Forks | None = getattr(self._engine, "forks", None)
+        return found
+
+    def _keys(self, start: StartContainer, prepared: Prepared) -> tuple[tuple[int, str], ...]:
+        if prepared.ground is None:
+            return ()
+        secrets = ""
+        if start.secrets:
+            text = json.dumps(sorted(start.secrets.items())).encode()
+            secrets = hashlib.blake2b(text, key=self._salt).hexdigest()
+        facts = Facts(prepared.function, prepared.plan.env, secrets, start.environment, start.app_name)
+        return keys(prepared.ground, facts, self._told.level)
+
+    def _want(self, level: int, key: str, start: StartContainer, prepared: Prepared) -> None:
+        """First use: the template is made after this start is through."""
+        if prepared.ground is not None and self._book.may_begin(key, time.monotonic()):
+            self._wanted.setdefault(key, Recipe(level, key, start, prepared, prepared.ground))
+
+    def _fork_plan(self, template: Template, prepared: Prepared) -> ContainerPlan:
+        upper = self._processes[template.id].upper
+        return replace(prepared.plan, own_layers=(upper,)) if upper else prepared.plan
+
+    def _served(self, template: Template, plan: ContainerPlan) -> None:
+        form = shape(plan, str(self._engine.directory(plan.id)))
+        self._plans[template.id, form] = plan
+        self._book.served(template, form, time.monotonic(), parkable=not plan.devices)
+
+    async def _fork_failed(self, template: Template) -> None:
+        if self._book.fork_failed(template):
+            await self._close(template, "its forks fail", badly=True)
+
+    # upkeep
+
+    async def run(self) -> None:
+        """Keep templates and parked forks as they are wanted, until cancelled."""
+        measured = 0.0
+        try:
+            while True:
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._work.wait(), EVERY)
+                self._work.clear()
+                try:
+                    if time.monotonic() - measured >= EVERY:
+                        measured = time.monotonic()
+                        await self._measure()
+                    await self._tidy()
+                    self._make_next()
+                    await self._park()
+                    await asyncio.to_thread(self._say)
+                except (errors.Error, OSError) as error:
+                    log.warning("templates could not be kept in order: %s", error)
+        finally:
+            tasks = [*self._watches, *([self._making] if self._making is not None else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._place.unlink(missing_ok=True)
+
+    async def _measure(self) -> None:
+        """What they use, and which lost their image."""
+        for template in self._book:
+            if not template.ready:
+                continue
+            with contextlib.suppress(EngineError):
+                used = (await self._engine.stats(template.id)).memory_bytes
+                too_much = self._book.measured(template, used)
+                if too_much:
+                    await self._close(template, too_much)
+                    self._book.refuse(template, (too_much,))
+
+    async def _tidy(self) -> None:
+        now = time.monotonic()
+        for template, reason in self._book.to_close(now, await asyncio.to_thread(self._lost)):
+            await self._close(template, reason)
+        forks = self._forks
+        if forks is not None:
+            for template_id, form, keep in self._book.surplus(self._parked(), now):
+                await forks.unpark(template_id, form, keep)
+
+    def _lost(self) -> list[str]:
+        """Templates whose image was removed."""
+        return [
+            template_id
+            for template_id, process in list(self._processes.items())
+            if not all(Path(layer).is_dir() for layer in process.recipe.ground.layers)
+        ]
+
+    def _make_next(self) -> None:
+        """One at a time, the cheap ones first."""
+        if self._wanted and (self._making is None or self._making.done()):
+            recipe = min(self._wanted.values(), key=lambda one: one.level)
+            del self._wanted[recipe.key]
+            self._making = asyncio.get_running_loop().create_task(self._make(recipe))
+
+    async def _make(self, recipe: Recipe) -> None:
+        forks = self._forks
+        try:
+            await self._lull(_MAKE_PATIENCE, lambda: bool(self._coming))
+            if forks is None or not self._book.may_begin(recipe.key, time.monotonic()):
+                return
+            process = TemplateProcess(recipe, self._engine, forks, self._dns, self._volumes)
+            begun = time.monotonic()
+            template = self._book.begin(recipe.key, recipe.level, process.id, begun, recipe.name)
+            self._processes[process.id] = process
+            try:
+                await process.make()
+            except Refused as refused:
+                log.info("no template for %s: %s", recipe.name, refused)
+                self._book.refuse(template, refused.sentences)
+                self._processes.pop(process.id, None)
+            except errors.Error as error:
+                log.warning("the template for %s did not come up: %s", recipe.name, error)
+                self._book.ended(template, time.monotonic(), badly=True)
+                self._processes.pop(process.id, None)
+            except BaseException:
+                self._processes.pop(process.id, None)
+                raise
+            else:
+                self._made(template, process, time.monotonic() - begun)
+        except Exception:
+            # One of our own faults must not end the upkeep of all others.
+            log.exception("the template for %s failed", recipe.name)
+        finally:
+            self._work.set()
+
+    def _made(self, template: Template, process: TemplateProcess, seconds: float) -> None:
+        recipe, now = process.recipe, time.monotonic()
+        level, name = template.level, template.name
+        log.info("template %s (level %d) for %s is ready after %.2f s", template.id, level, name, seconds)
+        if template.level == MODULE:
+            for line in process.printed():
+                log.info("template %s: %s", template.id, line)
+        self._book.made(template, now)
+        plan = self._fork_plan(template, recipe.prepared)
+        form = shape(plan, str(self._engine.directory(plan.id)))
+        self._plans[template.id, form] = plan
+        self._book.expect(template, form, now, parkable=not plan.devices)
+        # Nobody needs the secrets any more.
+        process.forget_secrets()
+        watch = asyncio.get_running_loop().create_task(self._watch(template, process))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
+
+    async def _watch(self, template: Template, process: TemplateProcess) -> None:
+        """Notice when it ends by itself."""
+        try:
+            state = await process.wait()
+            why = state.error or f"signal {state.signal}, exit code {state.exit_code}"
+        except errors.Error as error:
+            why = str(error)
+        if template.id in self._processes:
+            await self._close(template, why, badly=True)
+            self._work.set()
+
+    async def _close(self, template: Template, reason: str, *, badly: bool = False) -> None:
+        process = self._processes.pop(template.id, None)
+        if process is None:
+            return
+        (log.warning if badly else log.info)("template %s for %s ends: %s", template.id, template.name, reason)
+        self._book.ended(template, time.monotonic(), badly=badly)
+        for name in [name for name in self._plans if name[0] == template.id]:
+            del self._plans[name]
+        await process.close()
+
+    # forks that wait
+
+    def _parked(self) -> dict[str, dict[str, int]]:
+        forks = self._forks
+        if forks is None:
+            return {}
+        return {one.id: dict(forks.parked(one.id)) for one in self._book if one.ready}
+
+    async def _park(self) -> None:
+        forks = self._forks
+        while forks is not None:
+            await self._lull(_PARK_PATIENCE, lambda: bool(self._coming or self._starting))
+            found = self._book.next_park(self._parked(), time.monotonic())
+            if found is None:
+                return
+            template_id, form = found
+            template = next(one for one in self._book if one.id == template_id)
+            try:
+                await self._park_one(forks, template_id, self._plans[found])
+            except EngineError as error:
+                log.warning("no fork of template %s could be parked: %s", template_id, error)
+                self._book.park_failed(template, form, time.monotonic())
+            else:
+                self._book.park_succeeded(template, form)
+
+    async def _park_one(self, forks: Forks, template_id: str, like: ContainerPlan) -> None:
+        shell = ids.new_id(SHELL)
+        folder = self._engine.prepare(shell)
+        try:
+            make_folders(folder)
+            await forks.park(template_id, moved(like, shell, str(self._engine.directory(like.id)), str(folder)))
+        except OSError as error:
+            raise EngineError(f"a directory for it could not be made: {error}") from error
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
+
+    async def _lull(self, patience: float, busy: Callable[[], bool]) -> None:
+        """Return when nothing starts, or when that does not come about."""
+        until = time.monotonic() + patience
+        while (now := time.monotonic()) < until:
+            quiet = _LULL - (now - self._last_start)
+            if not busy() and quiet <= 0:
+                return
+            await asyncio.sleep(max(0.01, min(quiet, _LULL)))
+
+    # for people
+
+    def _say(self) -> None:
+        """Leave what there is where `alight doctor` finds it."""
+        parked = self._parked()
+        rows = [
+            {
+                "id": one.id,
+                "for": one.name,
+                "level": one.level,
+                "ready": one.ready,
+                "memory_bytes": one.memory_bytes,
+                "forks": one.forks,
+                "parked": sum(parked.get(one.id, {}).values()),
+            }
+            for one in self._book
+        ]
+        text = json.dumps({"limit_bytes": self._told.memory_bytes, "templates": rows})
+        if text != self._written:
+            new = self._place.with_suffix(".new")
+            new.write_text(text + "\n")
+            new.replace(self._place)
+            self._written = text
