@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,20 +36,30 @@ def trees() -> tuple[str, ...]:
     return tuple(found)
 
 
-def expect_move() -> None:
-    """Have the kernel ready for a process that is about to be moved into a group. Blocks for some milliseconds.
+@contextlib.contextmanager
+def expecting_moves() -> Iterator[Callable[[], None]]:
+    """What is given has the kernel ready for a process that is about to be moved into a group. It blocks for some ms.
 
     The first move after a quiet moment waits for a grace period of the kernel (8 to 30 ms), moves soon after it do not.
-    Moving ourselves to where we are begins that wait while everything else of a start still goes on.
+    Moving ourselves to where we are begins that wait while everything else of a start still goes on. One system call
+    each time: more than that would take the interpreter from the agent's loop, which has the start in hand.
     """
     place = _own_place()
+    descriptor = -1
     if place:
         with contextlib.suppress(OSError):  # then the runtime waits, as it would have
             descriptor = os.open(place, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(descriptor, str(os.getpid()).encode())
-            finally:
-                os.close(descriptor)
+
+    def expect_move() -> None:
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"0")  # whoever writes it
+
+    try:
+        yield expect_move
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _own_place() -> str:

@@ -34,7 +34,7 @@ log = logging.getLogger("alight.node.engine")
 
 _HELLO_SECONDS = 10.0
 _FIREWALL_SECONDS = 15.0
-#: See ``cgroups.expect_move``: the kernel stays ready for about as long as it took to get there.
+#: See ``cgroups.expecting_moves``: the kernel stays ready for about as long as it took to get there.
 _EXPECT_EVERY, _EXPECT_SECONDS = 0.004, 0.2
 
 
@@ -223,9 +223,10 @@ class OciEngine:
     def _expect_moves_while_starting(self) -> None:
         # In a thread of its own: each one waits for the kernel.
         until = time.monotonic() + _EXPECT_SECONDS
-        while self._starts and time.monotonic() < until:
-            cgroups.expect_move()
-            time.sleep(_EXPECT_EVERY)
+        with cgroups.expecting_moves() as expect_move:
+            while self._starts and time.monotonic() < until:
+                expect_move()
+                time.sleep(_EXPECT_EVERY)
 
     async def _discard(self, starting: asyncio.Task[ContainerState], container_id: str) -> None:
         with contextlib.suppress(EngineError):
