@@ -15,6 +15,7 @@ from alight.cli.errors import UsageError
 from alight.wire.codec import loads_head
 from alight.wire.errors import NotFoundError
 from alight.wire.messages import AppEvent, AppList, AppListed, AppStop, AppSummary, AppWatch
+from alight.wire.starts import AppStats
 from alight.wire.states import AppState
 
 
@@ -71,6 +72,19 @@ def logs(
             _draw(drawing, loads_head(AppEvent, head), body, timestamps=timestamps)
     finally:
         drawing.close()
+
+
+@app.command()
+@click.argument("app_name", metavar="APP")
+@click.option("--since", metavar="WHEN", help="Only starts since then: 2026-01-31T12:00, or 2h 30m for so long ago.")
+@options.environment
+@options.as_json
+def stats(app_name: str, since: Optional[str], environment: Optional[str], as_json: bool) -> None:
+    """Show how an app's containers started: percentiles by function and stage. APP is a name or an id."""
+    from alight.cli import start_words  # noqa: PLC0415  start-up weight
+
+    after = parse_when(since, time.time()) if since else 0.0
+    start_words.show(AppStats(app_name, session.environment(environment), after), as_json=as_json)
 
 
 @app.command()

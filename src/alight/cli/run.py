@@ -19,7 +19,7 @@ import click
 from alight.cli import arguments as synthesized
 from alight.cli import terminal, warn
 from alight.cli.errors import UsageError, UserCodeError
-from alight.wire.errors import InvalidError
+from alight.wire.errors import Error, InvalidError
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,22 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> 
             interrupted = True
         if drawing is not None and not interrupted:
             drawing.done(f"Finished in {time.monotonic() - started:.1f} s")
+            _tell_slow_start(runnable.app.app_id, drawing)
         if interrupted:
             raise KeyboardInterrupt(_farewell(runnable, options, presses.count))
     return value
+
+
+def _tell_slow_start(app_id: Optional[str], drawing: Any) -> None:
+    """What would have made a slow start shorter, in one line; nothing where nothing is known."""
+    from alight.cli import start_words  # noqa: PLC0415  start-up weight
+
+    try:
+        sentence = start_words.slowest(app_id) if app_id else ""
+    except Error:
+        return  # the run is done and was told: what it could have been is not worth an error
+    if sentence:
+        drawing.note(sentence)
 
 
 def _call(runnable: Any, given: synthesized.Arguments, options: _Options, drawing: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alight.scheduler import calls, dispatch, events, held, line, place, scale
-from alight.scheduler.decisions import Again, Decision
+from alight.scheduler.decisions import Again, Decision, Stop
 from alight.scheduler.ending import stop
 from alight.scheduler.state import Call, Container, Function, Run, State, spans
 from alight.wire.errors import InternalFailure, to_wire
@@ -158,6 +158,20 @@ def ended(
         call_left = state.calls.get(run.call_id)
         if call_left is not None:
             line.forget_if_done(state, call_left)
+
+
+def stop_asked(state: State, event: events.StopAsked, now: float, decisions: list[Decision]) -> None:
+    """End a container because somebody says so; asked again, with the grace that is asked for now."""
+    del now
+    container = state.containers.get(event.container_id)
+    if container is None:
+        return
+    if container.stopping:
+        decisions.append(Stop(container.container_id, container.node_id, event.why, event.grace))
+        return
+    stop(state, container, event.why, decisions, event.grace)
+    if container.function_id in state.functions:
+        state.hungry[container.function_id] = None
 
 
 def start_failed(state: State, event: events.StartFailed, now: float, decisions: list[Decision]) -> None:

@@ -162,6 +162,15 @@ class ContainerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody wants a container gone within ``grace`` seconds. What it runs is tried again elsewhere."""
+
+    container_id: str
+    why: str
+    grace: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
 class StartFailed:
     """A container never became ready. ``final``: the same would happen again (import error, image that won't build)."""
 
@@ -201,6 +210,7 @@ Event = (
     | InputsReturned
     | ContainerReady
     | ContainerEnded
+    | StopAsked
     | StartFailed
     | InputsWaiting
 )

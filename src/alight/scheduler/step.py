@@ -65,6 +65,7 @@ _HANDLERS: dict[type, Any] = {
     events.InputsReturned: calls.returned,
     events.ContainerReady: containers.ready,
     events.ContainerEnded: containers.ended,
+    events.StopAsked: containers.stop_asked,
     events.StartFailed: containers.start_failed,
     events.InputsWaiting: containers.waits,
 }

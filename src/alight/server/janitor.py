@@ -18,6 +18,7 @@ from alight.wire.built import ImageWork
 
 log = logging.getLogger(__name__)
 _EVERY = 600.0
+STARTS_KEPT = 1000  # of each function: what its statistics are made of
 _AT_ONCE = 500  # calls in one transaction, so that others do not wait for long
 
 
@@ -49,6 +50,8 @@ class Janitor:
         await self._drop_arguments()
         await self._store.write([("calls_forget", {"before": now - self._settings.rows_kept})])
         await self._store.write([("containers_forget", {"before": now - self._settings.rows_kept})])
+        await self._store.write([("starts_forget", {"before": now - self._settings.rows_kept})])
+        await self._store.write([("starts_too_many", {"most": STARTS_KEPT})])
         await asyncio.to_thread(self._logs.sweep, now - self._settings.logs_kept)
 
     async def clear_images(self) -> None:

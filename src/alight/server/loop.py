@@ -102,6 +102,8 @@ class Loop:
             except Exception:  # the server's loop: see the module's docstring
                 log.exception("fault %s at %s", os.urandom(4).hex(), type(decision).__name__)
         self._do.calls.outcomes.stepped()
+        if self.state.starved:
+            self._do.containers.starts.look(self.state, time.time())
         when = next_wake(self.state)
         if when == self._timer_at:
             return
@@ -197,7 +199,9 @@ class Loop:
             memory=decision.memory,
             gpus=decision.gpus,
         )
-        self._do.containers.add(record, "", time.time())
+        now = time.time()
+        self._do.containers.add(record, "", now)
+        self._do.containers.starts.decided(decision.container_id, function.function_id, self.state, now)
         task = self._event_loop.create_task(self._prepare(decision, function))
         self._starts[decision.container_id] = task
         task.add_done_callback(lambda _: self._starts.pop(decision.container_id, None))
@@ -224,6 +228,8 @@ class Loop:
         self._starts.pop(decision.container_id, None)
         if not self._do.nodes.send(decision.node_id, command):
             self._machine_lost(decision)
+        else:
+            self._do.containers.starts.told(decision.container_id)
 
     async def _start_command(self, decision: decided.Start, function: Published) -> Command:
         spec, do = function.spec, self._do
@@ -237,7 +243,9 @@ class Loop:
             async def tell(event: AppEvent) -> None:
                 do.hub.tell(function.app_id, event)
 
-            await do.images.ensure(session, spec.image, spec.python_version, whose, tell)
+            do.containers.starts.image_begins(decision.container_id)
+            ready = await do.images.ensure(session, spec.image, spec.python_version, whose, tell)
+            do.containers.starts.image_ready(decision.container_id, built=ready.built)
         secrets = {}
         if spec.secrets:
             secrets = await do.secrets.values(spec.secrets, *whose, time.time())

@@ -26,6 +26,7 @@ from alight.server.routes import apps as apps_routes
 from alight.server.routes import blobs as blobs_routes
 from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
+from alight.server.routes import containers as containers_routes
 from alight.server.routes import functions as functions_routes
 from alight.server.routes import images as images_routes
 from alight.server.routes import info as info_routes
@@ -39,6 +40,7 @@ from alight.server.services.apps import Apps
 from alight.server.services.blobs import Blobs
 from alight.server.services.call_views import CallViews
 from alight.server.services.calls import Calls
+from alight.server.services.container_views import ContainerViews
 from alight.server.services.containers import Containers
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
@@ -66,6 +68,7 @@ class Parts:
     """The services of one server."""
 
     store: SqliteStore
+    inbox: Inbox
     hub: Hub
     functions: Functions
     apps: Apps
@@ -176,6 +179,7 @@ class Server:
             **apps_routes.routes(parts.apps, parts.functions, parts.containers, watching),
             **calls_routes.routes(parts.calls, parts.functions, parts.apps, self._views().sentence),
             **call_views_routes.routes(self._views(), parts.store),
+            **containers_routes.routes(self._container_views(), parts.containers, parts.nodes, parts.inbox),
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **images_routes.routes(parts.images, parts.apps),
             **volumes_routes.routes(parts.volumes, parts.containers),
@@ -190,6 +194,9 @@ class Server:
     def _views(self) -> CallViews:
         parts = self.parts
         return CallViews(parts.store, parts.loop.state, parts.functions, parts.apps, parts.calls)
+
+    def _container_views(self) -> ContainerViews:
+        return ContainerViews(self.parts.store, self.parts.nodes)
 
     def quick_routes(self) -> QuickRoutes:
         """The methods that are asked so often that a task for each would be most of their cost."""
@@ -261,6 +268,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
     loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub))
     return Parts(
         store=store,
+        inbox=inbox,
         hub=hub,
         functions=functions,
         apps=apps,

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from alight.wire.record import dataclass
+from typing import Any, Dict, Optional, Tuple
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Optional, Tuple
-else:
-    from typing import Optional, Tuple  # decoders look the fields' types up
+from alight.wire.record import dataclass, field
+from alight.wire.spec import ImageSpec
 
 
 @dataclass(frozen=True)
 class ImageWork:
-    """``verb`` is list, show, log, remove or prune. ``image`` is an id (im-…) or the beginning of a digest.
+    """``verb`` is list, show, log, lock, remove or prune. ``image`` is an id (im-…) or the beginning of a digest.
 
     prune removes what was not used for ``older_than`` seconds, then the least recently used until ``most_bytes`` are
-    left. ``keep`` are ids that somebody needs: the server fills it in. ``dry_run`` removes nothing.
+    left. ``keep`` are ids that somebody needs: the server fills it in. ``dry_run`` removes nothing. lock says what each
+    step of an image brought; the server fills in its ``recipe``, and the ``python_version`` that it is built with.
     """
 
     verb: str
@@ -26,6 +24,8 @@ class ImageWork:
     keep: Tuple[str, ...] = ()
     caches: bool = False
     dry_run: bool = False
+    recipe: Optional[ImageSpec] = None
+    python_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,20 @@ class BuiltImageInfo:
 
 
 @dataclass(frozen=True)
+class Installed:
+    """What is installed: lines that install the same again, by kind (pip, apt, conda), and more that a lock holds."""
+
+    what: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ImageWorked:
-    """The answer to every verb. ``images`` are those listed, shown or removed; ``freed`` in bytes."""
+    """The answer to every verb. ``images`` are those listed, shown or removed; ``freed`` in bytes.
+
+    ``installed``: for show, all that is in the image (one entry); for lock, what each step of its recipe brought.
+    """
 
     images: Tuple[BuiltImageInfo, ...] = ()
     log: Tuple[str, ...] = ()
     freed: int = 0
+    installed: Tuple[Installed, ...] = ()

@@ -130,6 +130,7 @@ class AppWatch:
     """app.watch ⇉ AppEvent. Holds an ephemeral app: it is stopped when its holder is gone for two minutes.
 
     With ``hold=False`` it only listens (``alight app logs -f``). ``since`` (unix seconds) replays kept output first.
+    With ``container`` only that one's output comes, and nothing more once it has ended.
     """
 
     app_id: str
@@ -138,6 +139,7 @@ class AppWatch:
     follow: bool = True
     since: float = 0.0
     tail: int = -1  # last N records only; -1 = all since
+    container: str = ""
 
 
 @dataclass(frozen=True)

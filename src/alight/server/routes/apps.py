@@ -95,7 +95,9 @@ class Watching:
             if not alive:
                 await stream.send(AppEvent("stopped", text="the app has ended"))
                 return
-            if asked.follow:
+            if asked.follow and asked.container:
+                await self._follow_one(stream, asked.container, watcher, places)
+            elif asked.follow:
                 await self._follow(stream, watcher, places)
         finally:
             leaving.cancel()
@@ -104,6 +106,8 @@ class Watching:
     async def _replay(self, stream: Stream, asked: AppWatch, places: dict[str, int]) -> None:
         rows = await self._store.read("containers_of_app", app_id=asked.app_id)
         names = list(dict.fromkeys([row["container_id"] for row in rows] + self._living(asked.app_id)))
+        if asked.container:
+            names = [name for name in names if name == asked.container]
         merged = heapq.merge(*[self._kept(name, places) for name in names], key=lambda pair: pair[1].at)
         wanted: Iterator[tuple[str, Record]] = (pair for pair in merged if pair[1].at >= asked.since)
         if asked.tail >= 0:
@@ -141,6 +145,19 @@ class Watching:
                 return
             if not watcher.news.is_set():
                 await watcher.news.wait()
+
+    async def _follow_one(self, stream: Stream, name: str, watcher: Watcher, places: dict[str, int]) -> None:
+        """The output of one container until it ends."""
+        while not stream.broken and name in self._living(watcher.app_id):
+            watcher.news.clear()
+            watcher.take_events()
+            if name in watcher.grown:
+                await self._send_more(stream, name, places)
+            watcher.grown = {}
+            if not watcher.news.is_set() and name in self._living(watcher.app_id):
+                await watcher.news.wait()
+        await self._send_more(stream, name, places)
+        await stream.send(AppEvent("stopped", text="the container has ended"))
 
     async def _last_words(self, stream: Stream, watcher: Watcher, places: dict[str, int]) -> None:
         """Containers of a stopped app may still speak while they end; a moment is theirs."""

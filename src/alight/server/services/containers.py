@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from alight.server.auth import CONTAINER, Principal
 from alight.server.services.functions import Functions, Published
 from alight.server.services.hub import Hub
+from alight.server.services.starts import Starts
 from alight.store.base import Store
 from alight.wire.messages import AppEvent
 from alight.wire.states import ContainerState
@@ -41,6 +43,7 @@ class Containers:
         self.functions = functions
         self._hub = hub
         self._endings: list[asyncio.Future[None]] = []
+        self.starts = Starts(store)
         self.alive: dict[str, Record] = {}
 
     async def load(self) -> None:
@@ -56,6 +59,7 @@ class Containers:
                 row["memory"],
                 gpus,
             )
+        await self.starts.load()
 
     def add(self, record: Record, image_id: str, now: float) -> None:
         """A container is about to start."""
@@ -82,22 +86,34 @@ class Containers:
         self._store.write_soon([("container_state", {"container_id": container_id, "state": record.state})])
         self._tell(record, ContainerState.READY, "")
 
-    async def ended(self, container_id: str, why: str, now: float) -> None:
+    async def ended(
+        self, container_id: str, why: str, now: float, exit_code: int | None = None, signal: int | None = None
+    ) -> None:
         """It is gone; returns when that is on disk."""
         record = self.alive.pop(container_id, None)
+        self.starts.ended(container_id, now)
         if record is not None:
             self._tell(record, ContainerState.ENDED, why)
         endings, self._endings = self._endings, []
         for ending in endings:
             if not ending.done():
                 ending.set_result(None)
-        await self._store.write([("container_ended", {"container_id": container_id, "why": why[:2000], "now": now})])
+        row = {"container_id": container_id, "why": why[:2000], "now": now, "exit_code": exit_code, "signal": signal}
+        await self._store.write([("container_ended", row)])
 
     async def wait_gone(self, app_id: str, seconds: float) -> None:
         """Return when an app has no container any more, or after so many seconds."""
+        await self._wait_until(lambda: not any(one.app_id == app_id for one in self.alive.values()), seconds)
+
+    async def wait_ended(self, container_id: str, seconds: float) -> None:
+        """Return when a container has ended, or after so many seconds."""
+        await self._wait_until(lambda: container_id not in self.alive, seconds)
+
+    async def _wait_until(self, over: Callable[[], bool], seconds: float) -> None:
+        """Look again at each end of a container."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while loop.time() < until and any(one.app_id == app_id for one in self.alive.values()):
+        while loop.time() < until and not over():
             ending = loop.create_future()
             self._endings.append(ending)
             await asyncio.wait([ending], timeout=until - loop.time())

@@ -106,6 +106,9 @@ class Images:
     async def work(self, asked: ImageWork) -> ImageWorked:
         """Let the machines do it, each for its own images. Raises NotFoundError when none knows the image."""
         asked = replace(asked, keep=await self._needed())
+        if asked.verb == "lock":
+            found = await self.recipe(asked.image)
+            asked = replace(asked, recipe=found.image, python_version=found.python_version)
         answers: list[ImageWorked] = []
         missing: errors.NotFoundError | None = None
         for session in list(self._nodes.sessions.values()):
@@ -125,6 +128,7 @@ class Images:
             tuple(image for one in answers for image in one.images),
             tuple(line for one in answers for line in one.log),
             sum(one.freed for one in answers),
+            answers[0].installed if answers else (),  # of one machine: whichever has it
         )
 
     async def _needed(self) -> tuple[str, ...]:

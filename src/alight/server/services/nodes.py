@@ -206,6 +206,17 @@ class Nodes:
         """The same for what a node answered for the runtime."""
         self._acks_of(container_id)[1].append(run)
 
+    def state_of(self, container_id: str) -> str | None:
+        """See ``container_views.Alive``."""
+        record = self._around.containers.alive.get(container_id)
+        return record.state if record is not None else None
+
+    def usage_of(self, container_id: str) -> dict[str, float]:
+        """See ``container_views.Alive``."""
+        record = self._around.containers.alive.get(container_id)
+        session = self.sessions.get(record.node_id) if record is not None else None
+        return session.usage.get(container_id, {}) if session is not None else {}
+
     def any_session(self) -> Session:
         """A connected machine, for work that any can do. Raises ServiceError."""
         for session in self.sessions.values():
@@ -266,6 +277,8 @@ class Nodes:
             self._around.inbox.put(events.ContainerReady(name))
         elif report.kind == "waiting":
             self._around.inbox.put(events.InputsWaiting(name, report.count))
+        elif report.kind == "started":
+            self._around.containers.starts.said(name, report.start)
         elif report.kind == "returned":
             self._on_returned(name, report)
         elif report.kind == "ended":
@@ -366,14 +379,13 @@ class Nodes:
                 events.ContainerEnded(container_id, ResultStatus.TERMINATED, error, users_fault=report.oom_killed)
             )
         self._start(
-            self._record_end(
-                session, container_id, why if record is None or not record.stop_asked else record.stop_asked
-            )
+            self._record_end(session, report, why if record is None or not record.stop_asked else record.stop_asked)
         )
 
-    async def _record_end(self, session: Session, container_id: str, why: str) -> None:
+    async def _record_end(self, session: Session, report: Report, why: str) -> None:
+        container_id = report.container
         try:
-            await self._around.containers.ended(container_id, why, time.time())
+            await self._around.containers.ended(container_id, why, time.time(), report.exit_code, report.signal)
         except errors.Error as error:
             log.error("the end of %s could not be recorded: %s", container_id, error)
             return

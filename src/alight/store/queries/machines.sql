@@ -16,7 +16,8 @@ UPDATE containers SET state = :state WHERE container_id = :container_id AND stat
 
 -- name: container_ended
 -- A container is gone, and why.
-UPDATE containers SET state = 'ended', ended_at = :now, why = :why WHERE container_id = :container_id AND state <> 'ended';
+UPDATE containers SET state = 'ended', ended_at = :now, why = :why, exit_code = :exit_code, signal = :signal
+WHERE container_id = :container_id AND state <> 'ended';
 
 -- name: containers_alive
 -- Containers that had not ended when last heard of.
