@@ -14,6 +14,7 @@
     installs.py    pip_install, apt_install, run, copy; projects.py: uv, poetry, private repositories; conda.py:
                    micromamba; functions.py: a user's function
     dockerfile.py  Dockerfiles and lines of them, through buildah.py
+    installed.py   what is installed in layers; lock.py: what each step brought, and building the same again
     trouble.py     a failed step's output: redacted, cut to its tail, explained by causes.py; explain.py: why a step was
                    not cached
     inventory.py   images as people look at them, and clearing up as gc.py decides

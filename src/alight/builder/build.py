@@ -19,7 +19,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from alight.builder import bases, commands, digest, foreign_steps, installs, layers, pythons, recipe, trouble
+from alight.builder import (
+    bases,
+    commands,
+    digest,
+    foreign_steps,
+    installed,
+    installs,
+    layers,
+    lock,
+    pythons,
+    recipe,
+    trouble,
+)
 from alight.builder.chain import STANDARD_ENV, Chain, Job, secret_values, with_record, with_setting
 from alight.builder.dockerfile import DockerSteps
 from alight.builder.hostconfig import HostConfig
@@ -73,6 +85,10 @@ class Builder:
         image = self._image(chain)
         self._keep_image(image, chain, made)
         return image
+
+    async def describe(self, spec: ImageSpec) -> tuple[dict[str, object], ...]:
+        """What each step of a recipe that was built here brought, as a lock. Raises NotFoundError."""
+        return await lock.describe(self._store, self._host, spec)
 
     async def build(
         self,
@@ -143,12 +159,21 @@ class Builder:
                 if before is None and reason:
                     job.note(reason)
                 record = await self._make(job)
+                if "locked" in job.step.what:
+                    await asyncio.to_thread(self._compare, job, record)
                 await asyncio.to_thread(self.inventory.remember, job.chain.key, job.key, asked, said)
                 record = replace(record, seconds=time.monotonic() - begun, made_at=time.time())
                 if not job.step.ignore:
                     await asyncio.to_thread(self._store.keep_record, job.key, record)
             job.tell("finished", "", record.seconds)
             return record
+
+    def _compare(self, job: Job, record: layers.Record) -> None:
+        """Say how what a step made differs from its lock."""
+        below = [self._store.path(layer) for layer in reversed(job.chain.layers)]
+        before = installed.after(below)
+        for line in lock.differences(job.step.what["locked"], before, lock.state_after(self._store, before, record)):
+            job.note(line)
 
     async def _make(self, job: Job) -> layers.Record:
         if job.step.op == "debian_slim":
@@ -166,6 +191,7 @@ class Builder:
         command = commands.command(
             step, self._host.indexes, chain.python, chain.shell, uv=chain.uv, micromamba=self._host.micromamba
         )
+        command = lock.command(command, step, chain.python, self._host.step_env().get("PIP_CONSTRAINT", ""))
         name = self._new_name(job)
         with self._store.workspace() as space:
             if step.op == "copy":
@@ -184,7 +210,7 @@ class Builder:
         return layers.Record(name, step.title, (name,), dict(command.facts))
 
     async def _base(self, job: Job) -> layers.Record:
-        asked = str(job.step.what["python"])
+        asked = str(job.step.what.get("locked", {}).get("python") or job.step.what["python"])
         minor = recipe.minor_of(asked)
         suite = bases.suite_for(minor)
         base = await self._debian(suite, job) if suite else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from alight.builder import bases
@@ -67,6 +69,20 @@ def install(step: Step) -> Command:
     named = tuple(word for channel in channels for word in ("-c", channel))
     words = ("micromamba", "install", "-y", "-n", "base", *named, *file, *what.get("packages", ()))
     return Command(("/bin/sh", "-c", shlex.join(words)), _env())
+
+
+def locked_install(plain: Command, packages: Sequence[str], *, begins: bool) -> Command:
+    """``plain`` with exactly these packages: by their addresses if all have one. ``begins``: the environment is new."""
+    if all("://" in one for one in packages):
+        text = "\n".join(["@EXPLICIT", *packages, ""])
+        wanted: tuple[str, ...] = ("-f", f"{LENT}/locked.txt")
+        files = {**plain.files, "locked.txt": text.encode()}
+    else:
+        wanted, files = ("--no-deps", "-c", CHANNEL, *packages), dict(plain.files)
+    if begins:
+        return replace(plain, argv=(*plain.argv[:6], *wanted), files=files)
+    words = ("micromamba", "install", "-y", "-n", "base", *wanted)
+    return replace(plain, argv=("/bin/sh", "-c", shlex.join(words)), files=files)
 
 
 def _env() -> dict[str, str]:

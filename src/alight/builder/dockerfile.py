@@ -82,6 +82,8 @@ class DockerSteps:
             made = await self._buildah.made(name, base.name)
             added = await asyncio.to_thread(self._take_over, made, job)
         facts = {"config": json.dumps(_config(made.config)), "tag": what.get("name", ""), "digest": ""}
+        digests = {one: lent.facts["digest"] for one, lent in known.items() if lent.facts.get("digest")}
+        facts.update({"bases": json.dumps(digests)} if digests else {})
         below = base.layers
         if what["op"] == "dockerfile":
             below = ()
@@ -99,12 +101,14 @@ class DockerSteps:
 
     async def _named(self, name: str, values: Mapping[str, str], job: Job, space: layers.Workspace) -> _Base:
         """An image of a registry, by the name that a Dockerfile gives it."""
-        asked = Wanted(reference.parse(name), bases.machine(), values, "")
+        locked = job.step.what.get("locked", {}).get("bases", {}).get(name)
+        wanted = reference.parse(f"{name.partition('@')[0]}@{locked}" if locked else name)
+        asked = Wanted(wanted, bases.machine(), values, "")
         found = await pull(asked, self._store, self._host.registries, self._host.way(), job.note)
         base = await self._lent(found.layers, asdict(found.config), {"digest": found.digest}, space, job)
         if "@" not in name:
             # buildah looks for --build-context names before it fills in arguments: FROM $BASE needs the name itself.
-            await self._buildah.name(base.name, str(asked.reference))
+            await self._buildah.name(base.name, str(reference.parse(name)))
         return base
 
     async def _lent(

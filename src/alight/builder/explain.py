@@ -29,6 +29,8 @@ def _difference(name: str, old: Any, new: Any) -> str:
         return _texts(old or [], new or [])
     if name in ("tree", "context"):
         return "the content of its files changed"
+    if name == "locked":
+        return "its lock changed" if old and new else "it has a lock now" if new else "it has no lock any more"
     if name == "code":
         return "the function's source, its arguments or a global value that it names changed"
     if isinstance(old, list) and isinstance(new, list):

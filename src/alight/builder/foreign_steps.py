@@ -77,8 +77,10 @@ class ForeignSteps:
 
     async def _pulled(self, job: Job) -> Record:
         what = job.step.what
+        locked = what.get("locked", {}).get("base")
+        name = f"{what['tag'].partition('@')[0]}@{locked}" if locked else what["tag"]
         asked = Wanted(
-            reference.parse(what["tag"]), bases.machine(), secret_values(job.step, job.secrets), what.get("auth", "")
+            reference.parse(name), bases.machine(), secret_values(job.step, job.secrets), what.get("auth", "")
         )
         found = await pull(asked, self._store, self._host.registries, self._host.way(), job.note)
         key = digest.step_key(digest.ROOT, {"registry": found.digest})
@@ -103,7 +105,7 @@ class ForeignSteps:
 
     async def _added_python(self, job: Job) -> Record:
         """A Python laid on top of an image that others made."""
-        asked = str(job.step.what["version"])
+        asked = str(job.step.what.get("locked", {}).get("python") or job.step.what["version"])
         name = self._new_name(job)
         with self._store.workspace() as space:
             answers = await self._asked(job, space, foreign.LIBRARIES, STANDARD_ENV)

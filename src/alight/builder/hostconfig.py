@@ -145,6 +145,15 @@ class HostConfig:
             env["NETRC"] = f"{LENT}/netrc"
         return env
 
+    def own_env(self) -> dict[str, str]:
+        """The environment of a uv that this machine runs itself, to ask package indexes."""
+        env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        env.update(self.proxies, **self.extra_env)
+        if self.trusted_hosts:
+            env["UV_INSECURE_HOST"] = " ".join(self.trusted_hosts)
+        files = {"SSL_CERT_FILE": self.ca_bundle, "SSL_CLIENT_CERT": self.client_cert, "NETRC": self.netrc}
+        return {**env, **{name: path for name, path in files.items() if path}}
+
     def step_files(self) -> dict[str, bytes]:
         """Files that the environment names, by their path under ``LENT``."""
         files = {"apt.conf": self._apt_conf().encode()}

@@ -10,7 +10,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alight.builder.recipe import Step
@@ -101,15 +101,25 @@ def pip_install(step: Step, indexes: Indexes, python: str, *, uv: bool = True) -
 
 def apt_install(step: Step) -> Command:
     """Install Debian packages. Lists and downloads go to lent directories: the layer holds what was installed only."""
-    packages = shlex.join(step.what["packages"])
-    script = (
-        "set -e\n"
-        "apt-get -q update\n"
-        f"apt-get -q -o Dpkg::Use-Pty=0 install -y {packages}\n"
-        "rm -rf /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/cache/debconf/*-old /var/lib/dpkg/*-old "
-        "/var/cache/ldconfig/aux-cache\n"
-    )
-    return Command(("/bin/sh", "-c", script), apt_env())
+    return Command(("/bin/sh", "-c", _apt_script(step.what["packages"])), apt_env())
+
+
+def locked_pip(plain: Command, python: str, requirements: str, options: Sequence[str]) -> Command:
+    """``plain`` with exactly these packages in place of what it would find. A lock of nothing installs nothing."""
+    begin = 5 if plain.argv[0] == "/bin/sh" else 0  # a script that ends in the install
+    if not requirements:
+        argv: tuple[str, ...] = (*plain.argv[:begin], "true")
+    elif plain.argv[begin] == "uv":
+        argv = (*plain.argv[:begin], "uv", "pip", "install", "--python", python, "--compile-bytecode", "--no-deps",
+                *_for_uv(options), "-r", f"{LENT}/locked.txt")  # fmt: skip
+    else:
+        argv = (python, "-m", "pip", "install", "--no-input", "--no-deps", *options, "-r", f"{LENT}/locked.txt")
+    return replace(plain, argv=argv, files={**plain.files, "locked.txt": requirements.encode()})
+
+
+def locked_apt(plain: Command, packages: Sequence[str]) -> Command:
+    """``plain`` with exactly these packages, "name=version"."""
+    return replace(plain, argv=("/bin/sh", "-c", _apt_script(packages, "--allow-downgrades")))
 
 
 def run(step: Step, shell: Sequence[str]) -> Command:
@@ -141,6 +151,16 @@ APT_DIRECTORIES = (
     f'Dir::Cache::archives "{CACHES}/apt/archives";\n'
     'Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n'
 )
+
+
+def _apt_script(packages: Sequence[str], *options: str) -> str:
+    return (
+        "set -e\n"
+        "apt-get -q update\n"
+        f"apt-get -q -o Dpkg::Use-Pty=0 install -y {shlex.join([*options, *packages])}\n"
+        "rm -rf /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/cache/debconf/*-old /var/lib/dpkg/*-old "
+        "/var/cache/ldconfig/aux-cache\n"
+    )
 
 
 def _uv_understands(options: Sequence[str]) -> bool:

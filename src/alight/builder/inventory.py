@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alight.builder import explain, gc
+from alight.builder import explain, gc, installed
 from alight.wire.built import BuiltImageInfo, BuiltLayer
 from alight.wire.errors import ConflictError, NotFoundError
 
@@ -99,6 +99,10 @@ class Inventory:
                 lines += (self._layers / f"{step['name']}.log").read_text().splitlines()
         return lines
 
+    def installed(self, image: BuiltImageInfo) -> dict[str, list[str]]:
+        """What is installed in an image, by kind: lines as "six==1.16.0"."""
+        return installed.packages(self._layers / one.layer for one in image.layers)
+
     # clearing up
 
     def clear(
@@ -162,7 +166,8 @@ class Inventory:
         for layer in plan.layers:
             doomed = self._layers / f"tmp-gone-{layer}"  # a name that the next sweep finishes off
             (self._layers / layer).rename(doomed)
-            (self._layers / f"{layer}.size").unlink(missing_ok=True)
+            for ending in ("size", "installed"):
+                (self._layers / f"{layer}.{ending}").unlink(missing_ok=True)
             shutil.rmtree(doomed)
 
     @contextlib.contextmanager

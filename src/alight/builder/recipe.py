@@ -106,6 +106,7 @@ def _parse_step(raw: Mapping[str, Any]) -> Step:
     if op in ("debian_slim", "micromamba"):
         what.setdefault("python", DEFAULT_PYTHON)
     _CHECKS[op](what)
+    _check_locked(what)
     env = {str(name): str(value) for name, value in (raw.get("env") or {}).items()}
     return Step(
         op,
@@ -191,6 +192,26 @@ def _check_context(what: Mapping[str, Any]) -> None:
 def _check_function(what: Mapping[str, Any]) -> None:
     if not isinstance(what.get("name"), str) or not isinstance(what.get("code"), str):
         raise InvalidError("an image step 'run_function' needs a name and the digest of its code")
+
+
+def _check_locked(what: Mapping[str, Any]) -> None:
+    """A lock comes from a file that anybody may have edited: nothing of it may be read as an option."""
+    locked = what.get("locked", {})
+    if not isinstance(locked, Mapping):
+        raise InvalidError("the lock of an image step is no table")
+    for kind in ("pip", "apt", "conda"):
+        for one in locked.get(kind, ()):
+            if not isinstance(one, str) or not re.fullmatch(r"[A-Za-z0-9][^\s\0]*(?: @ [a-z][^\s\0]*)?", one):
+                raise InvalidError(f"the lock of an image has {one!r} for a package")
+    for digests in locked.get("hashes", ()):
+        if not all(re.fullmatch(r"sha\d{3}:[0-9a-f]+", str(one)) for one in digests):
+            raise InvalidError("the lock of an image has a hash that is none")
+    for base in (locked.get("base"), *(locked.get("bases") or {}).values()):
+        if base is not None and not re.fullmatch(r"sha256:[0-9a-f]{64}", str(base)):
+            raise InvalidError(f"the lock of an image has {base!r} for the digest of a base")
+    python = locked.get("python")
+    if python is not None and not _PYTHON.fullmatch(str(python)):
+        raise InvalidError(f"the lock of an image has {python!r} for a version of Python")
 
 
 def _check_nothing(what: Mapping[str, Any]) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from typing import List, Optional
 
 import click
 
-from alight.cli import options, session, tables, terminal
+from alight.cli import image_lock, options, session, tables, terminal
 from alight.cli.errors import UsageError
 from alight.wire.built import BuiltImageInfo, ImageWork, ImageWorked
 from alight.wire.codec import to_plain
 
 _SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_KINDS = {"pip": "Python packages", "apt": "packages of Debian", "conda": "conda packages"}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -44,10 +46,12 @@ def list_(as_json: bool) -> None:
 @click.argument("image_id")
 @options.as_json
 def show(image_id: str, as_json: bool) -> None:
-    """Show what an image is and holds. IMAGE_ID is an id (im-…) or the beginning of a digest."""
-    found = _work(ImageWork("show", image_id)).images
+    """Show what an image is, and what is installed in it. IMAGE_ID is an id (im-…) or the beginning of a digest."""
+    worked = _work(ImageWork("show", image_id))
+    found = worked.images
+    installed = worked.installed[0].what if worked.installed else {}
     if as_json:
-        print(json.dumps([to_plain(one) for one in found], indent=2))
+        print(json.dumps([{**to_plain(one), "installed": installed} for one in found], indent=2))
         return
     for one in found:
         facts = (
@@ -63,6 +67,11 @@ def show(image_id: str, as_json: bool) -> None:
         for name, value in facts:
             print(f"{name + ':':<11}{terminal.clean(str(value))}")
         _layers(one)
+    for kind, title in _KINDS.items():
+        if installed.get(kind):
+            print(f"\n{len(installed[kind])} {title}:")
+            text = terminal.clean("  ".join(map(str, installed[kind])))
+            print(textwrap.fill(text, 118, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
 
 
 @image.command()
@@ -75,6 +84,9 @@ def history(image_id: str, as_json: bool) -> None:
         print(json.dumps([to_plain(layer) for layer in reversed(one.layers)], indent=2))
         return
     _layers(one)
+
+
+image.add_command(image_lock.lock)
 
 
 @image.command()

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from alight.builder import Inventory
 from alight.link.peer import Stream
 from alight.wire import errors
-from alight.wire.built import ImageWork, ImageWorked
+from alight.wire.built import ImageWork, ImageWorked, Installed
 from alight.wire.record import replace
 
 #: An image that was used this many seconds ago may have a container on its way to the disk.
@@ -39,7 +39,7 @@ def _answer(asked: ImageWork, inventory: Inventory, running: frozenset[str]) -> 
         return ImageWorked(tuple(replace(one, layers=()) for one in gone), freed=freed)
     image = inventory.find(asked.image, needed)
     if asked.verb == "show":
-        return ImageWorked((image,))
+        return ImageWorked((image,), installed=(Installed(dict(inventory.installed(image))),))
     if asked.verb == "log":
         return ImageWorked((replace(image, layers=()),), tuple(inventory.log(image)))
     if asked.verb == "remove":

@@ -20,6 +20,7 @@ from alight.node.runtime_files import RuntimeFiles
 from alight.node.steprunner import StepRunner
 from alight.node.trees import Trees
 from alight.wire import errors
+from alight.wire.built import ImageWork, ImageWorked, Installed
 from alight.wire.commands import BuildImage, ImageBuilt
 from alight.wire.messages import AppEvent
 from alight.wire.spec import ImageSpec
@@ -123,8 +124,17 @@ class Images:
     async def serve_work(self, stream: Stream, running: Iterable[tuple[ImageSpec, str]]) -> None:
         """Answer ``node.images``. ``running`` are the recipes of containers that are there."""
         inventory = self._builder_now().inventory
+        if stream.arguments(ImageWork).verb == "lock":
+            await self._describe(stream)
+            return
         now = [self.cached(with_python(spec, python)) for spec, python in running]
         await image_work.serve(stream, inventory, {one.digest for one in now if one is not None})
+
+    async def _describe(self, stream: Stream) -> None:
+        asked = stream.arguments(ImageWork)
+        spec = with_python(asked.recipe or ImageSpec(), asked.python_version)
+        found = await self._builder_now(fresh=True).describe(_unforced(spec))
+        await stream.send(ImageWorked(installed=tuple(Installed(dict(one)) for one in found)))
 
     def _builder_now(self, *, fresh: bool = False) -> Builder:
         # The machine's pip, uv and apt settings may have changed since the last build.

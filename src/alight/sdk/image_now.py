@@ -41,6 +41,7 @@ async def _build_for(image: Image, client: Client, app_id: str) -> None:
     message = image_build.ensure(app_id, spec, resolver.minor)
     stream = await client.open("image.ensure", message)
     try:
-        await image_build.follow(client, message, stream, set())
+        ready = await image_build.follow(client, message, stream, set())
     finally:
         stream.leave()
+    image._object_id = ready.image_id  # noqa: SLF001  of this package

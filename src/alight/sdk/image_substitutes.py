@@ -12,7 +12,7 @@ import fnmatch
 import sys
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from alight.sdk import config, progress
+from alight.sdk import config, image_lock, progress
 from alight.sdk.image_parts import Step
 from alight.wire.errors import InvalidError
 
@@ -38,6 +38,13 @@ def parse(text: str) -> Dict[str, str]:
 
 
 def substituted(steps: Sequence[Step]) -> Sequence[Step]:
+    """The steps of an image as they are to be built: its base replaced if the settings say so, held to the lock that is
+    in force. Says so to whoever watches.
+    """
+    return image_lock.locked(stood_in(steps))
+
+
+def stood_in(steps: Sequence[Step]) -> Sequence[Step]:
     """The steps of an image with its base replaced if the settings say so; says so to whoever watches."""
     if not steps or steps[0].op.get("op") != "registry":
         return steps
