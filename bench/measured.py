@@ -62,15 +62,17 @@ class Bench:
 
     home: Path
     folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, home: Path) -> Bench:
-        """The directory may hold images of an earlier run: they are what makes the second run quick."""
+    def start(cls, home: Path, **settings: str) -> Bench:
+        """The directory may hold images of an earlier run: they are what makes the second run quick. ``settings`` are
+        environment variables of the instance and its clients."""
         folder = home / "scripts"
         folder.mkdir(parents=True, exist_ok=True)
         for script in SCRIPTS.glob("*.py"):
             shutil.copy(script, folder)
-        bench = cls(home, folder)
+        bench = cls(home, folder, settings)
         bench.say("starting an instance; its image is built when it is not there")
         bench.alight("run", "hello.py")  # builds the image, and starts server and node
         return bench
@@ -117,7 +119,8 @@ class Bench:
     def environment(self) -> dict[str, str]:
         """What its commands get: none of the caller's own settings."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("ALIGHT_", "MODAL_"))}
-        return kept | {"ALIGHT_HOME": str(self.home), "ALIGHT_CONFIG_PATH": str(self.home / "alight.toml")}
+        own = {"ALIGHT_HOME": str(self.home), "ALIGHT_CONFIG_PATH": str(self.home / "alight.toml")}
+        return kept | own | self.settings
 
     def _run(self, command: list[str]) -> str:
         done = subprocess.run(
