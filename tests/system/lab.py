@@ -23,11 +23,11 @@ SOURCE = str(Path(sys.modules["alight"].__file__).parents[1])
 class Lab:
     """One engine on an event loop that outlives single tests, and containers in it."""
 
-    def __init__(self, layers: tuple[str, ...], home: Path, runtime: str = "runc") -> None:
+    def __init__(self, layers: tuple[str, ...], home: Path, runtime: str = "runc", **more) -> None:
         self.layers = layers
         self.home = home
         self.loop = asyncio.new_event_loop()
-        self.engine = OciEngine(home, str(home), runtime=runtime)
+        self.engine = OciEngine(home, str(home), runtime=runtime, **more)
         try:
             self.run(self.engine.open())
         except BaseException:

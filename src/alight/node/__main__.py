@@ -73,7 +73,7 @@ async def _serve(asked: argparse.Namespace, home: Path) -> None:
     if asked.engine == "process":
         engine = ProcessEngine(home, lenient=asked.lenient)
     else:
-        engine = OciEngine(home, instance_of(home), runtime=_oci_runtime())
+        engine = OciEngine(home, instance_of(home), runtime=_oci_runtime(), user_namespaces=_user_namespaces())
     if not engine.isolates:
         log.warning("containers of this node are bare processes: nothing is isolated")
     loop = asyncio.get_running_loop()
@@ -97,6 +97,11 @@ def _oci_runtime() -> str:
     """runc; crun where only that is installed; what ALIGHT_OCI_RUNTIME names where it is set."""
     asked = os.environ.get("ALIGHT_OCI_RUNTIME", "")
     return asked or next((name for name in ("runc", "crun") if shutil.which(name)), "runc")
+
+
+def _user_namespaces() -> bool:
+    """ALIGHT_USER_NAMESPACES=0 has containers run without, as they do where the machine cannot have them."""
+    return os.environ.get("ALIGHT_USER_NAMESPACES", "") != "0"
 
 
 def _say_where(home: Path, argv: list[str]) -> None:

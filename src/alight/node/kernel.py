@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
+import signal
 import struct
+from functools import lru_cache
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -15,9 +18,14 @@ MOUNT_ATTR_IDMAP = 0x100000
 
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
+MS_NOEXEC = 0x8
 MS_REC = 0x4000
 MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
+
+_CLONE_VM = 0x100
+_STACK = 1 << 16
+_ASLEEP_SECONDS = 30
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -50,6 +58,24 @@ _libc.syscall.restype = ctypes.c_long
 def unshare(flags: int) -> None:
     """Leave some namespaces for new ones. Concerns the calling thread."""
     _checked(_libc.unshare(flags), "unshare")
+
+
+def clone_asleep(flags: int) -> int:
+    """A child in new namespaces that does nothing, until it is killed or some seconds have passed; its pid.
+
+    It shares our memory and runs no Python, so making it costs no copy of our page tables. The caller kills and reaps
+    it before the next one is made: they share a stack.
+    """
+    sleep = ctypes.cast(_libc.sleep, ctypes.c_void_p)
+    top = ctypes.c_void_p(ctypes.addressof(_stack()) + _STACK)
+    kinds = flags | _CLONE_VM | signal.SIGCHLD
+    return _checked(_libc.clone(sleep, top, kinds, ctypes.c_void_p(_ASLEEP_SECONDS)), "clone")
+
+
+@lru_cache(maxsize=1)
+def _stack() -> ctypes.Array[ctypes.c_char]:
+    # Never let go: a child may still be on it.
+    return (ctypes.c_char * _STACK).from_buffer(mmap.mmap(-1, _STACK))
 
 
 def setns(fd: int, kind: int) -> None:

@@ -82,9 +82,12 @@ class Network:
         self._next_host = 2
         self._next_name = 0
 
-    def create(self, *, full: bool) -> Space:
-        """A new network; without ``full`` only loopback is in it."""
-        namespace, inside, dns = self._in_new_namespace(full=full)
+    def create(self, *, full: bool, namespace: int | None = None) -> Space:
+        """A new network, in the namespace of a descriptor that is ours from now on, or in a new one of the host's.
+
+        Without ``full`` only loopback is in it.
+        """
+        namespace, inside, dns = self._in_namespace(namespace, full=full)
         try:
             if not full:
                 return Space(namespace, None, None, None)
@@ -112,10 +115,15 @@ class Network:
         finally:
             self._return()
 
-    def _in_new_namespace(self, *, full: bool) -> tuple[int, Netlink, tuple[socket.socket, socket.socket] | None]:
-        kernel.unshare(kernel.CLONE_NEWNET)
+    def _in_namespace(
+        self, given: int | None, *, full: bool
+    ) -> tuple[int, Netlink, tuple[socket.socket, socket.socket] | None]:
+        if given is None:
+            kernel.unshare(kernel.CLONE_NEWNET)
+        else:
+            kernel.setns(given, kernel.CLONE_NEWNET)
         try:
-            namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC) if given is None else given
             inside = Netlink()
             inside.loopback_up()
             with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alight.node import kernel, mounts, moving
+from alight.node import kernel, mounts, moving, users
 from alight.node.engine.base import EngineError
 from alight.node.network import Names, Network
 from alight.node.spawner_container import Container, Request, Runtime
@@ -59,7 +59,7 @@ def main() -> None:
         mounts.hide_hybrid_cgroups()
     byte = moving.Moving(moving.path_of(Path(home)))
     byte.end()  # an earlier spawner may have been killed in the middle
-    runtime = Runtime(binary, str(Path(home) / "run" / "runtime"), byte)
+    runtime = Runtime(binary, str(Path(home) / "run" / "runtime"), byte, mounts.Shared(), users.possible(home))
     spawner = Spawner(listener, runtime, Names.of(instance))
     log.info("spawner %d is ready for instance %s, subnet %s", os.getpid(), instance, spawner.network.subnet)
     spawner.run()
@@ -232,7 +232,12 @@ class Spawner:
     # Commands. Each answers, or remembers whom to answer; False when the client is gone.
 
     def _do_hello(self, client: Client, number: int, _: dict[str, Any]) -> bool:
-        answer = {"protocol": PROTOCOL, "pid": os.getpid(), "subnet": str(self.network.subnet)}
+        answer = {
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "subnet": str(self.network.subnet),
+            "users": self._runtime.users,
+        }
         return client.send({"n": number, "ok": answer})
 
     def _do_start(self, client: Client, number: int, message: dict[str, Any]) -> bool:
@@ -241,7 +246,7 @@ class Spawner:
             raise EngineError(f"The container {container.request.id} exists already, or the spawner is ending")
         try:
             container.launch()
-        except OSError:
+        except (OSError, EngineError):
             container.release()
             raise
         assert container.launcher is not None

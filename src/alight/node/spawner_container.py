@@ -15,17 +15,18 @@ import signal
 import sys
 import termios
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alight.node import cgroups, kernel, mounts, output
+from alight.node import cgroups, kernel, mounts, output, users
 from alight.node.engine.base import ContainerState, EngineError, Stats
 from alight.node.moving import Moving
 from alight.node.output import STDERR, STDOUT, OutputFile
 
 if TYPE_CHECKING:
     from alight.node.network import Network, Space
+    from alight.node.users import Users
 
 log = logging.getLogger("alight.spawner")
 
@@ -45,6 +46,21 @@ class Request:
     work: str
     group: str
     full_network: bool
+    base: int = 0
+    """The first id of its user namespace on the host. 0: it has none of its own."""
+    own_layers: list[str] = field(default_factory=list)
+    """On top of the layers, with owners as they are to be on the host."""
+    shared: list[str] = field(default_factory=list)
+    """Sources of binds that many containers have, to be shown with its ids by ``mounts.Shared``."""
+    devices: list[str] = field(default_factory=list)
+    """Device nodes of the host that it may use, likewise."""
+    shown: list[tuple[str, str]] = field(default_factory=list)
+    """Other sources of binds, and the names in ``place`` under which they are shown with its ids."""
+
+    @property
+    def place(self) -> str:
+        """Where its mounts are put together: its directory, or that as its own root sees it."""
+        return mounts.place(self.id) if self.base else self.directory
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,9 @@ class Runtime:
     root: str
     """Where it keeps its own state."""
     moving: Moving
+    shared: mounts.Shared
+    users: bool
+    """Whether containers can have user namespaces here."""
 
 
 class Container:
@@ -72,22 +91,38 @@ class Container:
         self.state = ContainerState(request.id, "running", None, time.time())
         self.last_stats = Stats()
         self._unsaved = False
+        self._users: Users | None = None
+        self._stages: dict[str, float] = {}
+        self._exec_began = 0.0
 
-    def launch(self) -> None:
-        """Make everything ready and start the runtime, whose end ``launched`` has to be told."""
+    def launch(self, outer: Users | None = None) -> None:
+        """Make everything ready and start the runtime, whose end ``launched`` has to be told.
+
+        With ``outer`` its user namespace is below that one. After an error call ``release``.
+        """
         directory = self.request.directory
-        root = f"{directory}/root"
-        for path in (root, self.request.work):
-            Path(path).mkdir(mode=0o700)
-        mounts.overlay(root, self.request.layers, self.request.upper, self.request.work)
-        self.space = self._network.create(full=self.request.full_network)
-        Path(directory, "netns").symlink_to(f"/proc/{os.getpid()}/fd/{self.space.namespace}")
+        began = time.monotonic()
+        namespace = self._enter_users(outer)
+        joined = time.monotonic()
+        try:
+            self._mount()
+        except (OSError, EngineError):
+            if namespace is not None:
+                os.close(namespace)
+            raise
+        mounted = time.monotonic()
+        self.space = self._network.create(full=self.request.full_network, namespace=namespace)
+        self._link("netns", self.space.namespace)
+        self._exec_began = time.monotonic()
+        self._stages = {"mounts": mounted - joined, "network": self._exec_began - mounted + joined - began}
         self._output = OutputFile(f"{directory}/output.log")
         out, out_writer = os.pipe2(os.O_CLOEXEC)
         err, err_writer = os.pipe2(os.O_CLOEXEC)
         self.pipes = {out: STDOUT, err: STDERR}
         for pipe in self.pipes:
             os.set_blocking(pipe, False)
+            # Whoever opens /dev/stdout opens the pipe anew, and must own it.
+            os.fchown(pipe, self.request.base, self.request.base)
         try:
             self.launcher = _fork(self._command(), out_writer, err_writer)
         finally:
@@ -100,7 +135,9 @@ class Container:
         if status != 0:
             raise EngineError(f"The container {self.request.id} did not start: {self._reason(status)}")
         self.pid = int(Path(self.request.directory, "pid").read_text(encoding="ascii"))
-        self.state = ContainerState(self.request.id, "running", self.pid, self.state.started_at)
+        stages = {**self._stages, "exec": time.monotonic() - self._exec_began}
+        self.state = replace(self.state, pid=self.pid, stages=stages)
+        self._leave_users()
         # It holds the environment, and nobody needs it any more.
         Path(self.request.directory, "config.json").unlink()
         self.save()
@@ -113,11 +150,9 @@ class Container:
             log.exception("output of %s is lost", self.request.id)
         code = os.waitstatus_to_exitcode(status)
         bad = code != 0
-        self.state = ContainerState(
-            id=self.request.id,
+        self.state = replace(
+            self.state,
             status="exited",
-            pid=self.pid,
-            started_at=self.state.started_at,
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             oom_killed=bad and cgroups.oom_kills(self.request.group) > 0,
@@ -146,7 +181,8 @@ class Container:
         if self.space is not None:
             self._network.release(self.space)
             self.space = None
-        mounts.detach(f"{self.request.directory}/root")
+        self._leave_users()
+        self._unmount()
         shutil.rmtree(self.request.work, ignore_errors=True)
         shutil.rmtree(f"{self._runtime.root}/{self.request.id}", ignore_errors=True)
         if not cgroups.remove(self.request.group):
@@ -205,6 +241,51 @@ class Container:
     def save_if_needed(self) -> None:
         if self._unsaved:
             self.save()
+
+    def _enter_users(self, outer: Users | None) -> int | None:
+        # The network namespace that belongs to the new user namespace; None where neither is made.
+        if not self.request.base:
+            return None
+        below = users.child_of_host(self.request.base) if outer is None else users.child_of(outer)
+        self._users, namespace = below
+        self._link("userns", self._users.fd)
+        return namespace
+
+    def _leave_users(self) -> None:
+        # Its processes hold it from now on.
+        if self._users is not None:
+            self._users.close()
+            self._users = None
+
+    def _mount(self) -> None:
+        request, owned, layers = self.request, self._users, self.request.layers
+        for path in (f"{request.directory}/root", request.work):
+            Path(path).mkdir(mode=0o700, exist_ok=True)
+        if owned is not None:
+            Path(request.place).mkdir(mode=0o700)
+            # One mount for all that is its own, below which the others are: they go together.
+            mounts.idmapped(request.directory, request.place, owned)
+            layers = [self._runtime.shared.show(one, owned) for one in layers]
+            for source in request.shared:
+                self._runtime.shared.show(source, owned)
+            for path in request.devices:
+                self._runtime.shared.device(path, owned.base)
+            for source, name in request.shown:
+                mounts.idmapped(source, f"{request.place}/{name}", owned)
+        mounts.overlay(f"{request.place}/root", [*request.own_layers, *layers], request.upper, request.work)
+
+    def _unmount(self) -> None:
+        if not self.request.base:
+            mounts.detach(f"{self.request.place}/root")
+            return
+        mounts.detach(self.request.place)
+        with contextlib.suppress(FileNotFoundError):
+            Path(self.request.place).rmdir()
+
+    def _link(self, name: str, descriptor: int) -> None:
+        path = Path(self.request.directory, name)
+        path.unlink(missing_ok=True)
+        path.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
 
     def _command(self) -> list[str]:
         directory = self.request.directory

@@ -61,6 +61,8 @@ class StepRunner:
             network="full" if step.network else "none",
             devices=injected.devices,
             upper=step.upper,
+            # What it writes is kept, with the owners that it has on disk.
+            users="host",
         )
         try:
             await self._engine.start(plan)

@@ -8,26 +8,27 @@ Making one moves a process into it for good, so a short-lived child does it. Run
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
 import os
 import signal
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from alight.node import kernel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from alight.node.engine.base import EngineError
 
 log = logging.getLogger("alight.spawner")
 
 SIZE = 65536
 #: Beyond what systemd gives to its containers and what /etc/subuid usually hands out; below the sign bit.
 _FIRST, _END = 0x70000000, 0x7FFF0000
+_KINDS = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET
 _LIMIT = Path("/proc/sys/user/max_user_namespaces")
 
 
@@ -43,8 +44,10 @@ class Users:
         os.close(self.fd)
 
 
-class CannotMap(OSError):
-    """The file system of ``filename`` cannot show its files with other owners."""
+class CannotMap(EngineError):
+    """A file system cannot show its files with other owners. The same plan can run with ``users="host"``."""
+
+    code = "engine_cannot_map"
 
 
 def range_for(instance: str, owner: str) -> int:
@@ -58,36 +61,34 @@ def child_of_host(base: int) -> tuple[Users, int]:
 
     A container's ``/sys`` can only be mounted by who owns its network, so both are made at once.
     """
-    child, said, go = _fork_steps(_leave)
+    child = kernel.clone_asleep(_KINDS)
     try:
-        _expect(said, "unshare")
         _write_maps(child, base)
-        users = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return Users(users, base), os.open(f"/proc/{child}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            os.close(users)
-            raise
+        return _held(child, base)
     finally:
-        _end(child, said, go)
+        _end(child)
 
 
 def child_of(outer: Users) -> tuple[Users, int]:
     """The same below ``outer``, with the same ids: processes in ``outer`` may enter it without a privilege.
 
-    The kernel lets nobody write its maps but who is in ``outer``, so the child that goes there has a child itself.
+    The kernel lets nobody write its maps but who is in ``outer``, so a child goes there, and has a child itself.
     """
-    child, said, go = _fork_steps(lambda step: _leave_below(outer, step))
-    try:
-        grandchild = int(_expect(said, "a user namespace below another"))
-        users = os.open(f"/proc/{grandchild}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    ours, theirs = socket.socketpair()
+    with ours:
+        child = os.fork()
+        if child == 0:
+            ours.close()
+            _go_below(outer, theirs)
         try:
-            return Users(users, outer.base), os.open(f"/proc/{grandchild}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            os.close(users)
-            raise
-    finally:
-        _end(child, said, go)
+            theirs.close()
+            said = ours.recv(256).decode(errors="replace")
+            if not said.isdecimal():
+                raise OSError(errno.EPERM, f"a user namespace below another: {said or 'its process ended'}")
+            return _held(int(said), outer.base)
+        finally:
+            ours.close()
+            os.waitpid(child, 0)
 
 
 def possible(directory: str) -> bool:
@@ -96,10 +97,8 @@ def possible(directory: str) -> bool:
     Tries it; what is missing is in the log. For a process in a mount namespace of its own.
     """
     try:
-        if int(_LIMIT.read_text(encoding="ascii")) == 0:
-            reason = f"{_LIMIT} is 0"
-        else:
-            reason = _not_mapped(directory)
+        none = int(_LIMIT.read_text(encoding="ascii")) == 0
+        reason = f"{_LIMIT} is 0" if none else _not_mapped(directory)
     except (OSError, ValueError) as error:
         reason = str(error)
     if reason:
@@ -125,64 +124,30 @@ def _not_mapped(directory: str) -> str:
     return "" if shown == _FIRST else f"an idmapped mount of {directory} shows {shown} as its owner"
 
 
-# The children. Each runs a few system calls in a copy of this process and ends; nothing of a user runs in them.
-
-
-def _fork_steps(work: Callable[[int], int]) -> tuple[int, int, int]:
-    # The child says on `said` how far it is, as text, and ends when `go` is closed.
-    said, say = os.pipe2(os.O_CLOEXEC)
-    wait, go = os.pipe2(os.O_CLOEXEC)
-    child = os.fork()
-    if child == 0:
+def _go_below(outer: Users, parent: socket.socket) -> NoReturn:
+    # In a copy of this process that ends here. Nothing of a user runs in it.
+    said = b""
+    try:
+        signal.set_wakeup_fd(-1)
+        kernel.setns(outer.fd, kernel.CLONE_NEWUSER)
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        # Another id made /proc/self root's; the maps of the next one have to be ours to write.
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        child = kernel.clone_asleep(_KINDS)
         try:
-            os.close(said)
-            os.close(go)
-            signal.set_wakeup_fd(-1)
-            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-            below = work(say)
-            os.read(wait, 1)
-            if below:
-                os.kill(below, signal.SIGKILL)
-                os.waitpid(below, 0)
-        except OSError as error:
-            os.write(say, f"!{error.errno or 0} {error.strerror}".encode())
+            _write_maps(child, 0)
+            parent.send(str(child).encode())
+            parent.recv(1)  # until the parent has what it wants, or is dead
         finally:
-            os._exit(0)
-    os.close(say)
-    os.close(wait)
-    return child, said, go
-
-
-def _leave(say: int) -> int:
-    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET)
-    os.write(say, b"1")
-    return 0
-
-
-def _leave_below(outer: Users, say: int) -> int:
-    kernel.setns(outer.fd, kernel.CLONE_NEWUSER)
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    # Another id made /proc/self root's; the grandchild's maps have to be ours to write.
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-    ours, say_ours = os.pipe2(os.O_CLOEXEC)
-    grandchild = os.fork()
-    if grandchild == 0:
-        try:
-            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-            kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET)
-            os.write(say_ours, b"1")
-            signal.pause()
-        except OSError as error:
-            os.write(say_ours, f"!{error.errno or 0} {error.strerror}".encode())
-        finally:
-            os._exit(0)
-    os.close(say_ours)
-    _expect(ours, "unshare")
-    _write_maps(grandchild, 0)
-    os.write(say, str(grandchild).encode())
-    return grandchild
+            _end(child)
+    except OSError as error:
+        said = str(error).encode()
+    finally:
+        with contextlib.suppress(OSError):
+            parent.send(said)
+        os._exit(0)
 
 
 def _write_maps(pid: int, base: int) -> None:
@@ -190,15 +155,15 @@ def _write_maps(pid: int, base: int) -> None:
         Path(f"/proc/{pid}/{name}").write_text(f"0 {base} {SIZE}", encoding="ascii")
 
 
-def _expect(said: int, what: str) -> str:
-    text = os.read(said, 256).decode(errors="replace")
-    if not text or text.startswith("!"):
-        number, _, reason = text[1:].partition(" ")
-        raise OSError(int(number or errno.ECHILD), f"{what}: {reason or 'its process ended'}")
-    return text
+def _held(pid: int, base: int) -> tuple[Users, int]:
+    users = Users(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC), base)
+    try:
+        return users, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        users.close()
+        raise
 
 
-def _end(child: int, said: int, go: int) -> None:
-    os.close(said)
-    os.close(go)
+def _end(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -15,7 +15,7 @@ MACHINE = Machine(
     memory_bytes=16 * GIB, reserve_bytes=GIB, nofile=20_000, memlock=8192, caps_swap=False, mounts_cgroup=False
 )
 PLAN = ContainerPlan("c1", ("/layers/a",), ("python3", "-c", "1"), {"A": "1"})
-PLACE = Place("/home/c1", "/alight-x/c1")
+PLACE = Place("/home/c1", "/alight-x/c1", root="/home/c1/root", etc="/home/c1/etc")
 
 
 class Uname:
@@ -33,6 +33,22 @@ def test_it_has_namespaces_of_its_own():
     assert kinds == {"pid", "mount", "ipc", "uts", "cgroup", "network"}
 
 
+def test_a_user_namespace_is_joined_and_its_ids_are_said():
+    linux = config(PLAN, replace(PLACE, base=0x70010000), MACHINE)["linux"]
+    assert {"type": "user", "path": "/home/c1/userns"} in linux["namespaces"]
+    assert linux["uidMappings"] == linux["gidMappings"] == [{"containerID": 0, "hostID": 0x70010000, "size": 65536}]
+
+
+def test_devices_in_a_user_namespace_are_nodes_of_its_own():
+    plan = replace(PLAN, devices=("/dev/gpu0",))
+    sources = [
+        next(one["source"] for one in config(plan, replace(PLACE, base=base), MACHINE)["mounts"] if "gpu0" in str(one))
+        for base in (0, 0x70010000, 0x70020000)
+    ]
+    assert sources[0] == "/dev/gpu0"
+    assert len(set(sources)) == 3
+
+
 def test_privileges_are_few_and_cannot_grow():
     process = config(PLAN, PLACE, MACHINE)["process"]
     assert process["noNewPrivileges"]
@@ -43,7 +59,9 @@ def test_privileges_are_few_and_cannot_grow():
 
 def test_every_bind_is_quiet():
     plan = replace(PLAN, binds=(Bind("/a", "/b"), Bind("/c", "/d", readonly=False)))
-    mounts = {one["destination"]: one["options"] for one in config(plan, PLACE, MACHINE)["mounts"]}
+    made = config(plan, replace(PLACE, sources=("/shown/a", "/c")), MACHINE)["mounts"]
+    assert [one["source"] for one in made if one["destination"] in {"/b", "/d"}] == ["/shown/a", "/c"]
+    mounts = {one["destination"]: one["options"] for one in made}
     assert {"ro", "nosuid", "nodev", "rprivate"} <= set(mounts["/b"])
     assert {"rw", "nosuid", "nodev"} <= set(mounts["/d"])
     assert "ro" not in mounts["/d"]

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import resource
 import shutil
 import signal
 import socket
-import stat
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alight.node import cgroups, firewall, moving
-from alight.node.engine import mountpoints, oci_config, spawner_life
+from alight.node import cgroups, firewall, moving, users
+from alight.node.engine import bundle, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect
 from alight.node.moving import Moving
-from alight.node.network import DNS_ADDRESS, Names
+from alight.node.network import Names
 from alight.node.spawner import PROTOCOL
 from alight.wire import errors
 
@@ -44,7 +43,8 @@ class OciEngine:
     name = "oci"
     isolates = True
 
-    def __init__(self, home: Path, instance: str, *, runtime: str = "runc") -> None:
+    def __init__(self, home: Path, instance: str, *, runtime: str = "runc", user_namespaces: bool = True) -> None:
+        """Without ``user_namespaces`` root in containers is root of the host, without its privileges."""
         self._home = Path(home).resolve()
         self._instance = instance
         self._names = Names.of(instance)
@@ -52,7 +52,10 @@ class OciEngine:
         self._containers = self._home / "node" / "containers"
         self._socket_path = spawner_life.socket_path(self._home)
         self._client: SpawnerClient | None = None
-        self._machine = _machine()
+        self._node = bundle.Node(_machine(), self._home / "node" / "mountpoints", self._home / "node" / "runtime")
+        self._user_namespaces = user_namespaces
+        self._maps = False
+        self._cannot_map: set[str] = set()
         self._states: dict[str, ContainerState] = {}
         self._waiters: dict[str, list[asyncio.Future[ContainerState]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,6 +82,7 @@ class OciEngine:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             client, hello = await self._join_or_spawn()
             self._client = client
+            self._maps = self._user_namespaces and bool(hello["users"])
             self._moving = self._moving or Moving(moving.path_of(self._home))
             if not cgroups.weigh(self._names.group, os.cpu_count() or 1):
                 log.info("containers together weigh as one program beside the host's: its cpu groups cannot be set")
@@ -207,7 +211,7 @@ class OciEngine:
         self._starts += 1
         self._expect_moves()
         try:
-            state = ContainerState.from_plain(await self._spawner().ask("start", **request))
+            state = ContainerState.from_plain(await self._ask_start(plan, request))
         except EngineError as error:
             await asyncio.to_thread(shutil.rmtree, self.directory(plan.id), ignore_errors=True)
             raise _explained(error, plan) from error
@@ -233,36 +237,20 @@ class OciEngine:
             await starting
             await self.remove(container_id)
 
+    async def _ask_start(self, plan: ContainerPlan, request: dict[str, Any]) -> Any:
+        try:
+            return await self._spawner().ask("start", **request)
+        except users.CannotMap as error:
+            if str(error) not in self._cannot_map:
+                self._cannot_map.add(str(error))
+                log.warning("%s. Containers with it have no user namespace", error)
+            request = self._bundle(replace(plan, users="host"), self.directory(plan.id))
+            return await self._spawner().ask("start", **request)
+
     def _bundle(self, plan: ContainerPlan, directory: Path) -> dict[str, Any]:
-        etc = directory / "etc"
-        etc.mkdir(exist_ok=True)
-        for name, text in _etc(plan).items():
-            (etc / name).write_text(text, encoding="utf-8")
-            # Whatever the agent's umask: users other than root read these, and enter the root directory.
-            (etc / name).chmod(0o644)
-        upper = Path(plan.upper) if plan.upper is not None else directory / "upper"
-        upper.mkdir(exist_ok=True)
-        upper.chmod(0o755)
-        devices = tuple(_device_numbers(path) for path in plan.devices)
-        place = oci_config.Place(str(directory), self._group(plan.id), devices)
-        config = json.dumps(oci_config.config(plan, place, self._machine))
-        descriptor = os.open(directory / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(config)
-        targets = [(one.target, Path(one.source).is_dir()) for one in plan.binds]
-        targets += [(path, False) for path in plan.devices]
-        targets += mountpoints.behind_links(plan.layers)
-        bottom = mountpoints.layer(self._home / "node" / "mountpoints", targets)
-        return {
-            "id": plan.id,
-            "directory": str(directory),
-            "layers": [*plan.layers, bottom],
-            "upper": str(upper),
-            # Beside it, because both have to be on one file system.
-            "work": f"{upper}.work",
-            "group": self._group(plan.id),
-            "full_network": plan.network == "full",
-        }
+        mapped = self._maps and plan.users == "mapped"
+        base = users.range_for(self._instance, plan.owner) if mapped else 0
+        return bundle.write(plan, directory, self._group(plan.id), base, self._node)
 
     def _group(self, container_id: str) -> str:
         return f"{self._names.group}/{container_id}"
@@ -373,14 +361,6 @@ class OciEngine:
                 return
 
 
-def _etc(plan: ContainerPlan) -> dict[str, str]:
-    return {
-        "resolv.conf": f"nameserver {DNS_ADDRESS[0]}\n" if plan.network == "full" else "",
-        "hostname": f"{plan.hostname}\n",
-        "hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {plan.hostname}\n",
-    }
-
-
 def _machine() -> oci_config.Machine:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     _, nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -393,17 +373,6 @@ def _machine() -> oci_config.Machine:
         caps_swap=cgroups.caps_swap(),
         mounts_cgroup=cgroups.is_unified(),
     )
-
-
-def _device_numbers(path: str) -> tuple[str, int, int]:
-    try:
-        found = Path(path).stat()
-    except OSError as error:
-        raise EngineError(f"The device {path} is not there: {error.strerror}") from error
-    if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-        raise EngineError(f"{path} is not a device")
-    kind = "c" if stat.S_ISCHR(found.st_mode) else "b"
-    return kind, os.major(found.st_rdev), os.minor(found.st_rdev)
 
 
 def _explained(error: EngineError, plan: ContainerPlan) -> EngineError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from alight.node.engine.base import EngineError
 from alight.node.spawner import PACKET
+from alight.node.users import CannotMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +147,8 @@ class SpawnerClient:
             self._parts.setdefault(number, []).extend(message["part"])
         elif "error" in message:
             error = message["error"]
-            future.set_exception(EngineError(str(error["message"]), hint=error.get("hint")))
+            kind = CannotMap if error.get("code") == CannotMap.code else EngineError
+            future.set_exception(kind(str(error["message"]), hint=error.get("hint")))
         else:
             answer = message["ok"]
             if number in self._parts:

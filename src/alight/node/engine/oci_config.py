@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alight.node import mounts, users
 from alight.node.engine import seccomp
 
 if TYPE_CHECKING:
@@ -64,10 +65,17 @@ class Place:
     """Where a container is put."""
 
     directory: str
-    """Holds ``root``, ``netns`` and ``etc/``."""
+    """Holds ``netns``, and ``userns`` where it has one."""
     group: str
+    root: str
+    etc: str
+    """The directory of ``hostname``, ``hosts`` and ``resolv.conf``."""
+    sources: tuple[str, ...] = ()
+    """Where the source of each of the plan's binds is."""
     devices: tuple[tuple[str, int, int], ...] = ()
     """Kind (``c`` or ``b``), major and minor number of each device of the plan."""
+    base: int = 0
+    """The first id of its user namespace on the host. 0: it has none of its own."""
 
 
 def config(plan: ContainerPlan, place: Place, machine: Machine) -> dict[str, Any]:
@@ -83,15 +91,20 @@ def config(plan: ContainerPlan, place: Place, machine: Machine) -> dict[str, Any
         "maskedPaths": list(_MASKED),
         "readonlyPaths": list(_READONLY),
     }
+    if place.base:
+        # By path, because its network belongs to it; runc wants to read the maps here, too.
+        linux["namespaces"].append({"type": "user", "path": f"{place.directory}/userns"})
+        ids = [{"containerID": 0, "hostID": place.base, "size": users.SIZE}]
+        linux |= {"uidMappings": ids, "gidMappings": ids}
     profile = seccomp.profile()
     if profile is not None:
         linux["seccomp"] = profile
     return {
         "ociVersion": "1.0.2",
         "process": _process(plan, machine),
-        "root": {"path": "root", "readonly": plan.readonly},
+        "root": {"path": place.root, "readonly": plan.readonly},
         "hostname": plan.hostname,
-        "mounts": _mounts(plan, place.directory, machine),
+        "mounts": _mounts(plan, place, machine),
         "linux": linux,
     }
 
@@ -121,10 +134,10 @@ def _process(plan: ContainerPlan, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _mounts(plan: ContainerPlan, directory: str, machine: Machine) -> list[dict[str, Any]]:
+def _mounts(plan: ContainerPlan, place: Place, machine: Machine) -> list[dict[str, Any]]:
     quiet = ["nosuid", "noexec", "nodev"]
     shm = plan.limits.shm_bytes or memory_cap(plan.limits, machine) // 2
-    mounts = [
+    found = [
         _mount("/proc", "proc", quiet),
         _mount("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
         _mount("/dev/pts", "devpts", ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
@@ -133,14 +146,14 @@ def _mounts(plan: ContainerPlan, directory: str, machine: Machine) -> list[dict[
         _mount("/sys", "sysfs", [*quiet, "ro"]),
     ]
     if machine.mounts_cgroup:
-        mounts.append(_mount("/sys/fs/cgroup", "cgroup", [*quiet, "relatime", "ro"]))
-    mounts += [
-        _bind(f"{directory}/etc/{name}", f"/etc/{name}", readonly=False)
-        for name in ("hostname", "hosts", "resolv.conf")
+        found.append(_mount("/sys/fs/cgroup", "cgroup", [*quiet, "relatime", "ro"]))
+    found += [
+        _bind(f"{place.etc}/{name}", f"/etc/{name}", readonly=False) for name in ("hostname", "hosts", "resolv.conf")
     ]
-    mounts += [_bind(one.source, one.target, readonly=one.readonly) for one in plan.binds]
-    mounts += [_device(path) for path in plan.devices]
-    return mounts
+    binds = zip(place.sources, plan.binds, strict=True)
+    found += [_bind(source, one.target, readonly=one.readonly) for source, one in binds]
+    found += [_device(path, place.base) for path in plan.devices]
+    return found
 
 
 def _mount(target: str, kind: str, options: list[str]) -> dict[str, Any]:
@@ -152,9 +165,10 @@ def _bind(source: str, target: str, *, readonly: bool) -> dict[str, Any]:
     return {"destination": target, "type": "bind", "source": source, "options": options}
 
 
-def _device(path: str) -> dict[str, Any]:
-    # Bound and not made: making one takes its numbers, and the host's node has the right ones.
-    return {"destination": path, "type": "bind", "source": path, "options": ["bind", "rprivate", "nosuid", "noexec"]}
+def _device(path: str, base: int) -> dict[str, Any]:
+    # Bound and not made: a user namespace may make none, and the host's node has the right numbers.
+    source = mounts.shared_place(path, base) if base else path
+    return {"destination": path, "type": "bind", "source": source, "options": ["bind", "rprivate", "nosuid", "noexec"]}
 
 
 def _resources(plan: ContainerPlan, place: Place, machine: Machine) -> dict[str, Any]:
