@@ -80,7 +80,10 @@ def logs(
 @options.environment
 @options.as_json
 def stats(app_name: str, since: Optional[str], environment: Optional[str], as_json: bool) -> None:
-    """Show how an app's containers started: percentiles by function and stage. APP is a name or an id."""
+    """Show how an app's containers started: percentiles by function and stage.
+
+    APP is an id, or a name: then all apps of that name count, for each run of a script is an app.
+    """
     from alight.cli import start_words  # noqa: PLC0415  start-up weight
 
     after = parse_when(since, time.time()) if since else 0.0

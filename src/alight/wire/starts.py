@@ -116,10 +116,8 @@ class ContainerStop:
 
 @dataclass(frozen=True)
 class AppStats:
-    """app.stats → AppStarts: how the containers of an app started, by function. ``app`` is a name or an id.
-
-    ``since`` (unix time) leaves out what was before.
-    """
+    """app.stats → AppStarts: how the containers of an app started, by function. ``app`` is an id, or a name: then of
+    all apps that have it, for each run of a script is an app. ``since`` (unix time) leaves out what was before."""
 
     app: str
     environment: str = ""
@@ -158,6 +156,9 @@ class FunctionStarts:
 
 @dataclass(frozen=True)
 class AppStarts:
+    """``app_id`` is that of the newest of ``apps`` apps."""
+
     app_id: str
     app: str
+    apps: int = 1
     functions: Tuple[FunctionStarts, ...] = ()

@@ -42,9 +42,7 @@ def routes(views: ContainerViews, containers: Containers, nodes: Nodes, inbox: I
         await request.stream.send({})
 
     async def stats(request: Request) -> None:
-        asked = request.arguments(AppStats)
-        app = await views.app(asked, whose(request.who))
-        await request.stream.send(await views.stats(app, asked.since))
+        await request.stream.send(await views.stats(request.arguments(AppStats), whose(request.who)))
 
     return {"container.list": list_containers, "container.show": show, "container.stop": stop, "app.stats": stats}
 

@@ -27,6 +27,7 @@ from alight.wire.starts import (
 from alight.wire.states import ContainerState
 
 _MOST = 10_000  # containers in one answer
+_NAMESAKES = 200  # apps of one name that are looked at, the newest
 _STARTS = 1000  # of one function that statistics are made of, the newest
 
 
@@ -87,7 +88,7 @@ class ContainerViews:
             tuple(facts.get("refused", ())),
             bool(facts.get("built")),
             str(facts.get("waited", "")),
-            remedy.remedies(_facts(row, row["spec"])),
+            remedy.remedies(_facts(row)),
         )
         return ContainerDetails(self.summary(row), start)
 
@@ -119,26 +120,23 @@ class ContainerViews:
             {} if state == ContainerState.ENDED else dict(self._alive.usage_of(name)),
         )
 
-    async def stats(self, app: Row, since: float) -> AppStarts:
-        """How the containers of an app started, function by function; those without any are left out."""
-        await self._store.flush()
-        functions = []
-        for one in await self._store.read("functions_of_app", app_id=app["app_id"]):
-            rows = await self._store.read(
-                "starts_of_function", function_id=one["function_id"], since=since, limit=_STARTS
-            )
-            if rows:
-                functions.append(_of_function(one, rows))
-        return AppStarts(app["app_id"], app["name"] or app["description"], tuple(functions))
+    async def stats(self, asked: AppStats, owner: str) -> AppStarts:
+        """How the containers of an app started, function by function. ``owner`` "" means everybody's.
 
-    async def app(self, asked: AppStats, owner: str) -> Row:
-        """The app that is meant: of several with one name the one that lives, else the newest. Raises NotFoundError."""
-        rows = await self._store.read(
-            "apps_recent", environment=asked.environment, owner=owner, name_or_id=asked.app, limit=50
+        A name stands for all apps that have it: each run of a script is an app of its own. Raises NotFoundError.
+        """
+        await self._store.flush()
+        apps = await self._store.read(
+            "apps_recent", environment=asked.environment, owner=owner, name_or_id=asked.app, limit=_NAMESAKES
         )
-        if not rows:
+        if not apps:
             raise errors.NotFoundError(f"there is no app {asked.app!r}", hint="`alight app list` shows what there is")
-        return next((row for row in rows if row["state"] != "stopped"), rows[0])
+        named = json.dumps([row["app_id"] for row in apps])
+        functions: dict[str, list[Row]] = {}
+        for row in await self._store.read("starts_of_apps", apps=named, since=asked.since, limit=_MOST):
+            functions.setdefault(shown_name(row["function"], ""), []).append(row)
+        found = tuple(_of_function(name, functions[name][:_STARTS]) for name in sorted(functions))
+        return AppStarts(apps[0]["app_id"], apps[0]["name"] or apps[0]["description"], len(apps), found)
 
 
 def in_order(stages: Mapping[str, Any]) -> list[str]:
@@ -152,32 +150,32 @@ def percentile(values: Sequence[float], share: float) -> float:
     return values[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def _of_function(function: Row, rows: Sequence[Row]) -> FunctionStarts:
+def _of_function(name: str, rows: Sequence[Row]) -> FunctionStarts:
+    """``rows`` are its starts, the newest first, and there are some."""
+    function_id = rows[0]["function_id"]
     done = [row for row in rows if row["total"] is not None]
+    failed = sum(row["total"] is None and row["ended"] for row in rows)
+    if not done:
+        return FunctionStarts(name, function_id, len(rows), failed)
     seconds: dict[str, list[float]] = {}
     how: dict[str, int] = {}
     for row in done:
         how[row["how"]] = how.get(row["how"], 0) + 1
-        for name, took in json.loads(row["stages"]).items():
-            seconds.setdefault(name, []).append(took)
-    stages = [_stage(name, seconds[name]) for name in in_order(seconds)]
-    if done:
-        stages.append(_stage("total", [row["total"] for row in done]))
-    slowest = max(done, key=lambda row: float(row["total"]), default=None)
-    failed = sum(row["total"] is None and row["ended"] for row in rows)
-    name = shown_name(function["name"], "")
-    if slowest is None:
-        return FunctionStarts(name, function["function_id"], len(rows), failed)
+        for stage, took in json.loads(row["stages"]).items():
+            seconds.setdefault(stage, []).append(took)
+    stages = [_stage(stage, seconds[stage]) for stage in in_order(seconds)]
+    stages.append(_stage("total", [row["total"] for row in done]))
+    slowest = max(done, key=lambda row: float(row["total"]))
     return FunctionStarts(
         name,
-        function["function_id"],
+        function_id,
         len(rows),
         failed,
         how,
         tuple(stages),
         slowest["total"],
         slowest["container_id"],
-        remedy.remedies(_facts(slowest, function["spec"])),
+        remedy.remedies(_facts(slowest)),
     )
 
 
@@ -188,9 +186,9 @@ def _stage(name: str, seconds: list[float]) -> StageStats:
     )
 
 
-def _facts(row: Row, spec: str | None) -> remedy.Facts:
+def _facts(row: Row) -> remedy.Facts:
     facts = json.loads(row["facts"])
-    declared = json.loads(spec) if spec else {}
+    declared = json.loads(row["spec"]) if row["spec"] else {}
     return remedy.Facts(
         json.loads(row["stages"]),
         row["level"],

@@ -9,11 +9,13 @@ ON CONFLICT (container_id) DO UPDATE SET how = excluded.how, level = excluded.le
 -- The starts of containers that have not ended: a restarted server adds what their machines say.
 SELECT s.* FROM starts s JOIN containers c ON c.container_id = s.container_id WHERE c.state <> 'ended';
 
--- name: starts_of_function
--- The newest starts of a function since a moment.
-SELECT s.*, coalesce(c.state = 'ended', 1) AS ended FROM starts s
+-- name: starts_of_apps
+-- The newest starts of all functions of some apps (a JSON list of ids) since a moment.
+SELECT s.*, f.name AS function, f.spec, coalesce(c.state = 'ended', 1) AS ended
+FROM functions f JOIN starts s ON s.function_id = f.function_id
 LEFT JOIN containers c ON c.container_id = s.container_id
-WHERE s.function_id = :function_id AND s.created_at >= :since ORDER BY s.created_at DESC LIMIT :limit;
+WHERE f.app_id IN (SELECT value FROM json_each(:apps)) AND s.created_at >= :since
+ORDER BY s.created_at DESC LIMIT :limit;
 
 -- name: starts_forget
 -- Starts that are old, of containers that have ended (or are forgotten).
@@ -45,7 +47,3 @@ SELECT c.*, f.name AS function, coalesce(nullif(a.name, ''), a.description) AS a
 FROM containers c JOIN apps a ON a.app_id = c.app_id LEFT JOIN functions f ON f.function_id = c.function_id
 LEFT JOIN nodes n ON n.node_id = c.node_id LEFT JOIN starts s ON s.container_id = c.container_id
 WHERE c.container_id = :container_id;
-
--- name: functions_of_app
--- The functions of an app, stopped apps' too.
-SELECT function_id, name, spec FROM functions WHERE app_id = :app_id ORDER BY name;
