@@ -57,18 +57,33 @@ def hash_secret(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
+def by_uid(uid: int) -> Principal:
+    """A user of this machine over the local socket: the server's own user and root own it."""
+    ours = uid in {0, os.getuid()}
+    return Principal(OWNER if ours else USER, owner=OWNER if ours else f"uid:{uid}", uid=uid)
+
+
+def by_secret(token: Optional[Token], token_id: str, secret: str) -> Principal:
+    """Who has this token, given what the store has under its id. Raises AuthError."""
+    if token is None or not hmac.compare_digest(token.secret_hash, hash_secret(secret)):
+        raise errors.AuthError(
+            "this server does not know that token", hint="get a new one: `alight setup <url of the server>`"
+        )
+    return Principal(token.kind, owner=token.owner or token.kind, token_id=token_id)
+
+
 def by_socket(peer: Peer) -> Principal:
     """The principal of a connection over the local socket: the server's own user and root own it."""
     uid = peer.uid
     if uid is None:
         raise errors.AuthError("the kernel does not say who is at the other end of this socket")
-    ours = uid in {0, os.getuid()}
+    who = by_uid(uid)
     role = peer.hello.role if peer.hello is not None else ""
     if role == NODE:
-        if not ours:
+        if who.kind != OWNER:
             raise errors.AuthError(f"user {uid} may not run a node of this server")
         return Principal(NODE, owner=OWNER, uid=uid)
-    return Principal(OWNER if ours else USER, owner=OWNER if ours else f"uid:{uid}", uid=uid)
+    return who
 
 
 def by_token(peer: Peer, token: Optional[Token]) -> Principal:
@@ -76,14 +91,10 @@ def by_token(peer: Peer, token: Optional[Token]) -> Principal:
     hello = peer.hello
     if hello is None or not (hello.token_id or hello.token_secret):
         return Principal(STRANGER)
-    if token is None or not hmac.compare_digest(token.secret_hash, hash_secret(hello.token_secret)):
-        raise errors.AuthError(
-            "this server does not know that token", hint="get a new one: `alight setup <url of the server>`"
-        )
-    if hello.role == NODE and token.kind not in {NODE, OWNER}:
+    who = by_secret(token, hello.token_id, hello.token_secret)
+    if hello.role == NODE and who.kind not in {NODE, OWNER}:
         raise errors.AuthError("this token is not for nodes", hint="`alight token new --node` on the server makes one")
-    kind = NODE if hello.role == NODE else token.kind
-    return Principal(kind, owner=token.owner or token.kind, token_id=token.token_id)
+    return replace(who, kind=NODE) if hello.role == NODE else who
 
 
 def for_container(node: Principal, found: Optional[Principal]) -> Principal:

@@ -1,16 +1,23 @@
-"""What a browser or a health check gets on the server's port: a few plain answers, without a web framework.
+"""What a browser, a health check or a program gets on the server's port: a few plain answers, without a web framework.
 
-The dashboard and the REST API come with the web gateway; until then this only says what listens here.
+What can be read as JSON is ``rest``'s. One request a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import socket
+import struct
 from typing import Optional
 
+from alight.server.rest import Api
 from alight.wire.version import __version__
 
+log = logging.getLogger(__name__)
+_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 _LIMIT = 16 << 10
 _SECONDS = 10.0
 
@@ -18,7 +25,9 @@ _SECONDS = 10.0
 class Greeter(asyncio.Protocol):
     """Answers one HTTP request and closes."""
 
-    def __init__(self) -> None:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._asking: Optional[asyncio.Task[None]] = None
         self._transport: Optional[asyncio.Transport] = None
         self._seen = b""
         self._timer: Optional[asyncio.TimerHandle] = None
@@ -28,6 +37,8 @@ class Greeter(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(_SECONDS, transport.close)
 
     def data_received(self, data: bytes) -> None:
+        if self._asking is not None:
+            return
         self._seen += data
         if b"\r\n\r\n" in self._seen or b"\n\n" in self._seen:
             self._answer()
@@ -37,10 +48,14 @@ class Greeter(asyncio.Protocol):
     def connection_lost(self, exc: Optional[BaseException]) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _answer(self) -> None:
-        line = self._seen.split(b"\n", 1)[0].decode("latin-1").split()
-        target = line[1].split("?")[0] if len(line) >= 2 else ""
+        first, *rest = self._seen.decode("latin-1").splitlines()
+        line = first.split()
+        whole = line[1] if len(line) >= 2 else ""
+        target = whole.split("?")[0]
         if len(line) < 2 or line[0] not in {"GET", "HEAD"}:
             self._write(405, "Method Not Allowed", "only GET is answered here\n", "text/plain")
         elif target == "/health":
@@ -48,8 +63,29 @@ class Greeter(asyncio.Protocol):
         elif target == "/":
             text = f"Alight {__version__}. Let a machine in with: alight setup <this address>\n"
             self._write(200, "OK", text, "text/plain")
+        elif target.startswith("/api/"):
+            pairs = (one.partition(":") for one in rest)
+            headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+            self._asking = asyncio.get_running_loop().create_task(self._ask(whole, headers))
         else:
             self._write(404, "Not Found", "there is nothing at this path\n", "text/plain")
+
+    async def _ask(self, target: str, headers: dict[str, str]) -> None:
+        try:
+            status, body = await self._api.get(target, headers, self._uid())
+        except Exception:  # one of the four loops: a fault in one answer ends that connection alone
+            fault = os.urandom(4).hex()
+            log.exception("fault %s at GET %s", fault, target)
+            status, body = 500, json.dumps({"error": {"code": "internal", "message": f"fault {fault}"}}).encode()
+        self._write(status, _REASONS.get(status, "Error"), body.decode() + "\n", "application/json")
+
+    def _uid(self) -> Optional[int]:
+        """Who is at the other end of the local socket; None over TCP."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None or sock.family != socket.AF_UNIX:
+            return None
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(uid)
 
     def _write(self, status: int, reason: str, text: str, kind: str) -> None:
         if self._transport is None:

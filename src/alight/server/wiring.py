@@ -14,7 +14,7 @@ from typing import Any
 from alight.link.dial import Answers, serve
 from alight.scheduler import place
 from alight.scheduler.state import State
-from alight.server import http
+from alight.server import http, rest
 from alight.server.app import Front
 from alight.server.events import Inbox
 from alight.server.janitor import Janitor
@@ -232,7 +232,7 @@ class Server:
             at_once=self.front.at_once,
             on_hello=self.front.on_hello,
             on_close=self.front.on_close,
-            http=http.Greeter,
+            http=lambda: http.Greeter(rest.Api(self._container_views(), self.parts.tokens)),
         )
 
 

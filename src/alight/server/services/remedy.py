@@ -34,7 +34,7 @@ def remedies(facts: Facts) -> tuple[str, ...]:
     if waited >= _WAIT:
         found.append((waited, _waited(facts, waited)))
     image = stages.get("image", 0.0)
-    if facts.built:
+    if facts.built and image >= _LONG:
         found.append((image, f"the image was built now: {shown(image)}; the next start finds it"))
     loading = stages.get("import", 0.0)
     if loading >= _LONG:

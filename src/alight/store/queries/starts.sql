@@ -47,3 +47,7 @@ SELECT c.*, f.name AS function, coalesce(nullif(a.name, ''), a.description) AS a
 FROM containers c JOIN apps a ON a.app_id = c.app_id LEFT JOIN functions f ON f.function_id = c.function_id
 LEFT JOIN nodes n ON n.node_id = c.node_id LEFT JOIN starts s ON s.container_id = c.container_id
 WHERE c.container_id = :container_id;
+
+-- name: starts_of_all
+-- Every start that is kept.
+SELECT * FROM starts ORDER BY container_id;
