@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import click
 
 from alight.cli import options, session, tables, terminal
+from alight.cli.container_exec import exec_
 from alight.cli.errors import UsageError
 from alight.cli.terminal import Style
 from alight.wire import ids
@@ -35,6 +36,9 @@ _BAR = 20  # columns of a bar that stands for the whole start
 @click.group(short_help="List containers, see where their starts went, stop them.")
 def container() -> None:
     """List containers, see where their starts went, stop them."""
+
+
+container.add_command(exec_)
 
 
 @container.command("list")

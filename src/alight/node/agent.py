@@ -23,6 +23,7 @@ from alight.node.blobs import Blobs
 from alight.node.commands import Commands
 from alight.node.container import Container
 from alight.node.engine.base import ContainerState, Engine
+from alight.node.execs import Execs
 from alight.node.gpus import GpuLocks, GpuProvider
 from alight.node.images import Images
 from alight.node.keeper import Keeper
@@ -91,6 +92,7 @@ class Agent:
         keeper = Keeper(shop, dns, settings.templates, settings.home / "run" / "templates.json")
         self._around = Surroundings(shop, self._session, notices, dns, locks, keeper, set(), self._forget)
         self._commands = Commands(self._around, self.shut_down)
+        self._execs = Execs(engine, self._commands.containers)
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until told to leave (containers run on) or to shut down (nothing is left)."""
@@ -175,6 +177,8 @@ class Agent:
             started = [remembered(path.read_bytes()) for path in self._home.glob("containers/*/start.json")]
             running = [(one.function.image, one.function.python_version) for one in started if one is not None]
             await self._around.shop.images.serve_work(stream, running)
+        elif stream.method == "node.exec":
+            await self._execs.serve(stream)
         elif stream.method == "node.volume":
             await self._around.shop.volumes.serve(stream)
         else:

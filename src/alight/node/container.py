@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from alight.node import channel, endings, starts
+from alight.node import channel, endings, execs, starts
 from alight.node.ends import Ends
 from alight.node.engine.base import ContainerState
 from alight.node.exchange import Exchange
@@ -547,6 +547,7 @@ class Container:
             return
         message = starts.for_runtime(start, prepared, self._level)
         link.send(Kind.LINK_START, message, prepared.serialized)
+        execs.remember(self._folder, prepared)
         self._stages.reached("other", "import")
         # From here on nobody needs the secrets.
         self._prepared = None

@@ -68,6 +68,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "setup.poll": _ANYBODY,
     "setup.pending": _OWNER,
     "setup.approve": _OWNER,
+    "container.exec": _PEOPLE,
     "terminal.attach": _PEOPLE,
     "terminal.open": frozenset({CONTAINER}),
     "node.session": frozenset({NODE}),

@@ -27,6 +27,7 @@ from alight.server.routes import blobs as blobs_routes
 from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
 from alight.server.routes import containers as containers_routes
+from alight.server.routes import execs as execs_routes
 from alight.server.routes import functions as functions_routes
 from alight.server.routes import images as images_routes
 from alight.server.routes import info as info_routes
@@ -42,6 +43,7 @@ from alight.server.services.call_views import CallViews
 from alight.server.services.calls import Calls
 from alight.server.services.container_views import ContainerViews
 from alight.server.services.containers import Containers
+from alight.server.services.execs import Execs
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
 from alight.server.services.images import Images
@@ -180,6 +182,7 @@ class Server:
             **calls_routes.routes(parts.calls, parts.functions, parts.apps, self._views().sentence),
             **call_views_routes.routes(self._views(), parts.store),
             **containers_routes.routes(self._container_views(), parts.containers, parts.nodes, parts.inbox),
+            **execs_routes.routes(Execs(parts.containers, parts.nodes, parts.secrets), parts.apps, parts.containers),
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **images_routes.routes(parts.images, parts.apps),
             **volumes_routes.routes(parts.volumes, parts.containers),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from alight.node.engine.execs import Exec, ExecPlan
+
 DEFAULT_PIDS = 4096
 
 
@@ -192,6 +194,10 @@ class Engine(Protocol):
 
     async def inside(self, container_id: str) -> set[int]:
         """The host's numbers of the processes in it: who may speak on its sockets (SO_PEERCRED)."""
+        ...
+
+    async def exec(self, container_id: str, plan: ExecPlan) -> Exec:
+        """Run another program in a running container. Raises ``ProgramError`` when it cannot be started there."""
         ...
 
     async def dns_sockets(self, container_id: str) -> tuple[socket.socket, socket.socket] | None:

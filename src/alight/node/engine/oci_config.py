@@ -9,6 +9,8 @@ from alight.node import mounts, users
 from alight.node.engine import seccomp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from alight.node.engine.base import ContainerPlan, Limits
 
 # What Docker gives, but MKNOD: making devices is no business of a function.
@@ -101,7 +103,7 @@ def config(plan: ContainerPlan, place: Place, machine: Machine) -> dict[str, Any
         linux["seccomp"] = profile
     return {
         "ociVersion": "1.0.2",
-        "process": _process(plan, machine),
+        "process": process(plan.argv, plan.env, plan.cwd, machine),
         "root": {"path": place.root, "readonly": plan.readonly},
         "hostname": plan.hostname,
         "mounts": _mounts(plan, place, machine),
@@ -115,13 +117,24 @@ def memory_cap(limits: Limits, machine: Machine) -> int:
     return min(limits.memory_bytes or most, most)
 
 
-def _process(plan: ContainerPlan, machine: Machine) -> dict[str, Any]:
+def process(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
+    machine: Machine,
+    *,
+    terminal: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """The first program of a container, or a later one that joins it: what it may do. ``terminal`` in rows and
+    columns."""
+    size = {} if terminal is None else {"consoleSize": {"height": terminal[0], "width": terminal[1]}}
     return {
-        "terminal": False,
+        "terminal": terminal is not None,
+        **size,
         "user": {"uid": 0, "gid": 0},
-        "args": list(plan.argv),
-        "env": [f"{key}={value}" for key, value in plan.env.items()],
-        "cwd": plan.cwd,
+        "args": list(argv),
+        "env": [f"{key}={value}" for key, value in env.items()],
+        "cwd": cwd,
         "noNewPrivileges": True,
         "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
         "rlimits": [

@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Final
 
 from alight.node.engine.base import DEFAULT_PIDS, ContainerPlan, ContainerState, EngineError, Stats
+from alight.node.engine.execs import Exec, ExecPlan
+from alight.node.engine.process_exec import ProcessExec
 from alight.node.output import STDERR, STDOUT, OutputFile
 
 log = logging.getLogger("alight.node.engine")
@@ -125,6 +127,14 @@ class ProcessEngine:
     async def inside(self, container_id: str) -> set[int]:
         process = self._find(container_id)
         return _session(process.pid) if process is not None else set()
+
+    async def exec(self, container_id: str, plan: ExecPlan) -> Exec:
+        """Run another program beside a running container: see ``execs.Execs``."""
+        process = self._find(container_id)
+        if process is None or process.state.status != "running":
+            raise EngineError(f"The container {container_id} does not run")
+        cwd = plan.cwd if os.access(plan.cwd, os.X_OK) else str(process.directory)
+        return ProcessExec(plan, cwd, lambda: self.wait(container_id))
 
     async def dns_sockets(self, container_id: str) -> tuple[socket.socket, socket.socket] | None:
         self._find(container_id)
