@@ -143,10 +143,12 @@ def main() -> int:
             subjects.append(Subject("plain", kind, clients[-1]))
             bare = Bare(options.home, kind)
             subjects.append(Subject("`python -c`", kind, bare=bare))
-            if shutil.which("podman"):
-                subjects.append(Subject("podman run", kind, bare=bare))
-        if not shutil.which("podman"):
-            notes.append("podman run: left out, podman is not installed")
+            subjects.append(Subject("podman run", kind, bare=bare))
+            try:
+                bare.podman()
+            except (OSError, RuntimeError) as error:
+                subjects.pop()
+                notes.append(f"podman run with {kind}: left out: {error}")
         measure(subjects, options, templates)
     finally:
         for client in clients:

@@ -8,7 +8,8 @@ Says `ready`, then answers each line on stdin with a line of JSON:
     fill FUNCTION COUNT     so many containers of the function are kept busy
     drain FUNCTION          and no more
 
-Every container of these functions takes one input, so that each call is a cold start.
+Every container of these functions takes one input, so that each call is a cold start, and reserves little memory, so
+that hundreds find room.
 """
 
 import json
@@ -34,14 +35,14 @@ with image.imports():
         import torch  # noqa: F401
 
 
-@app.function(single_use_containers=True, max_containers=200, timeout=3600)
+@app.function(single_use_containers=True, max_containers=200, memory=64, timeout=3600)
 def once(seconds=0.0):
     began = time.monotonic_ns()
     time.sleep(seconds)
     return began, os.environ["ALIGHT_TASK_ID"]
 
 
-@app.function(single_use_containers=True, max_containers=200, timeout=3600, enable_memory_snapshot=True)
+@app.function(single_use_containers=True, max_containers=200, memory=64, timeout=3600, enable_memory_snapshot=True)
 def snapped(seconds=0.0):
     began = time.monotonic_ns()
     time.sleep(seconds)
