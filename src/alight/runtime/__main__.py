@@ -1,5 +1,7 @@
 """The first thing that runs in a container: `python /opt/alight/lib/alight/runtime/__main__.py`.
 
+With the argument `template` it becomes what containers are forked from (decision 0012).
+
 As pid 1 it forks at once: the parent becomes the init, the child serves. Elsewhere (the process engine) it serves.
 It must not import anything before the fork but what the interpreter has already, and must leave `sys.path` as the
 user's code expects it: Alight's own directory last, this file's directory not at all.
@@ -27,6 +29,10 @@ def main() -> None:
     """Serve until told to stop; exits the process, which is ours alone."""
     library = _own_package()
     home = ""
+    if sys.argv[1:] == ["template"]:
+        from alight.runtime import init, template  # noqa: PLC0415  after the path is right
+
+        sys.exit(template.main(library, init.HOME))
     if os.getpid() == 1:
         from alight.runtime import init  # noqa: PLC0415  after the path is right
 

@@ -24,24 +24,38 @@ def enter(start: Dict[str, Any], places: Tuple[str, str], on_waiting: Callable[[
 
     ``places`` are its home directory ("" without isolation) and the directory that holds Alight.
     """
+    surround(start, places)
+    become(start, on_waiting)
+
+
+def surround(start: Dict[str, Any], places: Tuple[str, str]) -> None:
+    """What is around user code: environment, paths, argv."""
     os.environ.update(start.get("env", {}))
     if "TZ" in os.environ:
         time.tzset()  # C looked at it before it was set
-    function = start["function"]
     _paths(*places)
-    _argv(function)
+    _argv(start["function"])
+
+
+def become(start: Dict[str, Any], on_waiting: Callable[[bool], None]) -> None:
+    """What is about this process: who it is, and what only a container can do."""
+    identify(start)
+    ambient.on_waiting = on_waiting
+    sys.breakpointhook = _breakpoint
+    os.register_at_fork(after_in_child=_forget)
+
+
+def identify(start: Dict[str, Any]) -> None:
+    """Who it is; for a template, whose forks are somebody else."""
     ambient.container = ambient.Container(
         container_id=start["container_id"],
         app_id=start["app_id"],
         app_name=start["app_name"],
         environment=start["environment"],
         function_id=start["function_id"],
-        function_name=function["name"],
+        function_name=start["function"]["name"],
         image_id=start["image_id"],
     )
-    ambient.on_waiting = on_waiting
-    sys.breakpointhook = _breakpoint
-    os.register_at_fork(after_in_child=_forget)
 
 
 def _paths(home: str, library: str) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class Instance:
-    """Hooks run once, in ``enter`` and ``exit``. ``loop`` makes the container's event loop, where a hook is async."""
+    """Hooks run once, in ``enter_before_snapshot``, ``enter`` and ``exit``. ``loop`` makes the
+    container's event loop, where a hook is async."""
 
     def __init__(self, function: Dict[str, Any], handle: Any) -> None:
         self._function = function
@@ -35,11 +36,15 @@ class Instance:
         self._members = list(_members(raw))
         self.object: Any = None
 
-    def enter(self, loop: Callable[[], Any]) -> None:
-        """Make the instance, set its parameters, run the hooks. Raises what they raise."""
+    def enter_before_snapshot(self, loop: Callable[[], Any]) -> None:
+        """Make the instance, set its parameters, run the hooks that a template runs for its forks. Raises what they
+        raise."""
         self.object = self._made()
         for _, name in self._hooks("enter", "snap"):
             self._call(name, loop)
+
+    def enter(self, loop: Callable[[], Any]) -> None:
+        """Run the hooks of this very container. Raises what they raise."""
         self._legacy(("__enter__", "__aenter__"), (), loop)
         for _, name in self._hooks("enter", "start"):
             self._call(name, loop)
@@ -73,11 +78,18 @@ class Instance:
             if name not in given and getattr(value, "has_default", False) and hasattr(value, "init"):
                 made.__dict__[name] = value.default
         made.__dict__.update(given)
+        self._bind(made)
+        return made
+
+    def bind(self) -> None:
+        """In a fork: let the instance's methods know which container they are in now."""
+        self._bind(self.object)
+
+    def _bind(self, made: Any) -> None:
         # The SDK makes the methods of the instance handles as well, where it is loaded; else they are plain.
         sdk = sys.modules.get("alight.sdk.cls")
         if sdk is not None:
             sdk.bind_instance(self._handle, made)
-        return made
 
     def _hooks(self, word: str, said: Any) -> List[Tuple[Any, str]]:
         return [one for one in self._members if getattr(getattr(one[0], "shape", None), word, None) == said]

@@ -148,10 +148,16 @@ class Link:
             except OSError:
                 return  # it was not connected any more
 
-    def ready(self, head: Dict[str, Any], parts: Any = ()) -> None:
-        """The user's code is imported, or ``head`` says how that failed."""
+    @property
+    def descriptor(self) -> int:
+        """Of the socket; -1 without one."""
+        link = self._socket
+        return link.fileno() if link is not None else -1
+
+    def ready(self, head: Dict[str, Any], parts: Any = (), *, ok: bool) -> None:
+        """The user's code is imported (``ok``), or ``head`` says what came instead."""
         with self._lock:
-            self._ready = not head
+            self._ready = ok
             self._send(message(Kind.LINK_READY, head, b"".join(parts)))
 
     def waiting(self, count: int) -> None:

@@ -20,12 +20,9 @@ else:  # the very same, without the package around them
     from _frozen_importlib_external import spec_from_file_location
 
 
-def load(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any]:
-    """The raw function that ``function`` (a FunctionSpec in plain words) describes.
-
-    Raises what the user's module raises, and an Error when the function cannot be found in it.
-    """
-    thing = unwrap(find(function, serialized))
+def checked(found: Any, function: Dict[str, Any]) -> Callable[..., Any]:
+    """The raw function of what ``find`` found. Raises an Error when it is none."""
+    thing = unwrap(found)
     if not callable(thing):
         qualname = function.get("qualname") or function["name"]
         raise ExecutionError(f"{qualname} is {type(thing).__name__} inside the container, not a function")
@@ -34,7 +31,11 @@ def load(function: Dict[str, Any], serialized: bytes) -> Callable[..., Any]:
 
 
 def find(function: Dict[str, Any], serialized: bytes) -> Any:
-    """What the user's module has under the function's (or class's) name: itself, or the SDK's handle of it."""
+    """What the user's module has under the name of ``function`` (a FunctionSpec in plain words; its class's, if it
+    has one): itself, or the SDK's handle of it.
+
+    Raises what the user's module raises, and an Error when nothing of the name is in it.
+    """
     _install_compat()
     definition = function.get("definition", "file")
     ambient.importing = True

@@ -14,6 +14,7 @@ from _thread import get_ident, start_new_thread
 from alight.runtime import context, load, stdio
 from alight.runtime.link import Link
 from alight.runtime.runner import Runner, Target
+from alight.runtime.stages import Stages
 from alight.runtime.waits import Waits
 from alight.wire import ambient
 from alight.wire.codec import Kind
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
 
     from alight.runtime.link import Arrival
+    from alight.runtime.snapshot import Snapshot
 else:
     import _signal as signal  # without the enumerations, which take longer than all of this
 
@@ -33,15 +35,17 @@ LINK_PATH = "/run/alight/link.sock"
 _GRACE = 30.0
 
 
-def main(library: str, home: str) -> int:
+def main(library: str, home: str, snapshot: Optional[Snapshot] = None) -> int:
     """Serve until told to stop. Returns the exit code of the process.
 
-    ``library`` is where this package lies, ``home`` the container's home directory ("" outside of one).
+    ``library`` is where this package lies, ``home`` the container's home directory ("" outside of one), ``snapshot``
+    what a fork has from its template.
     """
-    stdio.setup()
-    faulthandler.enable(2)
+    if snapshot is None:
+        stdio.setup()
+        faulthandler.enable(2)
     try:
-        code = Service(os.environ.get("ALIGHT_LINK", LINK_PATH), library, home).run()
+        code = Service(os.environ.get("ALIGHT_LINK", LINK_PATH), (home, library), snapshot).run()
     except Exception:  # noqa: BLE001  one of the four loops: our own fault, said in the container's log
         import traceback  # noqa: PLC0415  our own faults are rare
 
@@ -55,9 +59,10 @@ class Service:
     """What lives as long as the container, for all ways of running inputs (``Way``). Belongs to the main thread, save
     where it says otherwise."""
 
-    def __init__(self, path: str, library: str, home: str) -> None:
-        self._library = library
-        self._home = home
+    def __init__(self, path: str, places: Tuple[str, str], snapshot: Optional[Snapshot]) -> None:
+        self._places = places
+        self._snapshot = snapshot
+        self._stages = Stages()
         self.link = Link(path, self._cancel)
         self.runner: Any = None  # a Runner, when the user's code is imported
         self.told_to_leave = 0  # the signal that said so
@@ -76,15 +81,9 @@ class Service:
         except NodeGone as error:
             print(f"alight: {error}", file=sys.stderr)
             return 69
-        kind, start, body = self.link.next()
-        while kind not in {Kind.LINK_START, Kind.LINK_STOP, Kind.ERROR, Kind.END}:
-            kind, start, body = self.link.next()
-        if kind != Kind.LINK_START:
-            if kind == Kind.ERROR:
-                from alight.wire.errors import from_wire  # noqa: PLC0415  a node refuses its own container rarely
-
-                print(f"alight: {from_wire(start)}", file=sys.stderr)
-            return 0 if kind == Kind.LINK_STOP else 69
+        start, body, code = hear_start(self.link)
+        if start is None:
+            return code
         self._own_signals()
         if not self._start(start, body):
             return 1
@@ -97,9 +96,7 @@ class Service:
         self.link.begin()
         try:
             waits = Waits(self.link.waiting)
-            context.enter(
-                start, (self._home, self._library), lambda begins: self._unbroken(lambda: waits.changed(begins))
-            )
+            self._enter(start, lambda begins: self._unbroken(lambda: waits.changed(begins)))
             ambient.stop_fetching_inputs = self._stop_fetching
             ambient.input_concurrency = self._concurrency
             targets = self._targets(start["function"], serialized)
@@ -109,24 +106,43 @@ class Service:
             from alight.runtime import failures  # noqa: PLC0415  paid by failures only
 
             failure, body = failures.in_words(error, f"importing the code of {name}")
-            self.link.ready(failure, (body,))
+            self.link.ready({**failure, **self._stages.told()}, (body,), ok=False)
             stdio.flush()
             return False
         self.runner = Runner(targets, self.link.outputs, start.get("spool", ""))
         self._way = self._choose(start["function"].get("autoscaling", {}))
         stdio.flush()
-        self.link.ready({})
+        self.link.ready(self._stages.told(), ok=True)
         return True
+
+    def _enter(self, start: Dict[str, Any], on_waiting: Callable[[bool], None]) -> None:
+        if self._snapshot is None:
+            context.enter(start, self._places, on_waiting)
+        else:
+            self._snapshot.enter(start, on_waiting)
+
+    def _find(self, function: Dict[str, Any], serialized: bytes) -> Any:
+        """The user's function or class, imported now unless the template has done it."""
+        if self._snapshot is not None and self._snapshot.level > 1:
+            return self._snapshot.find(function)
+        with self._stages.importing():
+            return load.find(function, serialized)
 
     def _targets(self, function: Dict[str, Any], serialized: bytes) -> Dict[str, Target]:
         """What inputs may run, by the method that they name; a function has none."""
         if not function.get("class_name"):
-            raw = load.load(function, serialized)
+            raw = load.checked(self._find(function, serialized), function)
             return {"": Target(raw, function["name"], streams=function.get("is_generator", False))}
         from alight.runtime import instance  # noqa: PLC0415  only for classes
 
-        self._instance = instance.Instance(function, load.find(function, serialized))
-        self._instance.enter(self.loop)
+        found = self._find(function, serialized)
+        with self._stages.measured("enter"):
+            one = self._snapshot.instance() if self._snapshot is not None else None
+            if one is None:
+                one = instance.Instance(function, found)
+                one.enter_before_snapshot(self.loop)
+            self._instance = one
+            one.enter(self.loop)
         targets: Dict[str, Target] = self._instance.targets()
         return targets
 
@@ -233,7 +249,9 @@ class Service:
 
     def _own_signals(self) -> None:
         for number, handler in self._handlers():
-            signal.signal(number, handler)
+            # In a plain container this is before any user code; in a fork it may have set one already.
+            if self._snapshot is None or signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+                signal.signal(number, handler)
         os.register_at_fork(after_in_child=self._disown_signals)
 
     def _handlers(self) -> List[Tuple[int, Callable[[int, Any], None]]]:
@@ -279,6 +297,20 @@ class Service:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(128 + number)
+
+
+def hear_start(link: Link) -> Tuple[Optional[Dict[str, Any]], bytes, int]:
+    """What the node wants of us, in plain words, and its body; without it, the exit code."""
+    kind, start, body = link.next()
+    while kind not in {Kind.LINK_START, Kind.LINK_STOP, Kind.ERROR, Kind.END}:
+        kind, start, body = link.next()
+    if kind == Kind.LINK_START:
+        return start, body, 0
+    if kind == Kind.ERROR:
+        from alight.wire.errors import from_wire  # noqa: PLC0415  a node refuses its own container rarely
+
+        print(f"alight: {from_wire(start)}", file=sys.stderr)
+    return None, b"", 0 if kind == Kind.LINK_STOP else 69
 
 
 class OneByOne:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 _FIONREAD = 0x541B  # termios has it, for the price of another import
 
 
+def moved() -> None:
+    """Other pipes are where ``setup`` found some. Its streams go on, because user code may hold them."""
+    for descriptor in (1, 2):
+        _PIPES[descriptor] = _identity(descriptor)
+
+
 def setup() -> None:
     """Buffer by lines, whatever PYTHONUNBUFFERED says.
 
@@ -26,8 +32,7 @@ def setup() -> None:
     cost one write (and one log record) for the text and one for the newline of every print. A carriage return ends a
     line as well, so progress bars draw.
     """
-    for descriptor in (1, 2):
-        _PIPES[descriptor] = _identity(descriptor)
+    moved()
     sys.stdout = sys.__stdout__ = _reopen(1, "surrogateescape")  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _reopen(2, "backslashreplace")  # type: ignore[misc]
 

@@ -88,7 +88,8 @@ class Node:
     def start(self, code: str, qualname: str = "f", body: bytes = b"", **spec: object) -> tuple[LinkReady, bytes]:
         """Write the user's module, start the function, return what became of it."""
         source = self.directory / "usercode.py"
-        source.write_text(textwrap.dedent(code))
+        if code:  # a fork of a template has it
+            source.write_text(textwrap.dedent(code))
         values = {
             "name": qualname,
             "definition": "file",
@@ -97,9 +98,9 @@ class Node:
             "source_path": str(source),
             **spec,
         }
-        env = values.pop("environ", {})
+        env, level = values.pop("environ", {}), values.pop("template", 0)
         function = FunctionSpec(**values)
-        message = LinkStart("ta-1", "ap-1", "app", "main", "fu-1", "im-1", function, env, str(self.directory))
+        message = LinkStart("ta-1", "ap-1", "app", "main", "fu-1", "im-1", function, env, str(self.directory), level)
         self.send(Kind.LINK_START, message, body)
         frame = self.receive()
         assert frame.kind == Kind.LINK_READY
