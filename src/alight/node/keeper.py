@@ -148,10 +148,15 @@ class Keeper:
     async def run(self) -> None:
         """Keep templates and parked forks as they are wanted, until cancelled."""
         measured = 0.0
+        loop = asyncio.get_running_loop()
         try:
             while True:
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._work.wait(), EVERY)
+                # Not wait_for, which may take a cancellation for the event when both come at once.
+                alarm = loop.call_later(EVERY, self._work.set)
+                try:
+                    await self._work.wait()
+                finally:
+                    alarm.cancel()
                 self._work.clear()
                 try:
                     if time.monotonic() - measured >= EVERY:

@@ -195,9 +195,9 @@ class TemplateProcess:
     async def _until_said(self, limit: float) -> LinkReady:
         ended = asyncio.get_running_loop().create_task(self.wait())
         ended.add_done_callback(lambda _: self._heard.set())
+        alarm = asyncio.get_running_loop().call_later(limit, self._heard.set) if limit else None
         try:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._heard.wait(), limit or None)
+            await self._heard.wait()
             if self._said is not None:
                 return self._said
             if not ended.done():
@@ -208,6 +208,8 @@ class TemplateProcess:
             raise EngineError(" | ".join([why, *self.printed()[-3:]]))
         finally:
             ended.cancel()
+            if alarm is not None:
+                alarm.cancel()
 
     def _hold(self) -> list[str]:
         """Volumes that it may write to while it comes up; afterwards it does nothing."""
