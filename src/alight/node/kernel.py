@@ -48,6 +48,7 @@ _O_CLOEXEC = 0x80000
 _EMPTY_PATH = 4
 _EMPTY_PATH_AT = 0x1000
 _AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 _JOIN_SESSION_KEYRING = 1
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 
@@ -145,6 +146,12 @@ def mount_again(source: str, target: str, attributes: int, users: int = 0) -> No
         _checked(_call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _EMPTY_PATH), f"mount at {target}")
     finally:
         os.close(tree)
+
+
+def exchange(one: str, other: str) -> None:
+    """Have two paths change places, in one step."""
+    paths = os.fsencode(one), os.fsencode(other)
+    _checked(_libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE), f"exchange {one} and {other}")
 
 
 def new_session_keyring() -> None:

@@ -79,15 +79,11 @@ def start(users: Users, network: int, directory: str) -> Outer:
         report = -1
         os.close(say)
         say = -1
-        _, status = os.waitpid(middle, 0)
-        text = os.read(said, 256).decode(errors="replace")
-        if status != 0 or not text.isdigit():
-            raise OSError(errno.ECHILD, f"an outer process did not start: {text or f'status {status}'}")
-        pid = int(text)
+        os.waitpid(middle, 0)
+        pid = _pid_of(os.read(said, 256).decode(errors="replace"))
         # Its parent was to end first: what it asks for next (to end with its parent) concerns the spawner from here on.
         os.write(say_go, b"1")
-        if REPORT.unpack(_read_exactly(reports)) != (0, 0):
-            raise OSError(errno.ECHILD, "an outer process did not start")
+        _expect_ready(reports)
         os.set_blocking(reports, False)
         namespace = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -103,11 +99,43 @@ def start(users: Users, network: int, directory: str) -> Outer:
     return Outer(pid, users, namespace, reports)
 
 
-def _read_exactly(descriptor: int) -> bytes:
-    data = os.read(descriptor, REPORT.size)
-    if len(data) != REPORT.size:
-        raise OSError(errno.ECHILD, "an outer process did not start")
-    return data
+def network_of(users: Users) -> int:
+    """A new network namespace that belongs to this user namespace."""
+    said, say = os.pipe2(os.O_CLOEXEC)
+    go, say_go = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(say_go)
+            signal.set_wakeup_fd(-1)
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+            kernel.setns(users.fd, kernel.CLONE_NEWUSER)
+            kernel.unshare(kernel.CLONE_NEWNET)
+            os.write(say, b"1")
+            os.read(go, 1)
+        finally:
+            os._exit(0)
+    os.close(say)
+    os.close(go)
+    try:
+        if os.read(said, 1) != b"1":
+            raise OSError(errno.EPERM, "a template gets no network")
+        return os.open(f"/proc/{child}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(said)
+        os.close(say_go)
+        os.waitpid(child, 0)
+
+
+def _pid_of(said: str) -> int:
+    if not said.isdecimal():
+        raise OSError(errno.ECHILD, f"an outer process did not start: {said or 'its parent ended'}")
+    return int(said)
+
+
+def _expect_ready(reports: int) -> None:
+    if os.read(reports, REPORT.size) != REPORT.pack(0, 0):
+        raise OSError(errno.ECHILD, "an outer process ended as soon as it started")
 
 
 def _middle(users: Users, network: int, directory: str, go: int, report: int, say: int) -> NoReturn:

@@ -77,9 +77,14 @@ def program(machine: str) -> bytes:
     return ident + header + segment + text
 
 
+def is_known() -> bool:
+    """Whether there is a program for this machine."""
+    return os.uname().machine in _MACHINES
+
+
 @lru_cache(maxsize=1)
 def descriptor() -> int:
-    """A descriptor of the program for this machine, open for as long as this process lives. Raises OSError, KeyError."""
+    """The program for this machine, open for as long as this process lives. Raises OSError, KeyError."""
     data = program(os.uname().machine)
     try:
         held = os.memfd_create("alight-pause", os.MFD_CLOEXEC | _MFD_EXEC)

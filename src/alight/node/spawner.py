@@ -28,6 +28,8 @@ from alight.node import kernel, mounts, moving, users
 from alight.node.engine.base import EngineError
 from alight.node.network import Names, Network
 from alight.node.spawner_container import Container, Request, Runtime
+from alight.node.spawner_forks import Forks
+from alight.node.spawner_inside import Inside
 from alight.wire import errors
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("alight.spawner")
 
 PACKET = 128 * 1024
-PROTOCOL = 2
+PROTOCOL = 3
 STATES_PER_PACKET = 200
 _QUEUE_LIMIT = 20_000
 _TICK_SECONDS = 5.0
@@ -119,13 +121,15 @@ class Spawner:
         self._runtime = runtime
         self._names = names
         self.network = Network(names.prefix)
-        self._containers: dict[str, Container] = {}
+        self.containers: dict[str, Container] = {}
         self._starting: dict[int, tuple[Container, Client, int]] = {}
         self._running: dict[int, Container] = {}
         self._orphans: dict[int, int] = {}
+        self._watched: dict[int, Callable[[], None]] = {}
         self._clients: dict[int, Client] = {}
         self._pipes: dict[int, Container] = {}
         self._poll = select.epoll()
+        self._forks = Forks(self, runtime, self.network)
         self._ending: tuple[Client, int] | None = None
         self._stopping = False
         self._commands: dict[str, Callable[[Client, int, dict[str, Any]], bool]] = {
@@ -139,6 +143,7 @@ class Spawner:
             "dns": self._do_dns,
             "socket": self._do_socket,
             "shutdown": self._do_shutdown,
+            **self._forks.commands,
         }
         self._wakeup, wakeup_writer = socket.socketpair()
         for one in (self._listener, self._wakeup, wakeup_writer):
@@ -155,14 +160,16 @@ class Spawner:
         self._poll.register(self._listener, select.EPOLLIN)
         self._poll.register(self._wakeup, select.EPOLLIN)
         next_tick = 0.0
-        while not (self._stopping and not self._running and not self._starting):
-            for descriptor, events in self._poll.poll(_TICK_SECONDS):
+        while not (self._stopping and not self._running and not self._starting and self._forks.is_idle):
+            patience = self._forks.patience()
+            for descriptor, events in self._poll.poll(_TICK_SECONDS if patience is None else patience):
                 self._serve(descriptor, events)
             self._reap()
+            self._forks.end_hung()
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_SECONDS
                 self._end_slow_starts()
-                for container in self._containers.values():
+                for container in self.containers.values():
                     container.save_if_needed()
         log.info("spawner ends")
         if self._ending is not None:
@@ -180,6 +187,8 @@ class Spawner:
         elif descriptor == self._wakeup.fileno():
             with contextlib.suppress(BlockingIOError):
                 self._wakeup.recv(4096)
+        elif descriptor in self._watched:
+            self._watched[descriptor]()
         elif descriptor in self._clients:
             client = self._clients[descriptor]
             alive = client.flush() if events & select.EPOLLOUT else True
@@ -224,10 +233,66 @@ class Spawner:
         elif self._clients.pop(client.connection.fileno(), None) is not None:
             client.close()
 
-    def _answer(self, client: Client, message: dict[str, Any]) -> None:
-        # For answers that come from elsewhere than the client's own turn.
+    # For the parts of this: `_forks`.
+
+    def answer(self, client: Client, message: dict[str, Any]) -> None:
+        """Say something to a client in a turn that is not its own."""
         if client.connection.fileno() in self._clients:
             self._watch(client, alive=client.send(message))
+
+    def refuse(self, client: Client, number: int, error: Exception) -> None:
+        """Answer with an error."""
+        failure = error if isinstance(error, EngineError) else EngineError(f"The start went wrong: {error}")
+        self.answer(client, {"n": number, "error": errors.to_wire(failure)})
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Say something to every client."""
+        for client in list(self._clients.values()):
+            self.answer(client, message)
+
+    def watch(self, descriptor: int, then: Callable[[], None]) -> None:
+        """Call ``then`` whenever there is something to read."""
+        self._watched[descriptor] = then
+        self._poll.register(descriptor, select.EPOLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """No more; before the descriptor is closed."""
+        if self._watched.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    def launch(self, container: Container, client: Client, number: int) -> bool:
+        """Begin to start it. The client is answered when the OCI runtime ended; whatever fails now is undone."""
+        if self._stopping or container.request.id in self.containers:
+            raise EngineError(f"The container {container.request.id} exists already, or the spawner is ending")
+        try:
+            container.launch()
+        except (OSError, EngineError):
+            container.release()
+            raise
+        assert container.launcher is not None
+        self.containers[container.request.id] = container
+        self._starting[container.launcher] = (container, client, number)
+        # Read from the start: what waits in two pipes has lost its order.
+        for pipe in container.pipes:
+            self._pipes[pipe] = container
+            self._poll.register(pipe, select.EPOLLIN)
+        return True
+
+    def abandon(self, container: Container) -> None:
+        """End what did not come to be, or what nobody took; nothing is left of it but its directory."""
+        self._drop_pipes(container)
+        if isinstance(container, Inside):
+            self._forks.before_abandon(container)
+        container.abandon()
+        self.containers.pop(container.request.id, None)
+        if isinstance(container, Inside):
+            self._forks.given_back(container)
+
+    def ended(self, container: Container, status: int) -> None:
+        """It is dead, and everybody is told."""
+        self._drop_pipes(container)
+        container.ended(status)
+        self.tell({"event": "exited", "state": container.plain()})
 
     # Commands. Each answers, or remembers whom to answer; False when the client is gone.
 
@@ -237,29 +302,15 @@ class Spawner:
             "pid": os.getpid(),
             "subnet": str(self.network.subnet),
             "users": self._runtime.users,
+            "forks": self._forks.are_possible,
         }
         return client.send({"n": number, "ok": answer})
 
     def _do_start(self, client: Client, number: int, message: dict[str, Any]) -> bool:
-        container = Container(Request(**message), self._runtime, self.network)
-        if self._stopping or container.request.id in self._containers:
-            raise EngineError(f"The container {container.request.id} exists already, or the spawner is ending")
-        try:
-            container.launch()
-        except (OSError, EngineError):
-            container.release()
-            raise
-        assert container.launcher is not None
-        self._containers[container.request.id] = container
-        self._starting[container.launcher] = (container, client, number)
-        # Read from the start: what waits in two pipes has lost its order.
-        for pipe in container.pipes:
-            self._pipes[pipe] = container
-            self._poll.register(pipe, select.EPOLLIN)
-        return True
+        return self.launch(Container(Request(**message), self._runtime, self.network), client, number)
 
     def _do_list(self, client: Client, number: int, _: dict[str, Any]) -> bool:
-        states = [one.state.to_plain() for one in self._containers.values() if one.launcher is None]
+        states = [one.plain() for one in self.containers.values() if one.is_known]
         alive = True
         while len(states) > STATES_PER_PACKET:
             alive = client.send({"n": number, "part": states[:STATES_PER_PACKET]})
@@ -279,12 +330,12 @@ class Spawner:
         return client.send({"n": number, "ok": asdict(self._find(message).stats())})
 
     def _do_forget(self, client: Client, number: int, message: dict[str, Any]) -> bool:
-        container = self._containers.get(str(message["id"]))
+        container = self.containers.get(str(message["id"]))
         if container is not None:
             if container.state.status == "running":
                 raise EngineError(f"The container {container.request.id} still runs")
             container.release()
-            del self._containers[container.request.id]
+            del self.containers[container.state.id]
         return client.send({"n": number, "ok": None})
 
     def _do_dns(self, client: Client, number: int, message: dict[str, Any]) -> bool:
@@ -306,7 +357,7 @@ class Spawner:
         return True
 
     def _find(self, message: dict[str, Any]) -> Container:
-        container = self._containers.get(str(message["id"]))
+        container = self.containers.get(str(message["id"]))
         if container is None:
             raise EngineError(f"There is no container {message['id']}")
         return container
@@ -324,8 +375,8 @@ class Spawner:
             if pid in self._starting:
                 self._launched(*self._starting.pop(pid), status)
             elif pid in self._running:
-                self._ended(self._running.pop(pid), status)
-            else:
+                self.ended(self._running.pop(pid), status)
+            elif not self._forks.outer_ended(pid):
                 # Perhaps the first process of a container whose runtime has not ended yet.
                 self._orphans[pid] = status
         if not self._starting:
@@ -340,27 +391,21 @@ class Spawner:
     def _launched(self, container: Container, client: Client, number: int, status: int) -> None:
         try:
             container.launched(status)
+            if isinstance(container, Inside):
+                self._forks.launched(container, client, number)
+                return
         except (OSError, ValueError, EngineError) as error:
-            self._drop_pipes(container)
-            container.abandon()
-            del self._containers[container.request.id]
-            failure = error if isinstance(error, EngineError) else EngineError(f"The start went wrong: {error}")
-            self._answer(client, {"n": number, "error": errors.to_wire(failure)})
+            self.abandon(container)
+            self.refuse(client, number, error)
             return
         assert container.pid is not None
-        self._answer(client, {"n": number, "ok": container.state.to_plain()})
+        self.answer(client, {"n": number, "ok": container.plain()})
         if self._stopping:
             container.signal(signal.SIGKILL, everyone=False)
         if container.pid in self._orphans:
-            self._ended(container, self._orphans.pop(container.pid))
+            self.ended(container, self._orphans.pop(container.pid))
         else:
             self._running[container.pid] = container
-
-    def _ended(self, container: Container, status: int) -> None:
-        self._drop_pipes(container)
-        container.ended(status)
-        for client in list(self._clients.values()):
-            self._answer(client, {"event": "exited", "state": container.state.to_plain()})
 
     def _drop_pipes(self, container: Container) -> None:
         for pipe in container.pipes:
@@ -370,6 +415,7 @@ class Spawner:
         self._stopping = True
         for container in self._running.values():
             container.signal(signal.SIGKILL, everyone=False)
+        self._forks.stop()
 
 
 if __name__ == "__main__":

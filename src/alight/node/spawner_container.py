@@ -25,6 +25,8 @@ from alight.node.moving import Moving
 from alight.node.output import STDERR, STDOUT, OutputFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alight.node.network import Network, Space
     from alight.node.users import Users
 
@@ -124,7 +126,7 @@ class Container:
             # Whoever opens /dev/stdout opens the pipe anew, and must own it.
             os.fchown(pipe, self.request.base, self.request.base)
         try:
-            self.launcher = _fork(self._command(), out_writer, err_writer)
+            self.launcher = self._run(out_writer, err_writer)
         finally:
             os.close(out_writer)
             os.close(err_writer)
@@ -134,7 +136,7 @@ class Container:
         self.launcher = None
         if status != 0:
             raise EngineError(f"The container {self.request.id} did not start: {self._reason(status)}")
-        self.pid = int(Path(self.request.directory, "pid").read_text(encoding="ascii"))
+        self.pid = self._first_process()
         stages = {**self._stages, "exec": time.monotonic() - self._exec_began}
         self.state = replace(self.state, pid=self.pid, stages=stages)
         self._leave_users()
@@ -208,6 +210,11 @@ class Container:
         return False
 
     @property
+    def is_known(self) -> bool:
+        """Whether it is a container for those who ask which there are."""
+        return self.launcher is None
+
+    @property
     def output_size(self) -> int:
         return self._output.size if self._output is not None else 0
 
@@ -223,14 +230,16 @@ class Container:
     def stats(self) -> Stats:
         return self.last_stats if self.pid is None else cgroups.stats(self.request.group)
 
+    def plain(self) -> dict[str, Any]:
+        """The state, and its control group, which may have another name than the container."""
+        return {**self.state.to_plain(), "group": self.request.group}
+
     def save(self) -> None:
         """Write ``state.json``. Tried again by ``save_if_needed`` when the disk is full."""
-        plain: dict[str, Any] = self.state.to_plain()
-        plain["group"] = self.request.group
         path = Path(self.request.directory, "state.json")
         new = Path(f"{path}.new")
         try:
-            new.write_text(json.dumps(plain), encoding="utf-8")
+            new.write_text(json.dumps(self.plain()), encoding="utf-8")
             new.replace(path)
             self._unsaved = False
         except OSError as error:
@@ -287,6 +296,12 @@ class Container:
         path.unlink(missing_ok=True)
         path.symlink_to(f"/proc/{os.getpid()}/fd/{descriptor}")
 
+    def _run(self, out: int, err: int) -> int:
+        return execute(self._command(), out, err)
+
+    def _first_process(self) -> int:
+        return int(Path(self.request.directory, "pid").read_text(encoding="ascii"))
+
     def _command(self) -> list[str]:
         directory = self.request.directory
         return [
@@ -327,23 +342,37 @@ class Container:
         return len(data)
 
 
-def _fork(command: list[str], out: int, err: int) -> int:
+def execute(
+    command: list[str],
+    out: int,
+    err: int,
+    *,
+    fork: Callable[[], int] = os.fork,
+    enter: Callable[[], None] | None = None,
+    third: int | None = None,
+) -> int:
+    """Start an OCI runtime; its pid. ``enter`` is called in the child; ``third`` becomes its descriptor 3."""
     parent = os.getpid()
-    pid = os.fork()
+    pid = fork()
     if pid:
         return pid
     try:
         # A runtime that outlived us would make a container that nobody waits for.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() not in {parent, 0}:  # 0: we are in another pid namespace, which ends with our parent anyway
             os._exit(1)
+        if enter is not None:
+            enter()
         for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(ignored, signal.SIG_DFL)
+        # Held above: one of ours may lie where another goes.
+        above = fcntl.F_DUPFD_CLOEXEC
         null = os.open("/dev/null", os.O_RDONLY)
-        for descriptor, target in ((null, 0), (out, 1), (err, 2)):
+        given = [null, out, err] if third is None else [null, out, err, third]
+        for target, descriptor in enumerate([fcntl.fcntl(one, above, len(given)) for one in given]):
             os.dup2(descriptor, target)
         os.execvp(command[0], command)  # noqa: S606 no shell is what we want
     except OSError as error:
-        os.write(2, f"{command[0]}: {error.strerror}".encode())
+        os.write(err, f"{command[0]}: {error.strerror}".encode())
     finally:
         os._exit(127)

@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from alight.node import cgroups, firewall, moving, users
 from alight.node.engine import bundle, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect
+from alight.node.engine.oci_forks import OciForks
 from alight.node.moving import Moving
 from alight.node.network import Names
 from alight.node.spawner import PROTOCOL
@@ -63,6 +64,14 @@ class OciEngine:
         self._starts = 0
         self._moves: asyncio.Future[None] | None = None
         self._moving: Moving | None = None
+        self._groups: dict[str, str] = {}
+        self._forks = OciForks(self)
+        self._can_fork = False
+
+    @property
+    def forks(self) -> OciForks | None:
+        """Forks of templates as containers; None where this machine cannot have them."""
+        return self._forks if self._can_fork else None
 
     def directory(self, container_id: str) -> Path:
         return self._containers / container_id
@@ -88,12 +97,14 @@ class OciEngine:
                 log.info("containers together weigh as one program beside the host's: its cpu groups cannot be set")
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
             self._adopt(await client.ask("list"))
-            self._background(self._keep_firewall(client, hello["subnet"]))
+            await self._forks.open()
+            self._can_fork = self._maps and bool(hello["forks"])
+            self.background(self._keep_firewall(client, hello["subnet"]))
 
     async def start(self, plan: ContainerPlan) -> ContainerState:
         directory = self.prepare(plan.id)
         try:
-            request = self._bundle(plan, directory)
+            request = self.bundle(plan, directory)
         except OSError as error:
             raise EngineError(f"The container {plan.id} could not be prepared: {error}") from error
         starting = asyncio.get_running_loop().create_task(self._start(plan, request))
@@ -104,7 +115,7 @@ class OciEngine:
             raise errors.InternalFailure(str(error)) from error
         except asyncio.CancelledError:
             # Nobody will ask for it, and half a start cannot be taken back: let it come, then let it go.
-            self._background(self._discard(starting, plan.id))
+            self.discard(starting, plan.id)
             raise
 
     async def signal(self, container_id: str, signum: int, *, everyone: bool = False) -> None:
@@ -147,6 +158,7 @@ class OciEngine:
             with contextlib.suppress(SpawnerGone):
                 await self._spawner().ask("forget", id=container_id)
             self._states.pop(container_id, None)
+            self._groups.pop(container_id, None)
         self._waiters.pop(container_id, None)
         await asyncio.to_thread(shutil.rmtree, self.directory(container_id), ignore_errors=True)
 
@@ -211,14 +223,12 @@ class OciEngine:
         self._starts += 1
         self._expect_moves()
         try:
-            state = ContainerState.from_plain(await self._ask_start(plan, request))
+            return self.started(await self._ask_start(plan, request))
         except EngineError as error:
             await asyncio.to_thread(shutil.rmtree, self.directory(plan.id), ignore_errors=True)
             raise _explained(error, plan) from error
         finally:
             self._starts -= 1
-        # Its end may have been told before this task came to run.
-        return self._states.setdefault(plan.id, state)
 
     def _expect_moves(self) -> None:
         if self._moves is None or self._moves.done():
@@ -244,16 +254,46 @@ class OciEngine:
             if str(error) not in self._cannot_map:
                 self._cannot_map.add(str(error))
                 log.warning("%s. Containers with it have no user namespace", error)
-            request = self._bundle(replace(plan, users="host"), self.directory(plan.id))
+            request = self.bundle(replace(plan, users="host"), self.directory(plan.id))
             return await self._spawner().ask("start", **request)
 
-    def _bundle(self, plan: ContainerPlan, directory: Path) -> dict[str, Any]:
+    # For `forks`
+
+    async def ask(self, op: str, **arguments: Any) -> Any:
+        """A question to the spawner."""
+        return await self._spawner().ask(op, **arguments)
+
+    def started(self, plain: dict[str, Any]) -> ContainerState:
+        """The spawner started a container."""
+        state = ContainerState.from_plain(plain)
+        self._groups[state.id] = plain["group"]
+        # Its end may have been told before this came to run.
+        return self._states.setdefault(state.id, state)
+
+    def discard(self, starting: asyncio.Task[ContainerState], container_id: str) -> None:
+        """Remove what is being started, once it is."""
+        self.background(self._discard(starting, container_id))
+
+    def forget(self, which: Callable[[str], bool]) -> None:
+        """Those containers are no more, and nobody asks for them later."""
+        for container_id in [one for one in self._states if which(one)]:
+            state = self._states[container_id]
+            if state.status == "running":
+                self._ended(replace(state, status="exited", signal=signal.SIGKILL, ended_at=time.time()))
+            self._states.pop(container_id)
+            self._groups.pop(container_id, None)
+        for path in self._containers.iterdir():
+            if which(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def bundle(self, plan: ContainerPlan, directory: Path) -> dict[str, Any]:
+        """Write a plan's bundle; what the spawner is asked."""
         mapped = self._maps and plan.users == "mapped"
         base = users.range_for(self._instance, plan.owner) if mapped else 0
         return bundle.write(plan, directory, self._group(plan.id), base, self._node)
 
     def _group(self, container_id: str) -> str:
-        return f"{self._names.group}/{container_id}"
+        return self._groups.get(container_id) or f"{self._names.group}/{container_id}"
 
     def _spawner(self) -> SpawnerClient:
         if self._client is None:
@@ -310,6 +350,7 @@ class OciEngine:
 
     def _adopt(self, plain: Sequence[dict[str, Any]]) -> None:
         running = {str(one["id"]): ContainerState.from_plain(one) for one in plain}
+        self._groups = {str(one["id"]): str(one["group"]) for one in plain}
         for path in self._containers.iterdir():
             if path.name not in running:
                 state = spawner_life.state_on_disk(path)
@@ -323,6 +364,8 @@ class OciEngine:
     def _on_event(self, message: dict[str, Any]) -> None:
         if message.get("event") == "exited":
             self._ended(ContainerState.from_plain(message["state"]))
+        elif message.get("event") == "gone":
+            self._forks.gone(str(message["id"]))
 
     def _ended(self, state: ContainerState) -> None:
         self._states[state.id] = state
@@ -333,7 +376,7 @@ class OciEngine:
     def _on_lost(self, client: SpawnerClient) -> None:
         if client is self._client:
             log.error("the spawner ended; its containers are ended, too, and a new one is started")
-            self._background(self._recover())
+            self.background(self._recover())
 
     async def _keep_firewall(self, client: SpawnerClient, subnet: str) -> None:
         while client.is_open:
@@ -345,7 +388,8 @@ class OciEngine:
             except EngineError as error:
                 log.error("the firewall cannot be kept: %s", error)
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside everything else."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
