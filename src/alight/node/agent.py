@@ -89,7 +89,7 @@ class Agent:
             blobs=blobs,
         )
         locks = GpuLocks(settings.lock_folder) if settings.lock_folder is not None else GpuLocks()
-        keeper = Keeper(shop, dns, settings.templates, settings.home / "run" / "templates.json")
+        keeper = Keeper(shop, dns, settings.templates, settings.home)
         self._around = Surroundings(shop, self._session, notices, dns, locks, keeper, set(), self._forget)
         self._commands = Commands(self._around, self.shut_down)
         self._execs = Execs(engine, self._commands.containers)

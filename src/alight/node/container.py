@@ -100,6 +100,7 @@ class Container:
     def adopt(self, state: ContainerState) -> None:
         """Take up a container that an earlier agent started."""
         self._begun = True
+        self._around.keeper.adopt(self.id)
         self._stages.adopted()
         self._runs.set()
         exchange = self._open_exchange()
@@ -354,7 +355,7 @@ class Container:
         await self._session.report(*self._end)
 
     async def _release(self) -> None:
-        self._around.keeper.through(self.id)
+        self._around.keeper.gone(self.id)
         self._around.gpu_locks.release(self.id)
         await self._around.dns.stop(self.id)
         for mount in self._start.function.volumes:

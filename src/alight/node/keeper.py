@@ -22,7 +22,8 @@ from alight.node.engine.base import ContainerPlan, ContainerState, Engine, Engin
 from alight.node.engine.forks import SHELL, Forks, shape
 from alight.node.naming import Dns
 from alight.node.prepare import Prepared, Workshop, make_folders
-from alight.node.template import Recipe, Refused, TemplateProcess, moved
+from alight.node.snapshots import Snapshots
+from alight.node.template import Recipe, Refused, TemplateProcess, Tools, moved
 from alight.node.templates import MODULE, Book, Facts, Template, TemplateSettings, keys
 from alight.wire import errors, ids
 from alight.wire.commands import StartContainer
@@ -49,14 +50,15 @@ class Started:
 
 
 class Keeper:
-    """See the module. ``place`` is the file that says what there is, for people. Runs in the agent's loop."""
+    """See the module. ``home`` is the state directory: what there is, for people, is in its run/templates.json. Runs in
+    the agent's loop."""
 
-    def __init__(self, shop: Workshop, dns: Dns, told: TemplateSettings, place: Path) -> None:
+    def __init__(self, shop: Workshop, dns: Dns, told: TemplateSettings, home: Path) -> None:
         self._engine: Engine = shop.engine
-        self._volumes = shop.volumes
-        self._dns = dns
+        self._snapshots = Snapshots(home / "node" / "snapshots")
+        self._tools = Tools(shop.engine, dns, shop.volumes, self._snapshots)
         self._told = told
-        self._place = place
+        self._place = home / "run" / "templates.json"
         self._book = Book(told)
         self._salt = os.urandom(16)
         self._wanted: dict[str, Recipe] = {}
@@ -84,9 +86,18 @@ class Keeper:
             self._work.set()
 
     def through(self, container_id: str) -> None:
-        """The container is up, or gone: it needs the processor no more than others."""
+        """The container is up: it needs the processor no more than others."""
         self._coming.discard(container_id)
         self._last_start = time.monotonic()
+
+    def adopt(self, container_id: str) -> None:
+        """An earlier agent started it."""
+        self._snapshots.adopt(container_id, self._engine.directory(container_id))
+
+    def gone(self, container_id: str) -> None:
+        """The container has ended, or never began."""
+        self.through(container_id)
+        self._snapshots.release(container_id)
 
     async def _start(self, start: StartContainer, prepared: Prepared) -> Started:
         forks = self._forks
@@ -100,8 +111,11 @@ class Keeper:
                 continue
             plan = self._fork_plan(template, prepared)
             try:
+                for layer in plan.own_layers:
+                    self._snapshots.use(layer, plan.id, self._engine.directory(plan.id))
                 state = await forks.start_fork(template.id, plan)
-            except EngineError as error:
+            except (EngineError, OSError) as error:
+                self._snapshots.release(plan.id)
                 log.warning("no fork of template %s for %s: %s", template.id, start.container_id, error)
                 refused.append(f"a fork of the template failed: {error}")
                 await self._fork_failed(template)
@@ -147,6 +161,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Keep templates and parked forks as they are wanted, until cancelled."""
+        await asyncio.to_thread(self._snapshots.sweep)
         measured = 0.0
         loop = asyncio.get_running_loop()
         try:
@@ -165,7 +180,7 @@ class Keeper:
                     await self._tidy()
                     self._make_next()
                     await self._park()
-                    await asyncio.to_thread(self._say)
+                    self._say()
                 except (errors.Error, OSError) as error:
                     log.warning("templates could not be kept in order: %s", error)
         finally:
@@ -184,8 +199,8 @@ class Keeper:
                 used = (await self._engine.stats(template.id)).memory_bytes
                 too_much = self._book.measured(template, used)
                 if too_much:
-                    await self._close(template, too_much)
                     self._book.refuse(template, (too_much,))
+                    await self._close(template, too_much)
 
     async def _tidy(self) -> None:
         now = time.monotonic()
@@ -217,7 +232,7 @@ class Keeper:
             await self._lull(_MAKE_PATIENCE, lambda: bool(self._coming))
             if forks is None or not self._book.may_begin(recipe.key, time.monotonic()):
                 return
-            process = TemplateProcess(recipe, self._engine, forks, self._dns, self._volumes)
+            process = TemplateProcess(recipe, self._tools, forks)
             begun = time.monotonic()
             template = self._book.begin(recipe.key, recipe.level, process.id, begun, recipe.name)
             self._processes[process.id] = process

@@ -11,7 +11,6 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from alight.node import channel, output, starts
 from alight.node.engine.base import Bind, ContainerPlan, ContainerState, Engine, EngineError, Limits
@@ -19,6 +18,7 @@ from alight.node.engine.forks import TEMPLATE, Forks
 from alight.node.naming import Dns
 from alight.node.prepare import MAIN, SOCKETS, Prepared, make_folders
 from alight.node.runtime_files import TARGET
+from alight.node.snapshots import Snapshots
 from alight.node.templates import MODULE, Ground
 from alight.node.volumes import Volumes, same_directory
 from alight.wire import chunk, errors, ids
@@ -65,19 +65,30 @@ class Recipe:
         return f"image {self.ground.image[:12]}"
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What making templates needs of the node."""
+
+    engine: Engine
+    dns: Dns
+    volumes: Volumes
+    snapshots: Snapshots
+
+
 class TemplateProcess:
     """See the module. Everything runs in the agent's loop."""
 
-    def __init__(self, recipe: Recipe, engine: Engine, forks: Forks, dns: Dns, volumes: Volumes) -> None:
+    def __init__(self, recipe: Recipe, tools: Tools, forks: Forks) -> None:
         self.id = ids.new_id(TEMPLATE)
         self.recipe = recipe
         self.upper = ""
         """What it wrote, for the layers of its forks; "" for nothing."""
-        self._engine = engine
+        self._engine = tools.engine
+        self._dns = tools.dns
+        self._volumes = tools.volumes
+        self._snapshots = tools.snapshots
         self._forks = forks
-        self._dns = dns
-        self._volumes = volumes
-        self._folder = engine.directory(self.id)
+        self._folder = tools.engine.directory(self.id)
         self._link: channel.RuntimeLink | None = None
         self._opened = asyncio.Event()
         self._said: LinkReady | None = None
@@ -97,9 +108,9 @@ class TemplateProcess:
                     self._link.close()
                 await self._dns.stop(self.id)
                 await self._release(held)
-            upper = Path(await self._forks.arm(self.id))
-            if self.recipe.level == MODULE and await asyncio.to_thread(_holds_anything, upper):
-                self.upper = str(upper)
+            upper = await self._forks.arm(self.id)
+            if self.recipe.level == MODULE:
+                self.upper = self._snapshots.keep(self.id, upper)
         except OSError as error:
             await self.close()
             raise EngineError(f"a template could not be prepared: {error}") from error
@@ -117,6 +128,8 @@ class TemplateProcess:
             await self._forks.close_template(self.id)
         except errors.Error as error:
             log.warning("template %s could not be ended: %s", self.id, error)
+        if self.upper:
+            await asyncio.to_thread(self._snapshots.drop, self.upper)
 
     def forget_secrets(self) -> None:
         """Nobody needs them any more: it has them, or it is gone."""
@@ -277,9 +290,3 @@ def moved(plan: ContainerPlan, new_id: str, old: str, new: str) -> ContainerPlan
         return replace(bind, source=new + bind.source[len(old) :]) if own else bind
 
     return replace(plan, id=new_id, binds=tuple(place(one) for one in plan.binds))
-
-
-def _holds_anything(directory: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return any(directory.iterdir())
-    return False

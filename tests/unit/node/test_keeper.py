@@ -39,12 +39,14 @@ class Place:
     """A keeper and what it keeps."""
 
     def __init__(self, home: Path, told: TemplateSettings) -> None:
+        self.home = home
         self.engine = FakeEngine(home / "containers")
         self.layer = home / "layer"
         self.layer.mkdir()
-        self.file = home / "templates.json"
+        self.file = home / "run" / "templates.json"
+        self.file.parent.mkdir()
         shop = SimpleNamespace(engine=self.engine, volumes=Volumes(home))
-        self.keeper = Keeper(shop, Dns(self.engine), told, self.file)
+        self.keeper = Keeper(shop, Dns(self.engine), told, home)
 
     @property
     def forks(self):
@@ -317,6 +319,25 @@ def test_a_start_that_is_cancelled_leaves_nothing_behind(play):
         for name in list(place.keeper._coming):
             place.keeper.through(name)  # as a container that never started says
         assert (await place.start()).state.how == "parked"
+
+    play(scenario)
+
+
+def test_what_a_template_wrote_outlives_it_until_its_last_fork_is_gone(play):
+    async def scenario(place):
+        await place.start(SNAPPED)
+        await place.until(lambda: place.count("park") == 2)
+        started = await place.start(SNAPPED)
+        (wrote,) = place.engine.plans[started.state.id].own_layers
+        place.engine.end(place.forks.starts[-1].container_id)
+        await place.until(lambda: place.count("close") == 1)
+        assert Path(wrote, "written").exists()
+        again = Keeper(SimpleNamespace(engine=place.engine, volumes=None), None, TemplateSettings(), place.home)
+        again.adopt(started.state.id)  # as the next agent does
+        again._snapshots.sweep()
+        assert Path(wrote, "written").exists()
+        again.gone(started.state.id)
+        assert not Path(wrote).exists()
 
     play(scenario)
 
