@@ -31,6 +31,8 @@ def report(state: ContainerState, function: FunctionSpec, stats: Stats, started_
         signal=state.signal,
         oom_killed=state.oom_killed,
         text=sentence(state, function, stats),
+        # Before it was ready: no fault of the function's, whose calls must not fail for it.
+        interrupted=bool(state.error),
         usage={
             "cpu_seconds": stats.cpu_seconds,
             "memory_peak_bytes": float(stats.memory_peak_bytes),

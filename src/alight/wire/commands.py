@@ -122,7 +122,7 @@ class Report:
     runs: Tuple[Run, ...] = ()
     usage: Dict[str, float] = field(default_factory=dict)
     failure: Optional[Failure] = None  # ended before ready: what importing the user's code raised (body: pickled)
-    interrupted: bool = False  # ended before ready, and only because the node was restarted
+    interrupted: bool = False  # by a process of the machine that ended; matters before it was ready
     # started: where the start of ``container`` went. ``how`` ("plain", "forked", "parked"), ``level`` of the
     # template (0: none), ``stages`` (name to seconds), ``imports`` (slow modules, [name, seconds]), ``refused`` (why
     # no template, sentences).

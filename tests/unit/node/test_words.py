@@ -30,6 +30,12 @@ def test_how_a_container_ended():
     assert endings.report(replace(STATE, exit_code=0), function, Stats(), 100.0).usage["seconds"] == 3.5
 
 
+def test_an_end_by_a_process_of_the_machine_is_nobodys_fault():
+    killed = replace(STATE, signal=9, error="its parent process on the node was killed")
+    assert endings.report(killed, FunctionSpec(name="f"), Stats(), 100.0).interrupted
+    assert not endings.report(replace(STATE, signal=9), FunctionSpec(name="f"), Stats(), 100.0).interrupted
+
+
 def _start(function: FunctionSpec) -> StartContainer:
     return StartContainer("ta-1", "ap-1", "app", "main", "fu-1", function, "im-1")
 
