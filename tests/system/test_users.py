@@ -128,6 +128,16 @@ def test_own_layers_are_seen_as_they_are(lab, tmp_path):
     assert lab.ask(plan) == "mine0\n[0]"
 
 
+def test_a_layer_that_was_made_again_is_shown_anew(lab, tmp_path):
+    layer = tmp_path / "layer"
+    for text in ("first", "second"):
+        layer.mkdir()
+        (layer / "which").write_text(text)
+        plan = lab.plan("cat", "/which")
+        assert lab.ask(replace(plan, layers=(str(layer), *plan.layers))) == f"{text}[0]"
+        shutil.rmtree(layer)
+
+
 def test_a_plan_may_ask_for_the_hosts_users(lab):
     assert lab.ask(lab.plan("cat", "/proc/self/uid_map", users="host")).split() == ["0", "0", "4294967295", "[0]"]
 
