@@ -18,6 +18,7 @@
     trouble.py     a failed step's output: redacted, cut to its tail, explained by causes.py; explain.py: why a step was
                    not cached
     inventory.py   images as people look at them, and clearing up as gc.py decides
+    exchange.py    images to and from other machines: portable.py, their manifests; layerfile.py, a layer as a file
     build.py       Builder: the order of it all
 
 This package never starts a container itself and never unpickles or imports anything of a user's.

@@ -23,6 +23,7 @@ from alight.builder import (
     bases,
     commands,
     digest,
+    exchange,
     foreign_steps,
     installed,
     installs,
@@ -59,6 +60,7 @@ class Builder:
         self._foreign = foreign_steps.ForeignSteps(
             self._store, host, fetch_tree, in_container=self._in_container, new_name=self._new_name
         )
+        self.exchange = exchange.Exchange(home, self._store, self.inventory)
         self._docker = DockerSteps(home, self._store, host, fetch_tree, self._new_name)
 
     def sweep(self) -> int:
@@ -180,6 +182,8 @@ class Builder:
             return await self._base(job)
         if job.step.op in self._foreign.ops:
             return await self._foreign.make(job)
+        if job.step.op == "imported":
+            raise exchange.not_here(str(job.step.what["digest"]))
         if job.step.op in self._docker.ops:
             return await self._docker.make(job)
         if job.chain.bare:
@@ -338,6 +342,8 @@ class Builder:
                 "python_version": image.python_version,
                 "python": image.python_path,
                 "base": dict(chain.base),
+                "shell": chain.shell,
+                "uv": chain.uv,
                 "entrypoint": image.entrypoint,
                 "cmd": image.cmd,
             },

@@ -90,6 +90,15 @@ class Inventory:
             hint="`alight image list` shows them",
         )
 
+    def description(self, digest: str) -> dict[str, Any]:
+        """All that is kept of an image. Raises NotFoundError."""
+        content = self._content(digest)
+        if not content:
+            raise NotFoundError(
+                f"no image on this machine begins with {digest!r}", hint="`alight image list` shows them"
+            )
+        return content
+
     def log(self, image: BuiltImageInfo) -> list[str]:
         """What the steps of an image said when they were made, in order."""
         lines: list[str] = []

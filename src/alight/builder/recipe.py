@@ -36,7 +36,7 @@ LAYER_OPS = frozenset(
     }
 )
 #: Ops that begin an image.
-BASE_OPS = frozenset({"debian_slim", "registry", "scratch", "from_dockerfile"})
+BASE_OPS = frozenset({"debian_slim", "registry", "scratch", "from_dockerfile", "imported"})
 #: Keys of a step that say how it is built, not what: another of these does not make another layer.
 HOW = frozenset({"force", "ignore", "secrets", "lent", "needs"})
 
@@ -214,6 +214,11 @@ def _check_locked(what: Mapping[str, Any]) -> None:
         raise InvalidError(f"the lock of an image has {python!r} for a version of Python")
 
 
+def _check_imported(what: Mapping[str, Any]) -> None:
+    if not re.fullmatch(r"[0-9a-f]{64}", str(what.get("digest"))):
+        raise InvalidError(f"{what.get('digest')!r} is not the digest of an image")
+
+
 def _check_nothing(what: Mapping[str, Any]) -> None:
     del what
 
@@ -222,6 +227,7 @@ _CHECKS = {
     "debian_slim": _check_debian,
     "registry": _check_registry,
     "scratch": _check_nothing,
+    "imported": _check_imported,
     "python": _check_added_python,
     "pip_install": _check_packages,
     "apt_install": _check_packages,
@@ -253,6 +259,8 @@ def _title(op: str, what: Mapping[str, Any]) -> str:
         return _WRITTEN[op](what)
     if op == "registry":
         return f"Image.from_registry({what['tag']!r})"
+    if op == "imported":
+        return f"image imported as {what['digest'][:12]}"
     if op == "scratch":
         return "Image.from_scratch()"
     if op == "python":

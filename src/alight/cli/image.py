@@ -10,7 +10,7 @@ from typing import List, Optional
 
 import click
 
-from alight.cli import image_lock, options, session, tables, terminal
+from alight.cli import image_files, image_lock, options, session, tables, terminal
 from alight.cli.errors import UsageError
 from alight.wire.built import BuiltImageInfo, ImageWork, ImageWorked
 from alight.wire.codec import to_plain
@@ -87,6 +87,8 @@ def history(image_id: str, as_json: bool) -> None:
 
 
 image.add_command(image_lock.lock)
+image.add_command(image_files.export)
+image.add_command(image_files.import_)
 
 
 @image.command()

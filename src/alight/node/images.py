@@ -15,16 +15,17 @@ from typing import Any
 
 from alight.builder import Builder, BuildEvent, BuiltImage, HostConfig
 from alight.link.peer import Stream
-from alight.node import image_work, imageless
+from alight.node import image_files, image_work, imageless
 from alight.node.runtime_files import RuntimeFiles
 from alight.node.steprunner import StepRunner
 from alight.node.trees import Trees
 from alight.wire import errors
-from alight.wire.built import ImageWork, ImageWorked, Installed
+from alight.wire.built import BuiltImageInfo, ImageWork, ImageWorked, Installed
 from alight.wire.commands import BuildImage, ImageBuilt
 from alight.wire.messages import AppEvent
 from alight.wire.spec import ImageSpec
 
+_FILES = frozenset({"export", "missing", "import"})
 OnEvent = Callable[[BuildEvent], None]
 Secrets = Mapping[str, Mapping[str, str]]
 
@@ -124,11 +125,34 @@ class Images:
     async def serve_work(self, stream: Stream, running: Iterable[tuple[ImageSpec, str]]) -> None:
         """Answer ``node.images``. ``running`` are the recipes of containers that are there."""
         inventory = self._builder_now().inventory
-        if stream.arguments(ImageWork).verb == "lock":
+        asked = stream.arguments(ImageWork)
+        if asked.verb == "lock":
             await self._describe(stream)
+            return
+        if asked.verb in _FILES:
+            await self._exchange(stream, asked)
             return
         now = [self.cached(with_python(spec, python)) for spec, python in running]
         await image_work.serve(stream, inventory, {one.digest for one in now if one is not None})
+
+    async def _exchange(self, stream: Stream, asked: ImageWork) -> None:
+        builder = self._builder_now()
+        if not self._isolates:
+            raise errors.UnimplementedError("this node runs functions as bare processes, and has no images")
+        if asked.verb == "export":
+            await image_files.send(stream, builder, asked)
+        elif asked.verb == "missing":
+            await image_files.missing(stream, builder, asked)
+        else:
+
+            def kept(spec: ImageSpec, image_id: str) -> BuiltImageInfo:
+                image = builder.cached(spec)
+                if image is None:
+                    raise errors.InternalError("an image that was just imported is not there")
+                builder.inventory.used(image.digest, image_id)
+                return builder.inventory.find(image.digest)
+
+            await image_files.receive(stream, builder, asked, kept)
 
     async def _describe(self, stream: Stream) -> None:
         asked = stream.arguments(ImageWork)

@@ -10,11 +10,17 @@ from alight.wire.spec import ImageSpec
 
 @dataclass(frozen=True)
 class ImageWork:
-    """``verb`` is list, show, log, lock, remove or prune. ``image`` is an id (im-…) or the beginning of a digest.
+    """``verb`` is list, show, log, lock, remove, prune, export, missing or import. ``image`` is an id (im-…) or the
+    beginning of a digest.
 
     prune removes what was not used for ``older_than`` seconds, then the least recently used until ``most_bytes`` are
     left. ``keep`` are ids that somebody needs: the server fills it in. ``dry_run`` removes nothing. lock says what each
     step of an image brought; the server fills in its ``recipe``, and the ``python_version`` that it is built with.
+
+    export answers with the manifest of an image as the first body, then the files of its layers, in its order, one
+    after another. missing says which of ``layers`` (digests of contents) are not there, in ``log``. import is followed
+    by the manifest that ``image`` is the digest of as the first body, then the files of those layers of it that
+    ``layers`` names, in its order; ``image_id`` is what the server calls it.
     """
 
     verb: str
@@ -26,6 +32,8 @@ class ImageWork:
     dry_run: bool = False
     recipe: Optional[ImageSpec] = None
     python_version: str = ""
+    layers: Tuple[str, ...] = ()
+    image_id: str = ""
 
 
 @dataclass(frozen=True)

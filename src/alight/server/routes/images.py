@@ -36,6 +36,12 @@ def routes(images: Images, apps: Apps) -> Routes:
         await request.stream.send(await images.recipe(request.arguments(ImageGet).image_id))
 
     async def work(request: Request) -> None:
-        await request.stream.send(await images.work(request.arguments(ImageWork)))
+        asked = request.arguments(ImageWork)
+        if asked.verb == "export":
+            await images.export(asked, request.stream)
+        elif asked.verb == "import":
+            await request.stream.send(await images.bring(asked, request.stream))
+        else:
+            await request.stream.send(await images.work(asked))
 
     return {"image.work": work, "image.ensure": ensure, "image.get": get}

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 
+from alight.link.peer import Stream
 from alight.server.services.nodes import Nodes, Session
 from alight.server.services.secrets import Secrets
 from alight.store.base import Store
@@ -130,6 +131,46 @@ class Images:
             sum(one.freed for one in answers),
             answers[0].installed if answers else (),  # of one machine: whichever has it
         )
+
+    async def export(self, asked: ImageWork, to: Stream) -> None:
+        """Hand on the files of an image from a machine that has it. Raises NotFoundError when none has."""
+        missing: errors.Error = errors.NotFoundError("no machine is connected that could have images")
+        for session in list(self._nodes.sessions.values()):
+            stream = await session.peer.open("node.images", asked, end=True)
+            try:
+                async for head, body in stream:
+                    await to.send_raw(head, body)
+            except errors.NotFoundError as error:
+                missing = error
+                continue
+            except BaseException as error:
+                await stream.fail(errors.ServiceError("nobody waits for this image any more"))
+                raise error from None
+            return
+        raise missing
+
+    async def bring(self, asked: ImageWork, coming: Stream) -> ImageWorked:
+        """Hand the files of an image on to every machine, and give it an id."""
+        spec = ImageSpec(({"op": "imported", "digest": asked.image},))
+        image_id = await self.image_id(spec, "")
+        sessions = list(self._nodes.sessions.values())
+        if not sessions:
+            raise errors.ServiceError("no machine is connected that could take images")
+        asked = replace(asked, image_id=image_id)
+        streams = [await session.peer.open("node.images", asked) for session in sessions]
+        try:
+            async for head, body in coming:
+                for stream in streams:
+                    await stream.send_raw(head, body)
+            for stream in streams:
+                await stream.end()
+            done = [await stream.expect(ImageWorked) for stream in streams]
+        except BaseException:
+            for stream in streams:
+                await stream.fail(errors.ServiceError("the import was given up"))
+            raise
+        images = (replace(one, ids=(image_id,)) for answer in done for one in answer.images)
+        return ImageWorked(tuple(images))
 
     async def _needed(self) -> tuple[str, ...]:
         """Ids of the images of functions whose apps are there."""
