@@ -270,11 +270,12 @@ class Container:
                 raise errors.InvalidError(
                     f"a directory of the volume at {target} was exchanged for a link while it was mounted"
                 )
-        await self._attend(start.function.block_network)
         limit = start.function.startup_timeout or start.function.timeout
         if limit:
             self._startup = asyncio.get_running_loop().call_later(limit, self._startup_expired, limit)
         self._start_runtime()
+        # The runtime waits for neither: questions about names wait in their socket, output in its file.
+        await self._attend(start.function.block_network)
 
     async def _live_on(self, state: ContainerState) -> None:
         if state.status == "running":

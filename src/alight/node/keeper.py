@@ -120,7 +120,8 @@ class Keeper:
                 refused.append(f"a fork of the template failed: {error}")
                 await self._fork_failed(template)
                 continue
-            self._served(template, plan)
+            # The container waits for no book-keeping.
+            asyncio.get_running_loop().call_soon(self._served, template, plan)
             return Started(state, level, tuple(refused))
         return Started(await self._engine.start(prepared.plan), 0, tuple(refused))
 
@@ -136,8 +137,18 @@ class Keeper:
         if start.secrets:
             text = json.dumps(sorted(start.secrets.items())).encode()
             secrets = hashlib.blake2b(text, key=self._salt).hexdigest()
-        facts = Facts(prepared.function, prepared.plan.env, secrets, start.environment, start.app_name)
-        return keys(prepared.ground, facts, self._told.level)
+        return keys(
+            prepared.ground,
+            Facts(
+                function=prepared.function,
+                env=prepared.plan.env,
+                secrets=secrets,
+                environment=start.environment,
+                app_name=start.app_name,
+                function_id=start.function_id,
+            ),
+            self._told.level,
+        )
 
     def _want(self, level: int, key: str, start: StartContainer, prepared: Prepared) -> None:
         """First use: the template is made after this start is through."""
@@ -191,16 +202,18 @@ class Keeper:
             self._place.unlink(missing_ok=True)
 
     async def _measure(self) -> None:
-        """What they use, and which lost their image."""
+        """What they use."""
         for template in self._book:
-            if not template.ready:
-                continue
-            with contextlib.suppress(EngineError):
-                used = (await self._engine.stats(template.id)).memory_bytes
-                too_much = self._book.measured(template, used)
-                if too_much:
-                    self._book.refuse(template, (too_much,))
-                    await self._close(template, too_much)
+            if template.ready:
+                await self._measure_one(template)
+
+    async def _measure_one(self, template: Template) -> None:
+        with contextlib.suppress(EngineError):
+            used = (await self._engine.stats(template.id)).memory_bytes
+            too_much = self._book.measured(template, used)
+            if too_much:
+                self._book.refuse(template, (too_much,))
+                await self._close(template, too_much)
 
     async def _tidy(self) -> None:
         now = time.monotonic()
@@ -251,6 +264,7 @@ class Keeper:
                 raise
             else:
                 self._made(template, process, time.monotonic() - begun)
+                await self._measure_one(template)
         except Exception:
             # One of our own faults must not end the upkeep of all others.
             log.exception("the template for %s failed", recipe.name)

@@ -106,6 +106,7 @@ class Facts:
     """Digest of the values; "" without any."""
     environment: str
     app_name: str
+    function_id: str
 
 
 def keys(ground: Ground, facts: Facts, level: int) -> tuple[tuple[int, str], ...]:
@@ -129,7 +130,10 @@ def _module_key(ground: Ground, facts: Facts) -> str:
         facts.function, autoscaling=Autoscaling(), retries=RetryPolicy(), timeout=0.0, startup_timeout=None
     )
     env = {k: v for k, v in facts.env.items() if not k.startswith(("ALIGHT_", "MODAL_")) and k not in _OF_ONE_START}
-    what = [to_plain(function), sorted(env.items()), facts.secrets, facts.environment, facts.app_name]
+    what: list[object] = [to_plain(function), sorted(env.items()), facts.secrets, facts.environment, facts.app_name]
+    if function.volumes:
+        # What it read from there may be old for the next app, even when nothing else has changed.
+        what.append(facts.function_id)
     return _key([*_ground(ground), list(ground.code), what])
 
 

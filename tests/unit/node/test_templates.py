@@ -30,7 +30,8 @@ SNAPPED = replace(PLAIN, enable_memory_snapshot=True)
 
 def facts(function=SNAPPED, **more):
     env = {**IMAGE_ENV, "ALIGHT_TASK_ID": "ta-1", **more.pop("env", {})}
-    return Facts(function, env, more.get("secrets", ""), more.get("environment", "main"), more.get("app", "app"))
+    told = {"secrets": "", "environment": "main", "app_name": "app", "function_id": "fu-1", **more}
+    return Facts(function, env, **told)
 
 
 def test_a_function_without_a_snapshot_takes_the_runtime_alone():
@@ -45,7 +46,7 @@ def test_the_settings_bound_the_level():
 
 def test_a_runtime_is_shared_by_all_functions_of_one_owner_on_one_image():
     (one,) = keys(GROUND, facts(PLAIN), MODULE)
-    other = facts(FunctionSpec("g"), secrets="x", environment="dev", app="other")
+    other = facts(FunctionSpec("g"), secrets="x", environment="dev", app_name="other")
     assert keys(changed(GROUND, code=("/other",)), other, MODULE) == (one,)
     for ground in (
         changed(GROUND, owner="somebody"),
@@ -69,7 +70,7 @@ def test_what_the_loader_reads_at_exec_keeps_a_container_from_a_runtime_that_was
     [
         facts(secrets="another value"),
         facts(environment="dev"),
-        facts(app="other"),
+        facts(app_name="other"),
         facts(env={"OMP_NUM_THREADS": "4"}),
         facts(replace(SNAPPED, env={"A": "b"})),
         facts(replace(SNAPPED, parameters="cGFyYW1ldGVycw==")),
@@ -87,6 +88,12 @@ def test_a_module_is_another_one_with_other_code_and_the_same_one_when_only_the_
     assert keys(changed(GROUND, code=("/edited",)), facts(), MODULE)[0] != one
     scaled = replace(SNAPPED, autoscaling=Autoscaling(min_containers=2), retries=RetryPolicy(3), timeout=5.0)
     assert keys(GROUND, facts(scaled, env={"ALIGHT_TASK_ID": "ta-2"}), MODULE)[0] == one
+
+
+def test_a_module_serves_the_next_run_of_the_same_code_but_not_what_it_read_from_a_volume():
+    assert keys(GROUND, facts(function_id="fu-2"), MODULE) == keys(GROUND, facts(), MODULE)
+    mounts = replace(SNAPPED, volumes=(VolumeMount("/data", "vo-1"),))
+    assert keys(GROUND, facts(mounts, function_id="fu-2"), MODULE)[0] != keys(GROUND, facts(mounts), MODULE)[0]
 
 
 # what there is
