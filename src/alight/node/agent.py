@@ -125,6 +125,7 @@ class Agent:
             refused = background[0].done() and not background[0].cancelled()
             if self._shutdown.is_set() or (refused and not self._commands.containers):
                 await self._engine.shutdown()
+                await asyncio.to_thread(self._around.keeper.clear)
             await self._engine.close()
             self._around.notices.close()
 

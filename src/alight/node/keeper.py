@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alight.node.engine.base import ContainerPlan, ContainerState, Engine, EngineError
-from alight.node.engine.forks import SHELL, Forks, shape
+from alight.node.engine.forks import SHELL, TEMPLATE, Forks, shape
 from alight.node.naming import Dns
 from alight.node.prepare import Prepared, Workshop, make_folders
 from alight.node.snapshots import Snapshots
@@ -200,6 +200,13 @@ class Keeper:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._place.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """The engine has ended everything: remove what templates and forks that waited leave on the disk."""
+        self._snapshots.clear()
+        for prefix in (TEMPLATE, SHELL):
+            for path in self._engine.directory(prefix).parent.glob(f"{prefix}-*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     async def _measure(self) -> None:
         """What they use."""

@@ -60,6 +60,10 @@ class Snapshots:
             for one in self._home.iterdir():
                 self._remove_unused(str(one))
 
+    def clear(self) -> None:
+        """Remove all: no container is left."""
+        shutil.rmtree(self._home, ignore_errors=True)
+
     def _remove_unused(self, path: str) -> None:
         if path not in self._live and not self._users.get(path):
             self._users.pop(path, None)

@@ -8,12 +8,12 @@ has in it. Who makes and ends templates is ``keeper``.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from alight.wire.codec import to_plain
+import msgspec
+
 from alight.wire.errors import InvalidError
 from alight.wire.record import replace
 from alight.wire.spec import Autoscaling, FunctionSpec, RetryPolicy
@@ -130,7 +130,7 @@ def _module_key(ground: Ground, facts: Facts) -> str:
         facts.function, autoscaling=Autoscaling(), retries=RetryPolicy(), timeout=0.0, startup_timeout=None
     )
     env = {k: v for k, v in facts.env.items() if not k.startswith(("ALIGHT_", "MODAL_")) and k not in _OF_ONE_START}
-    what: list[object] = [to_plain(function), sorted(env.items()), facts.secrets, facts.environment, facts.app_name]
+    what: list[object] = [function, sorted(env.items()), facts.secrets, facts.environment, facts.app_name]
     if function.volumes:
         # What it read from there may be old for the next app, even when nothing else has changed.
         what.append(facts.function_id)
@@ -138,7 +138,7 @@ def _module_key(ground: Ground, facts: Facts) -> str:
 
 
 def _key(what: list[object]) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return hashlib.sha256(msgspec.json.encode(what, order="deterministic")).hexdigest()[:32]
 
 
 def _needed_at_exec(env: Mapping[str, str], image_env: Mapping[str, str]) -> bool:
