@@ -93,10 +93,43 @@ image.add_command(image_files.import_)
 
 @image.command()
 @click.argument("image_id")
-def logs(image_id: str) -> None:
-    """What the steps of an image said when they were built."""
-    for line in _work(ImageWork("log", image_id)).log:
+@click.option("--layers", type=click.IntRange(1), default=1, show_default=True, help="How many steps, the last ones.")
+@click.option("--all", "everything", is_flag=True, help="All steps.")
+def logs(image_id: str, layers: int, everything: bool) -> None:
+    """What the last steps of an image said when they were built."""
+    lines = _work(ImageWork("log", image_id)).log
+    begins = [number for number, line in enumerate(lines) if line.startswith("── ")]
+    first = 0 if everything or layers >= len(begins) else begins[-layers]
+    for line in lines[first:]:
         print(terminal.clean(line))
+
+
+@image.group(short_help="Names that images have: list, delete.")
+def names() -> None:
+    """Names that Image.publish() gave to images."""
+
+
+@names.command("list")
+@click.option("--prefix", default="", help="Names that begin so.")
+@options.as_json
+def list_names(prefix: str, as_json: bool) -> None:
+    """List the names of images, the last given first."""
+    found = [one for one in _work(ImageWork("names")).names if one.name.startswith(prefix)]
+    rows = [(f"{one.name}:{one.tag}", one.environment, one.image_id, tables.when(one.named_at)) for one in found]
+    columns = ("Name", "Environment", "Image ID", "Named at")
+    tables.show(columns, rows, as_json=as_json, empty="No names yet. `Image.publish(name)` gives one.")
+
+
+@names.command("delete")
+@click.argument("name")
+@options.environment
+@options.yes
+def delete_name(name: str, environment: Optional[str], yes: bool) -> None:
+    """Take a name away, NAME:TAG. The image stays until it is removed."""
+    if ":" not in name:
+        raise UsageError(f"{name!r} has no tag", hint=f"the whole name is wanted: {name}:latest")
+    options.confirm(f"Take the name {name} away?", yes=yes)
+    _work(ImageWork("unname", f"{session.environment(environment)}/{name}"))
 
 
 @image.command()

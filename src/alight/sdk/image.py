@@ -16,10 +16,11 @@ import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
-from alight.sdk import image_more, resources
+from alight.sdk import resources
 from alight.sdk.client import Client
 from alight.sdk.image_docker import DockerSteps
 from alight.sdk.image_function import FunctionSteps
+from alight.sdk.image_named import NamedImages
 from alight.sdk.image_parts import FROM_ID, PLAINLY, How, Step, absolute, flat, package_names, pip_op, word_list
 from alight.sdk.image_patterns import NON_PYTHON_FILES, Ignore, as_matcher
 from alight.sdk.image_projects import ProjectSteps
@@ -46,7 +47,7 @@ class _Chain:
     added: Tuple[Callable[[], LocalFiles], ...] = ()
 
 
-class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, image_more.LaterSteps):
+class Image(RegistryBases, FunctionSteps, ProjectSteps, DockerSteps, NamedImages):
     """The file system that functions run in, as a chain of steps."""
 
     def __init__(self) -> None:

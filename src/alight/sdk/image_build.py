@@ -28,11 +28,11 @@ class _BuildMessage:
     seconds: float = 0.0
 
 
-def ensure(app_id: str, image: ImageSpec, python_version: str) -> messages.ImageEnsure:
-    """The request for an image."""
+def ensure(app_id: str, image: ImageSpec, python_version: str, name: str = "") -> messages.ImageEnsure:
+    """The request for an image, which gets this name."""
     found: List[Any] = [secret for step in image.steps for secret in step.get("secrets", ())]
     secrets: Tuple[str, ...] = tuple(dict.fromkeys(found))
-    return messages.ImageEnsure(app_id=app_id, image=image, secrets=secrets, python_version=python_version)
+    return messages.ImageEnsure(app_id=app_id, image=image, secrets=secrets, python_version=python_version, name=name)
 
 
 async def follow(client: Client, message: messages.ImageEnsure, stream: Stream, said: Set[str]) -> messages.ImageReady:

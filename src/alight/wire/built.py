@@ -10,8 +10,8 @@ from alight.wire.spec import ImageSpec
 
 @dataclass(frozen=True)
 class ImageWork:
-    """``verb`` is list, show, log, lock, remove, prune, export, missing or import. ``image`` is an id (im-…) or the
-    beginning of a digest.
+    """``verb`` is list, show, log, lock, remove, prune, export, missing, import, names or unname. ``image`` is an id
+    (im-…) or the beginning of a digest; for unname it is "environment/name:tag".
 
     prune removes what was not used for ``older_than`` seconds, then the least recently used until ``most_bytes`` are
     left. ``keep`` are ids that somebody needs: the server fills it in. ``dry_run`` removes nothing. lock says what each
@@ -74,6 +74,17 @@ class Installed:
 
 
 @dataclass(frozen=True)
+class ImageName:
+    """A name of an image."""
+
+    environment: str
+    name: str
+    tag: str
+    image_id: str
+    named_at: float
+
+
+@dataclass(frozen=True)
 class ImageWorked:
     """The answer to every verb. ``images`` are those listed, shown or removed; ``freed`` in bytes.
 
@@ -84,3 +95,4 @@ class ImageWorked:
     log: Tuple[str, ...] = ()
     freed: int = 0
     installed: Tuple[Installed, ...] = ()
+    names: Tuple[ImageName, ...] = ()

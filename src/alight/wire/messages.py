@@ -219,6 +219,7 @@ class ImageEnsure:
     image: ImageSpec
     secrets: Tuple[str, ...] = ()
     python_version: str = ""  # the client's minor, for debian_slim(None)
+    name: str = ""  # "name:tag" that it gets in the app's environment once it is built
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class ImageReady:
 
 @dataclass(frozen=True)
 class ImageGet:
-    """image.get → ImageRecipe: how an image that the server knows is made."""
+    """image.get → ImageRecipe: how an image that the server knows is made; by its id, or as "[environment]/name:tag"."""
 
     image_id: str
 

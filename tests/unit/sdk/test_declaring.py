@@ -295,10 +295,16 @@ def test_local_files_come_last_unless_copied():
     assert image.add_local_dir("x", "/c").added[1]().local == Path("x").absolute()
 
 
-def test_images_of_the_future_can_be_declared():
+def test_an_image_is_meant_by_its_name_environment_and_tag():
     image = alight.Image.from_name("of-the-team").pip_install("torch")
-    assert ops(image)[0]["op"] == "later"
-    assert "from_name" in ops(image)[0]["sentence"]
+    assert ops(image)[0] == {"op": "from_id", "image_id": "/of-the-team:latest"}
+    assert ops(alight.Image.from_name("dev/mine:1"))[0]["image_id"] == "dev/mine:1"
+    assert ops(alight.Image.from_name("mine", environment_name="dev"))[0]["image_id"] == "dev/mine:latest"
+    for wrong in ("", "a/b/c", "mine:", "no spaces", "dev/"):
+        with pytest.raises(InvalidError):
+            alight.Image.from_name(wrong)
+    with pytest.raises(InvalidError, match="one of them"):
+        alight.Image.from_name("dev/mine", environment_name="main")
 
 
 def test_imports_pass_over_what_only_the_image_has():

@@ -212,10 +212,10 @@ def test_a_missing_file_of_a_needed_function_names_it(server, client):
 def test_what_only_others_lack_waits_for_their_call(server, client):
     app = alight.App("a")
     app.function()(double)
-    app.function(image=alight.Image.from_name("x"))(other)
+    app.function(image=alight.Image()._with({"op": "later", "sentence": "this needs a newer version"}))(other)
     with app.run(client=client, _needed={"double"}):
         assert app._functions["double"].remote(2) == 4
-        with pytest.raises(errors.UnimplementedError, match="from_name"):
+        with pytest.raises(errors.UnimplementedError, match="newer version"):
             app._functions["other"].remote(1)
 
 

@@ -19,6 +19,8 @@ def routes(images: Images, apps: Apps) -> Routes:
         async def tell(event: AppEvent) -> None:
             await request.stream.send(event)
 
+        if asked.name:
+            images.name_parts(asked.name)  # said before anything is built
         whose = (app.app_id, app.environment)
         build = asyncio.ensure_future(images.ensure_anywhere(asked.image, asked.python_version, whose, tell))
         gone = asyncio.ensure_future(request.stream.wait_broken())
@@ -26,7 +28,10 @@ def routes(images: Images, apps: Apps) -> Routes:
             await asyncio.wait({build, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not build.done():
                 return  # who asked has left, and a build that nobody waits for must not go on unseen
-            await request.stream.send(await build)
+            ready = await build
+            if asked.name:
+                await images.give_name(ready.image_id, asked.name, app.environment)
+            await request.stream.send(ready)
         finally:
             gone.cancel()
             build.cancel()

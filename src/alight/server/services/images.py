@@ -8,17 +8,19 @@ import time
 from collections.abc import Awaitable, Callable
 
 from alight.link.peer import Stream
+from alight.server.request import DEFAULT_ENVIRONMENT
 from alight.server.services.nodes import Nodes, Session
 from alight.server.services.secrets import Secrets
 from alight.store.base import Store
 from alight.wire import errors, ids
-from alight.wire.built import ImageWork, ImageWorked
+from alight.wire.built import ImageName, ImageWork, ImageWorked
 from alight.wire.codec import from_plain, to_plain
 from alight.wire.commands import BuildImage, ImageBuilt
 from alight.wire.messages import AppEvent, ImageReady, ImageRecipe
 from alight.wire.record import replace
 from alight.wire.spec import FunctionSpec, ImageSpec
 
+LATEST = "latest"
 Tell = Callable[[AppEvent], Awaitable[None]]
 
 
@@ -55,7 +57,9 @@ class Images:
         return self._ids[key]
 
     async def recipe(self, image_id: str) -> ImageRecipe:
-        """How the image of this id is made. Raises NotFoundError."""
+        """How the image of this id or name is made. Raises NotFoundError, InvalidError."""
+        if not image_id.startswith(f"{ids.IMAGE}-"):
+            image_id = await self._named(image_id)
         row = await self._store.one("image_by_id", image_id=image_id)
         if row is None:
             raise errors.NotFoundError(f"there is no image {image_id}", hint="Image.build() gives an image its id")
@@ -93,6 +97,43 @@ class Images:
         self._store.write_soon([("image_used", {"image_id": image_id, "now": time.time()})])
         return ImageReady(image_id, built.built, built.seconds or time.monotonic() - begun)
 
+    async def give_name(self, image_id: str, name: str, environment: str) -> None:
+        """Let "name:tag" mean this image in the environment from now on."""
+        parts = self.name_parts(f"{environment}/{name}")
+        await self._store.write([("image_name_put", {**parts, "image_id": image_id, "now": time.time()})])
+
+    def name_parts(self, text: str) -> dict[str, str]:
+        """The parts of "[environment]/name[:tag]". Raises InvalidError."""
+        environment, slash, rest = text.rpartition("/")
+        name, _, tag = rest.partition(":")
+        ids.check_name(name, "image")
+        ids.check_name(tag or LATEST, "tag of an image")
+        return {
+            "environment": (environment if slash else "") or DEFAULT_ENVIRONMENT,
+            "name": name,
+            "tag": tag or LATEST,
+        }
+
+    async def _named(self, text: str) -> str:
+        parts = self.name_parts(text)
+        row = await self._store.one("image_name_get", **parts)
+        if row is None:
+            raise errors.NotFoundError(
+                f"there is no image {parts['name']}:{parts['tag']} in the environment {parts['environment']}",
+                hint="`alight image names list` shows them; Image.publish() gives a name",
+            )
+        return str(row["image_id"])
+
+    async def _names(self) -> ImageWorked:
+        rows = await self._store.read("image_names")
+        return ImageWorked(names=tuple(from_plain(ImageName, dict(row)) for row in rows))
+
+    async def _unname(self, text: str) -> ImageWorked:
+        (changed,) = await self._store.write([("image_name_drop", self.name_parts(text))])
+        if not changed:
+            raise errors.NotFoundError(f"no image has the name {text}", hint="`alight image names list` shows them")
+        return ImageWorked()
+
     async def ensure_anywhere(
         self, spec: ImageSpec, python_version: str, whose: tuple[str, str], tell: Tell
     ) -> ImageReady:
@@ -106,6 +147,10 @@ class Images:
 
     async def work(self, asked: ImageWork) -> ImageWorked:
         """Let the machines do it, each for its own images. Raises NotFoundError when none knows the image."""
+        if asked.verb == "names":
+            return await self._names()
+        if asked.verb == "unname":
+            return await self._unname(asked.image)
         asked = replace(asked, keep=await self._needed())
         if asked.verb == "lock":
             found = await self.recipe(asked.image)
@@ -173,8 +218,8 @@ class Images:
         return ImageWorked(tuple(images))
 
     async def _needed(self) -> tuple[str, ...]:
-        """Ids of the images of functions whose apps are there."""
-        needed: set[str] = set()
+        """Ids of the images of functions whose apps are there, and of those that have names."""
+        needed = {str(row["image_id"]) for row in await self._store.read("image_names")}
         for row in await self._store.read("function_specs_alive"):
             spec = from_plain(FunctionSpec, json.loads(row["spec"]))
             needed.add(await self.image_id(spec.image, spec.python_version))
