@@ -231,7 +231,7 @@ class ImageReady:
 
 @dataclass(frozen=True)
 class ImageGet:
-    """image.get → ImageRecipe: how an image that the server knows is made; by its id, or as "[environment]/name:tag"."""
+    """image.get → ImageRecipe: how an image that the server knows is made. Its id, or "[environment]/name:tag"."""
 
     image_id: str
 

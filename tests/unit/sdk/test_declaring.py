@@ -303,7 +303,7 @@ def test_an_image_is_meant_by_its_name_environment_and_tag():
     for wrong in ("", "a/b/c", "mine:", "no spaces", "dev/"):
         with pytest.raises(InvalidError):
             alight.Image.from_name(wrong)
-    with pytest.raises(InvalidError, match="one of them"):
+    with pytest.raises(InvalidError, match="names an environment"):
         alight.Image.from_name("dev/mine", environment_name="main")
 
 
