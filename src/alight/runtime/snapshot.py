@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 #: What a plain container imports before its first input, or nearly always: our own modules by name, then names of
 #: ``alight`` that scripts declare their functions with. What each costs is in docs/templates.md.
 _MODULES = (
+    "alight.compat",
     "alight.runtime.failures",
     "alight.runtime.instance",
     "alight.runtime.outputs",
     "alight.runtime.runner",
     "alight.runtime.serve",
+    "alight.runtime.slow_imports",
     "alight.runtime.spool",
     "alight.runtime.tasks",
     "alight.runtime.threads",
@@ -55,7 +57,11 @@ class Snapshot:
         """Bring everything up. Raises what user code raises, NotForkable for what it asks of Alight."""
         before = set(sys.modules)
         for name in _MODULES:
-            __import__(name)
+            try:
+                __import__(name)
+            except ModuleNotFoundError as error:
+                if error.name != name:
+                    raise  # else it is cloudpickle, which whoever needs it will miss by name
         alight = sys.modules["alight"]
         for name in _NAMES:
             getattr(alight, name)
@@ -162,13 +168,15 @@ class NotForkable(ExecutionError):
     """User code did something before the snapshot that only a container can do."""
 
 
-def _is_of_client(error: BaseException) -> bool:
-    """Whether the SDK's client raised it, and not user code for reasons of its own."""
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_globals.get("__name__") == "alight.sdk.client":
-            return True
-        step = step.tb_next
+def _is_of_client(error: Optional[BaseException]) -> bool:
+    """Whether the SDK's client raised it or its cause, and not user code for reasons of its own."""
+    while error is not None:
+        step = error.__traceback__
+        while step is not None:
+            if step.tb_frame.f_globals.get("__name__") == "alight.sdk.client":
+                return True
+            step = step.tb_next
+        error = error.__cause__ or error.__context__
     return False
 
 

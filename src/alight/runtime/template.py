@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 
-from alight.runtime import canary, forkable, serve, snapshot, stdio
+from alight.runtime import canary, forkable, reseed, serve, snapshot, stdio
 from alight.runtime.forks import Forks
 from alight.runtime.link import Link
 from alight.runtime.pools import Pools
@@ -72,6 +72,7 @@ def _prepare(path: str, places: Tuple[str, str]) -> Tuple[int, Optional[snapshot
         return _FAILED, None, None
     finally:
         stdio.flush()
+    reseed.reseed()  # what that loads and prepares, forks need not
     gc.collect()
     gc.freeze()  # else the first collection in each fork would copy all pages that have objects
     pools = Pools()
