@@ -61,7 +61,7 @@ class Builder:
             self._store, host, fetch_tree, in_container=self._in_container, new_name=self._new_name
         )
         self.exchange = exchange.Exchange(home, self._store, self.inventory)
-        self._docker = DockerSteps(home, self._store, host, fetch_tree, self._new_name)
+        self._docker = DockerSteps(home, self._store, host, fetch_tree, self._new_name, self._chain_of)
 
     def sweep(self) -> int:
         """Remove what killed builds left; return how many. For the start of the node; safe at any time."""
@@ -139,6 +139,16 @@ class Builder:
         image = self._image(chain)
         await asyncio.to_thread(self._keep_image, image, chain, made)
         return image
+
+    async def _chain_of(self, spec: ImageSpec, job: Job) -> Chain:
+        """What a recipe inside of a step adds up to; made if need be, and told as that step's output."""
+        chain = Chain()
+        for step in recipe.parse(spec):
+            if step.makes_layer:
+                key = digest.step_key(chain.key, step.what)
+                inner = replace(job, step=step, chain=chain, key=key, tell=_as_output(job.tell, job.redact(step.title)))
+                chain = with_record(chain, await self._step(inner))
+        return chain
 
     async def _step(self, job: Job) -> layers.Record:
         before = self._store.record(job.key)
@@ -348,6 +358,13 @@ class Builder:
                 "cmd": image.cmd,
             },
         )
+
+
+def _as_output(tell: Callable[[str, str, float], None], title: str) -> Callable[[str, str, float], None]:
+    def plainly(kind: str, line: str, seconds: float) -> None:
+        tell("log", line if kind == "log" else f"{title}: {kind}", seconds)
+
+    return plainly
 
 
 def _noting(tell: Callable[[str, str, float], None], said: list[str]) -> Callable[[str, str, float], None]:

@@ -14,11 +14,12 @@ from typing import Any
 
 from alight.builder import bases, digest, layers, trouble
 from alight.builder.buildah import Buildah, Made
-from alight.builder.chain import Job, secret_values
+from alight.builder.chain import Chain, Job, secret_values
 from alight.builder.hostconfig import HostConfig
 from alight.builder.registry import reference
 from alight.builder.registry.pull import Wanted, pull
 from alight.builder.steps import LENT
+from alight.wire.spec import ImageSpec
 
 _FROM = re.compile(r"^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
 _ARG = re.compile(r"^\s*ARG\s+(\w+)(?:=(\S*))?", re.IGNORECASE)
@@ -50,11 +51,13 @@ class DockerSteps:
         host: HostConfig,
         fetch_tree: Callable[[str, Path], Awaitable[None]],
         new_name: Callable[[Job], str],
+        chain_of: Callable[[ImageSpec, Job], Awaitable[Chain]],
     ) -> None:
         self._store = store
         self._host = host
         self._fetch_tree = fetch_tree
         self._new_name = new_name
+        self._chain_of = chain_of
         self._buildah = Buildah(home)
 
     async def make(self, job: Job) -> layers.Record:
@@ -74,7 +77,12 @@ class DockerSteps:
             else:
                 known = {}
                 for name in external(text, what.get("build_args", {})):
-                    known[name] = await self._named(name, values, job, space)
+                    stand_in = what.get("stand_ins", {}).get(name)
+                    known[name] = await (
+                        self._stand_in(name, stand_in, job, space)
+                        if stand_in
+                        else self._named(name, values, job, space)
+                    )
             (space.scratch / "Dockerfile").write_text(text, encoding="utf-8")
             name = f"localhost/alight/{job.key}"
             await self._run(job, space, name, known, values)
@@ -95,9 +103,14 @@ class DockerSteps:
 
     async def _own(self, job: Job, space: layers.Workspace) -> _Base:
         """The image so far."""
-        chain = job.chain
-        config = {"env": chain.env, "workdir": chain.workdir, "entrypoint": chain.entrypoint, "cmd": chain.cmd}
-        return await self._lent(chain.layers, {**config, "shell": chain.shell}, {}, space, job)
+        return await self._lent(job.chain.layers, _as_config(job.chain), {}, space, job)
+
+    async def _stand_in(self, name: str, steps: list[dict[str, Any]], job: Job, space: layers.Workspace) -> _Base:
+        """What the settings put in the place of an image, made by the builder like any other."""
+        chain = await self._chain_of(ImageSpec(tuple(steps)), job)
+        base = await self._lent(chain.layers, _as_config(chain), {}, space, job)
+        await self._buildah.name(base.name, str(reference.parse(name)))
+        return base
 
     async def _named(self, name: str, values: Mapping[str, str], job: Job, space: layers.Workspace) -> _Base:
         """An image of a registry, by the name that a Dockerfile gives it."""
@@ -208,6 +221,10 @@ def _filled(text: str, known: Mapping[str, str]) -> str:
         return known.get(match[1] or match[3], "") or match[2] or ""
 
     return re.sub(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))", value, text)
+
+
+def _as_config(chain: Chain) -> dict[str, Any]:
+    return {name: getattr(chain, name) for name in ("env", "workdir", "entrypoint", "cmd", "shell")}
 
 
 def _config(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,8 @@ def _parse_step(raw: Mapping[str, Any]) -> Step:
         what.setdefault("python", DEFAULT_PYTHON)
     _CHECKS[op](what)
     _check_locked(what)
+    for steps in (what.get("stand_ins") or {}).values():
+        parse(ImageSpec(tuple(steps)))
     env = {str(name): str(value) for name, value in (raw.get("env") or {}).items()}
     return Step(
         op,

@@ -3,21 +3,28 @@
     nvidia/cuda:* = debian_slim pip:nvidia-cuda-nvcc-cu12 apt:build-essential; python:3.12-slim = debian_slim
 
 Entries end at a semicolon. On the left a name as scripts have it, or a pattern with "*"; on the right another image of
-a registry, or ``debian_slim`` with packages to install into it. Whoever runs a script is told each time.
+a registry, or ``debian_slim`` with packages to install into it. It holds for ``from_registry`` and for the FROM lines
+of Dockerfiles. Whoever runs a script is told each time.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import re
 import sys
-from typing import Dict, List, Optional, Sequence, Tuple
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from alight.sdk import config, image_lock, progress
 from alight.sdk.image_parts import Step
 from alight.wire.errors import InvalidError
+from alight.wire.record import replace
 
 SETTING = "image_substitutes"
 _OURS = "debian_slim"
+_FROM = re.compile(r"^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)", re.IGNORECASE | re.MULTILINE)
+_ARG = re.compile(r"^\s*ARG\s+(\w+)=(\S*)", re.IGNORECASE | re.MULTILINE)
+_VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
 
 def parse(text: str) -> Dict[str, str]:
@@ -46,34 +53,66 @@ def substituted(steps: Sequence[Step]) -> Sequence[Step]:
 
 def stood_in(steps: Sequence[Step]) -> Sequence[Step]:
     """The steps of an image with its base replaced if the settings say so; says so to whoever watches."""
-    if not steps or steps[0].op.get("op") != "registry":
+    if not steps or steps[0].op.get("op") not in {"registry", "from_dockerfile"}:
         return steps
     text = str(config.load()[SETTING])
+    if not text:
+        return steps
+    table = parse(text)
+    if steps[0].op["op"] == "from_dockerfile":
+        return [_in_dockerfile(table, steps), *steps[1:]]
     tag = str(steps[0].op["tag"])
-    base = _find(parse(text), tag) if text else None
+    base = _found(table, tag)
     if base is None:
         return steps
-    progress.current().warn(f"the base image {tag} is not used: {base} stands in for it ({SETTING})")
-    if base.split()[0] != _OURS:
-        return [Step({"op": "registry", "tag": base}), *steps[1:]]
-    return _debian(base.split()[1:], steps)
+    rest = steps[1:]
+    if base.split(maxsplit=1)[0] == _OURS:
+        rest = [step for step in rest if step.op.get("op") != "python"]
+    return [*(Step(op) for op in _made(base, steps)), *rest]
 
 
-def _find(table: Dict[str, str], tag: str) -> Optional[str]:
-    return table.get(tag) or next((base for name, base in table.items() if fnmatch.fnmatchcase(tag, name)), None)
+def _in_dockerfile(table: Dict[str, str], steps: Sequence[Step]) -> Step:
+    """The step with recipes of what stands in for images that the Dockerfile's FROM lines name."""
+    step = steps[0]
+    found = {}
+    for name in _named(step):
+        base = _found(table, name)
+        if base is not None:
+            found[name] = _made(base, steps)
+    return replace(step, op={**step.op, "stand_ins": found}) if found else step
 
 
-def _debian(packages: Sequence[str], steps: Sequence[Step]) -> List[Step]:
-    """debian_slim with the Python that the image was to have, else the one that runs the script; then the packages."""
+def _named(step: Step) -> List[str]:
+    """The images of a Dockerfile's FROM lines, with its arguments filled in."""
+    file = step.context().get("Dockerfile") if step.context is not None else None
+    text = file.read_text(encoding="utf-8") if isinstance(file, Path) else ""
+    given = step.op.get("build_args", {})
+    known = {name: given.get(name, value.strip("\"'")) for name, value in _ARG.findall(text)}
+    return [_VARIABLE.sub(lambda match: known.get(match[1], ""), name) for name in _FROM.findall(text)]
+
+
+def _found(table: Dict[str, str], tag: str) -> Optional[str]:
+    base = table.get(tag) or next((base for name, base in table.items() if fnmatch.fnmatchcase(tag, name)), None)
+    if base is not None:
+        progress.current().warn(f"the base image {tag} is not used: {base} stands in for it ({SETTING})")
+    return base
+
+
+def _made(base: str, steps: Sequence[Step]) -> List[Dict[str, Any]]:
+    """The steps that make what stands in: an image of a registry, or debian_slim with the Python that the image was to
+    have (else the one that runs the script) and with packages.
+    """
+    if base.split(maxsplit=1)[0] != _OURS:
+        return [{"op": "registry", "tag": base}]
     added = next((step.op.get("version") for step in steps if step.op.get("op") == "python"), None)
-    python = added or f"{sys.version_info[0]}.{sys.version_info[1]}"
-    made = [Step({"op": _OURS, "python": python})]
+    made = [{"op": _OURS, "python": added or f"{sys.version_info[0]}.{sys.version_info[1]}"}]
+    packages = base.split()[1:]
     apt, pip = _of("apt:", packages), _of("pip:", packages)
     if apt:
-        made.append(Step({"op": "apt_install", "packages": list(apt)}))
+        made.append({"op": "apt_install", "packages": list(apt)})
     if pip:
-        made.append(Step({"op": "pip_install", "tool": "pip", "packages": list(pip)}))
-    return [*made, *(step for step in steps[1:] if step.op.get("op") != "python")]
+        made.append({"op": "pip_install", "tool": "pip", "packages": list(pip)})
+    return made
 
 
 def _of(kind: str, packages: Sequence[str]) -> Tuple[str, ...]:

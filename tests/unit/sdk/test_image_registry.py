@@ -124,3 +124,23 @@ def test_a_setting_that_says_nothing_is_refused(text):
 
 def test_the_first_entry_for_a_name_counts():
     assert image_substitutes.parse("a=b:1; a=c:1;\n x=y ;") == {"a": "b:1", "x": "y"}
+
+
+def test_from_lines_of_a_dockerfile_are_substituted_with_their_arguments_filled_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGHT_IMAGE_SUBSTITUTES", "nvidia/cuda:12.*=debian_slim pip:torch; python:3=my.host/python:3")
+    file = tmp_path / "Dockerfile"
+    file.write_text("ARG TAG=11.0\nFROM nvidia/cuda:$TAG AS build\nFROM --platform=linux/amd64 python:3\nFROM build\n")
+
+    def stand_ins(**more):
+        image = alight.Image.from_dockerfile(file, context_dir=tmp_path, add_python="3.12", **more)
+        return image_substitutes.substituted(image.steps)[0].op.get("stand_ins")
+
+    registry = {"python:3": [{"op": "registry", "tag": "my.host/python:3"}]}
+    assert stand_ins() == registry
+    assert stand_ins(build_args={"TAG": "12.8"}) == {
+        "nvidia/cuda:12.8": [
+            {"op": "debian_slim", "python": "3.12"},
+            {"op": "pip_install", "tool": "pip", "packages": ["torch"]},
+        ],
+        **registry,
+    }
