@@ -73,7 +73,7 @@ def work():
 if not modal.is_local():
     raise RuntimeError("not like this")
 """
-PLAIN = ["wait", "place", "mounts", "exec", "runtime", "import", "first_input"]
+PLAIN = ["wait", "place", "mounts", "network", "exec", "runtime", "import", "first_input"]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_plain_start_has_all_its_stages(machine, folder):
     assert one["state"] == "ended"
     assert one["how"] in ("plain", "forked", "parked")
     assert start["reached"] == ""
-    wanted = [name for name in PLAIN if one["how"] == "plain" or name not in ("exec", "runtime")]
+    wanted = [name for name in PLAIN if one["how"] == "plain" or name not in ("network", "exec")]
     assert [name for name in wanted if name not in stages] == []
     assert sum(stages.values()) == pytest.approx(one["total"])
     assert stages.get("other", 0.0) < 0.1 * one["total"]

@@ -197,6 +197,8 @@ def _start(one: ContainerSummary, start: Optional[Start]) -> List[Tuple[str, str
     words = [how_of(one) or "unknown how"]
     if start.reached == "ready":
         words.append("no input yet")
+    elif start.reached and one.state == "ready":
+        words.append("the rest was not told")  # it just got ready, or its machine's agent was restarted meanwhile
     elif start.reached:
         words.append(f"{'got' if one.state == 'ended' else 'is'} as far as: {_named(start.reached)}")
     pairs = [("start", f"{milliseconds(whole)}, {', '.join(words)}")]

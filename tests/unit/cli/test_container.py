@@ -134,6 +134,8 @@ def test_how_far_one_came(server, capsys):
     assert "it was killed" in lines
     lines = show(server, capsys, ContainerDetails(summary(), Start(STAGES[:3], "ready")))
     assert "start 3,160 ms, plain, no input yet" in lines
+    lines = show(server, capsys, ContainerDetails(summary(how="", total=None), Start(STAGES[:1], "mounts")))
+    assert "start 0.40 ms, unknown how, the rest was not told" in lines
     assert "start nothing was kept of it" in show(server, capsys, ContainerDetails(summary()))
 
 

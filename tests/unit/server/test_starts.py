@@ -39,7 +39,7 @@ SAID = {
 
 async def started(world, **fields):
     """A server, a machine, a client, and a container that has answered and said where its start went."""
-    await world.serve()
+    await world.serve(node_grace=30)
     node = await world.node({"double": lambda x: 2 * x})
     client = await world.client()
     app_id, functions = await client.app(spec(**fields), name="doubling", environment="main")
@@ -100,7 +100,7 @@ def test_it_is_there_after_a_restart_and_after_the_end(world):
         before = await show(client, container_id)
         assert before.container.signal == 9
         await place.crash()
-        await place.serve()
+        await place.serve(node_grace=30)
         after = await show(await place.client(), container_id)
         assert after == before
 
@@ -121,7 +121,7 @@ def test_a_start_that_a_restart_fell_into_keeps_the_servers_part(world):
         assert (first.container.total, first.start.reached) == (None, "mounts")
         await node.disconnect()
         await place.crash()
-        await place.serve()
+        await place.serve(node_grace=30)
         await node.connect(place.socket)
         client = await place.client()
         node.report(Report("started", container=container_id, start=SAID))
@@ -131,6 +131,23 @@ def test_a_start_that_a_restart_fell_into_keeps_the_servers_part(world):
         assert stages["place"] == was["place"]
         assert stages["wait"] == was["wait"]
         assert stages["exec"] == 0.06
+
+    world(work)
+
+
+def test_one_whose_agent_was_restarted_is_not_said_to_have_stopped_before_it_was_ready(world):
+    async def work(place):
+        await place.serve(node_grace=30)
+        node = await place.node({"double": lambda x: 2 * x})
+        client = await place.client()
+        _, functions = await client.app(spec())
+        await client.remote(functions["double"], 4)
+        (container_id,) = node.containers
+        node.kill_container(container_id)
+        await place.until(lambda: container_id not in place.server.parts.containers.alive)
+        details = await show(client, container_id)
+        assert details.start.reached == "ready"
+        assert details.container.total is None
 
     world(work)
 
@@ -147,6 +164,7 @@ def test_an_image_that_was_built_is_part_of_the_start(world):
         failed = next(one for one in listed.containers if one.function == "other")
         details = await show(client, failed.container_id)
         assert details.start.reached == "image"
+        assert details.start.remedies == ()
         assert failed.total is None
         assert "no such package" in failed.why
 
@@ -266,7 +284,7 @@ def test_a_stopped_container_is_gone_and_its_input_runs_elsewhere(world):
             await release.wait()
             return x
 
-        await place.serve()
+        await place.serve(node_grace=30)
         node = await place.node({"wait": wait})
         client = await place.client()
         _, functions = await client.app(spec("wait"))

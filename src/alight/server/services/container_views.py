@@ -88,7 +88,7 @@ class ContainerViews:
             tuple(facts.get("refused", ())),
             bool(facts.get("built")),
             str(facts.get("waited", "")),
-            remedy.remedies(_facts(row)),
+            () if row["total"] is None and row["ended_at"] else remedy.remedies(_facts(row)),
         )
         return ContainerDetails(self.summary(row), start)
 

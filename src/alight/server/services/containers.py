@@ -83,6 +83,7 @@ class Containers:
         if record is None or record.state == ContainerState.READY:
             return
         record.state = ContainerState.READY
+        self.starts.ready(container_id)
         self._store.write_soon([("container_state", {"container_id": container_id, "state": record.state})])
         self._tell(record, ContainerState.READY, "")
 

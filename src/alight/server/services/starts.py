@@ -15,6 +15,7 @@ from typing import Any
 from alight.scheduler import why
 from alight.scheduler.state import State
 from alight.store.base import Row, Store
+from alight.wire.states import ContainerState
 
 _LOOK_EVERY = 0.2  # seconds between looks at who waits for room: shorter waits need no reason
 _SENTENCES = 20  # refusals and modules of one start that are kept
@@ -33,6 +34,8 @@ class _Open:
     facts: dict[str, Any] = field(default_factory=dict)
     under_way: str = "place"
     told: bool = False  # its machine knows of it
+    ready: bool = False
+    said: bool = False  # its machine has said how it went
 
 
 class Starts:
@@ -82,10 +85,17 @@ class Starts:
             one.told = True
             self._write(container_id, one, {})
 
+    def ready(self, container_id: str) -> None:
+        """It takes inputs."""
+        one = self._open.get(container_id)
+        if one is not None:
+            one.ready = True
+
     def said(self, container_id: str, start: Mapping[str, Any]) -> None:
         """Its machine says where the time went (``commands.Report.start``)."""
         one = self._open.get(container_id)
         if one is not None and start:
+            one.said = True
             self._write(container_id, one, start)
 
     def ended(self, container_id: str, now: float) -> None:
@@ -99,6 +109,9 @@ class Starts:
             del self._last_end[next(iter(self._last_end))]
         if not one.told:
             self._pass(one, one.under_way, one.under_way)
+            self._write(container_id, one, {})
+        elif one.ready and not one.said:  # another agent than the one that saw it start told of its end
+            one.under_way = "ready"
             self._write(container_id, one, {})
 
     def look(self, state: State, now: float) -> None:
@@ -169,4 +182,5 @@ def _first_in_line(function: Any) -> str:
 def _open_of(row: Row, clock: float) -> _Open:
     facts = json.loads(row["facts"])
     stages = facts.pop("server", {})
-    return _Open(row["function_id"], row["created_at"], clock, stages, facts, "mounts", told=True)
+    ready, said = row["state"] == ContainerState.READY, bool(row["how"])
+    return _Open(row["function_id"], row["created_at"], clock, stages, facts, "mounts", True, ready, said)

@@ -7,7 +7,7 @@ ON CONFLICT (container_id) DO UPDATE SET how = excluded.how, level = excluded.le
 
 -- name: starts_open
 -- The starts of containers that have not ended: a restarted server adds what their machines say.
-SELECT s.* FROM starts s JOIN containers c ON c.container_id = s.container_id WHERE c.state <> 'ended';
+SELECT s.*, c.state FROM starts s JOIN containers c ON c.container_id = s.container_id WHERE c.state <> 'ended';
 
 -- name: starts_of_apps
 -- The newest starts of all functions of some apps (a JSON list of ids) since a moment.
