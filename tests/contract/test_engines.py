@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from alight.node import output
 from alight.node.engine.base import Bind, ContainerPlan, Engine, EngineError, Limits
+from alight.node.engine.execs import ExecPlan, ProgramError
 from alight.node.engine.oci import OciEngine
 from alight.node.engine.process import ProcessEngine
 
@@ -340,3 +342,99 @@ def test_what_a_killed_agent_left_unisolated_is_ended(tmp_path):
         await engine.remove("a")
 
     asyncio.run(main())
+
+
+ENV = {"PATH": PATH, "HOME": "/root"}
+
+
+async def everything(one):
+    """What a program writes until it ended, by stream, and its status."""
+    parts = {"out": b"", "err": b""}
+
+    async def read(descriptor, name):
+        while True:
+            try:
+                data = os.read(descriptor, 1 << 16)
+            except BlockingIOError:
+                await asyncio.sleep(0.005)
+                continue
+            except OSError:  # a terminal that nobody has any more
+                return
+            if not data:
+                return
+            parts[name] += data
+
+    reading = [read(one.stdout, "out")] + ([read(one.stderr, "err")] if one.stderr >= 0 else [])
+    await asyncio.wait_for(asyncio.gather(*reading), 20)
+    status = await asyncio.wait_for(one.wait(), 20)
+    await one.close()
+    return parts["out"], parts["err"], status
+
+
+def test_a_program_joins_a_running_container(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "echo mine > /tmp/alight-joined-$$; sleep 60"))
+        plan = ExecPlan(("sh", "-c", "cat; echo $X > /dev/stderr; exit 7"), {**ENV, "X": "given"})
+        one = await engine.exec("a", plan)
+        os.write(one.stdin, b"\0typed\xff")
+        one.close_stdin()
+        assert await everything(one) == (b"\0typed\xff", b"given\n", 7)
+        assert printed(engine, "a") == b""  # it is not the container's output
+
+    drive(place, work)
+
+
+def test_a_joined_program_has_a_terminal(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "sleep 60"))
+        script = "stty size; test -t 0 && test -t 1 && test -t 2 && echo all; read line; echo got $line; exec sleep 60"
+        one = await engine.exec("a", ExecPlan(("sh", "-c", script), ENV, terminal=(33, 77)))
+        os.write(one.stdin, b"hello\n")
+        drawn = b""
+        while b"got hello" not in drawn:
+            with contextlib.suppress(BlockingIOError):
+                drawn += os.read(one.stdout, 4096)
+            await asyncio.sleep(0.005)
+        assert b"33 77\r\nall" in drawn
+        os.write(one.stdin, b"\x03")  # Ctrl-C is a signal: the terminal is its controlling one
+        assert await asyncio.wait_for(one.wait(), 20) == -signal.SIGINT
+        await one.close()
+
+    drive(place, work)
+
+
+def test_a_program_that_is_missing_is_said(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "sleep 60"))
+        with pytest.raises(ProgramError, match="no-such-program"):
+            await engine.exec("a", ExecPlan(("no-such-program",), ENV))
+        one = await engine.exec("a", ExecPlan(("true",), ENV))
+        assert (await everything(one))[2] == 0
+
+    drive(place, work)
+
+
+def test_a_program_ends_with_its_container_and_with_who_started_it(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "sleep 60"))
+        one = await engine.exec("a", ExecPlan(("sleep", "60"), ENV))
+        await one.close()
+        assert await asyncio.wait_for(one.wait(), 20) == -signal.SIGKILL
+        one = await engine.exec("a", ExecPlan(("sleep", "60"), ENV))
+        await engine.kill("a")
+        assert await asyncio.wait_for(one.wait(), 20) == -signal.SIGKILL
+        with pytest.raises(EngineError):
+            await engine.exec("a", ExecPlan(("true",), ENV))
+
+    drive(place, work)
+
+
+def test_a_signal_reaches_what_a_joined_program_started(place):
+    async def work(engine):
+        await engine.start(place.shell("a", "sleep 60"))
+        one = await engine.exec("a", ExecPlan(("sh", "-c", "sleep 61 | cat; echo over"), ENV))
+        await asyncio.sleep(0.1)
+        await one.signal(signal.SIGTERM)
+        assert (await everything(one))[2] in {-signal.SIGTERM, 143}  # all of the pipeline let go of its output
+
+    drive(place, work)

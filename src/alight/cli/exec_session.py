@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional, Tuple
 
 from alight.cli import terminal
-from alight.cli.errors import Interrupted
+from alight.cli.errors import NO_READER, Interrupted
 from alight.sdk.client import default_client
 from alight.sdk.lost import LostError
 from alight.sdk.sync import call_blocking
@@ -51,6 +51,8 @@ def run(container_id: str, argv: Tuple[str, ...], *, pty: bool, env: Optional[Di
     stream = call_blocking(default_client().open("container.exec", start, end=False))
     try:
         return _Session(stream, pty=pty).run()
+    except BrokenPipeError:  # whoever read our output has enough
+        return NO_READER
     except LostError as error:
         raise errors.ConnectionError(
             "the connection to the server was lost, and the program in the container was ended with it",

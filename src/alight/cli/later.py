@@ -35,11 +35,10 @@ deploy = _later(
     "`alight run --detach` keeps a run going after this command ends",
 )
 serve = _later("serve", "It will run an app and reload it when its files change", "`alight run` runs it once")
-shell = _later("shell", "It will open a shell in a function's image")
 curl = _later("curl", "It will call a web function with short-lived credentials")
 function = _later("function", "It will show functions, their calls and their scaling")
 dashboard = _later("dashboard", "It will open the dashboard in a browser", "`alight app list` shows what runs")
 queue = _later("queue", "It will list queues and look into them")
 dict_ = _later("dict", "It will list dicts and look into them")
 
-NAMES: List[str] = [command.name or "" for command in (deploy, serve, shell, curl, function, dashboard, queue, dict_)]
+NAMES: List[str] = [command.name or "" for command in (deploy, serve, curl, function, dashboard, queue, dict_)]

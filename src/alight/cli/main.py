@@ -32,7 +32,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "python": Entry("python", "python", "Run a Python script in which `import modal` means Alight"),
         "deploy": Entry("later", "deploy", "Keep an app callable without its client (not yet)"),
         "serve": Entry("later", "serve", "Run an app and reload it on change (not yet)"),
-        "shell": Entry("later", "shell", "Open a shell in an image (not yet)"),
+        "shell": Entry("shell", "shell", "Open a shell in a function's container or an image"),
         "curl": Entry("later", "curl", "Call a web function with credentials (not yet)"),
     },
     "Look": {

@@ -28,6 +28,7 @@ from alight.node import kernel, mounts, moving, users
 from alight.node.engine.base import EngineError
 from alight.node.network import Names, Network
 from alight.node.spawner_container import Container, Request, Runtime
+from alight.node.spawner_exec import Programs
 from alight.node.spawner_forks import Forks
 from alight.node.spawner_inside import Inside
 from alight.wire import errors
@@ -130,6 +131,7 @@ class Spawner:
         self._pipes: dict[int, Container] = {}
         self._poll = select.epoll()
         self._forks = Forks(self, runtime, self.network)
+        self._programs = Programs(self, runtime)
         self._ending: tuple[Client, int] | None = None
         self._stopping = False
         self._commands: dict[str, Callable[[Client, int, dict[str, Any]], bool]] = {
@@ -144,6 +146,7 @@ class Spawner:
             "socket": self._do_socket,
             "shutdown": self._do_shutdown,
             **self._forks.commands,
+            **self._programs.commands,
         }
         self._wakeup, wakeup_writer = socket.socketpair()
         for one in (self._listener, self._wakeup, wakeup_writer):
@@ -169,6 +172,7 @@ class Spawner:
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_SECONDS
                 self._end_slow_starts()
+                self._programs.end_slow_starts()
                 for container in self.containers.values():
                     container.save_if_needed()
         log.info("spawner ends")
@@ -232,13 +236,17 @@ class Spawner:
             self._poll.modify(client.connection, select.EPOLLIN | (select.EPOLLOUT if client.queue else 0))
         elif self._clients.pop(client.connection.fileno(), None) is not None:
             client.close()
+            self._programs.lost(client)
 
-    # For the parts of this: `_forks`.
+    # For the parts of this: `_forks`, `_programs`.
 
-    def answer(self, client: Client, message: dict[str, Any]) -> None:
-        """Say something to a client in a turn that is not its own."""
-        if client.connection.fileno() in self._clients:
-            self._watch(client, alive=client.send(message))
+    def answer(self, client: Client, message: dict[str, Any], descriptors: list[int] | None = None) -> bool:
+        """Say something to a client in a turn that is not its own. False when it is gone."""
+        if client.connection.fileno() not in self._clients:
+            return False
+        alive = client.send(message, descriptors)
+        self._watch(client, alive=alive)
+        return alive
 
     def refuse(self, client: Client, number: int, error: Exception) -> None:
         """Answer with an error."""
@@ -292,6 +300,7 @@ class Spawner:
         """It is dead, and everybody is told."""
         self._drop_pipes(container)
         container.ended(status)
+        self._programs.container_ended(container)
         self.tell({"event": "exited", "state": container.plain()})
 
     # Commands. Each answers, or remembers whom to answer; False when the client is gone.
@@ -376,7 +385,7 @@ class Spawner:
                 self._launched(*self._starting.pop(pid), status)
             elif pid in self._running:
                 self.ended(self._running.pop(pid), status)
-            elif not self._forks.outer_ended(pid):
+            elif not self._forks.outer_ended(pid) and not self._programs.reaped(pid, status):
                 # Perhaps the first process of a container whose runtime has not ended yet.
                 self._orphans[pid] = status
         if not self._starting:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import time
@@ -17,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alight.node import kernel
+from alight.node import cgroups, family, kernel
 from alight.node.engine.base import EngineError
-from alight.wire import errors
+from alight.node.spawner_inside import Inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from alight.node.spawner import Client
+    from alight.node.spawner import Client, Spawner
     from alight.node.spawner_container import Container, Runtime
 
 log = logging.getLogger("alight.spawner")
@@ -36,7 +37,7 @@ _REASON = 2000
 
 @dataclass
 class Program:
-    """One program: starting while ``launcher`` is set, running while ``pid`` is."""
+    """One program: starting until ``pidfd`` is set, running until it ended."""
 
     id: str
     container: Container
@@ -44,8 +45,9 @@ class Program:
     number: int
     log: Path
     began: float = field(default_factory=time.monotonic)
-    launcher: int | None = None
-    pid: int | None = None
+    pid: int = 0
+    """As the host numbers it; 0 for one in a family's namespace that ended at once."""
+    pidfd: int = -1
     group: int = 0
     """Its process group."""
     ours: list[int] = field(default_factory=list)
@@ -72,39 +74,42 @@ class Program:
         for path in (self.log, self.pid_file, self.console_file):
             path.unlink(missing_ok=True)
 
+    def found(self, pid: int) -> None:
+        """Hold it, so that its number means nobody else."""
+        self.pid = pid
+        if not pid:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.pidfd = os.pidfd_open(pid)
+            self.group = os.getpgid(pid)
+
+    def kill(self, signum: int) -> None:
+        """Send a signal to it and its process group."""
+        if self.pidfd < 0 or _is_readable(self.pidfd):
+            return  # it is dead, and its number may be another's before long
+        with contextlib.suppress(ProcessLookupError):
+            if self.group not in {0, os.getpgrp()}:
+                os.killpg(self.group, signum)
+            else:
+                signal.pidfd_send_signal(self.pidfd, signum)
+
 
 class Programs:
-    """All of them. ``answer`` sends a message, perhaps with descriptors, to a client outside of its turn; it returns
-    False when that client is gone."""
+    """All of them."""
 
-    def __init__(self, runtime: Runtime, answer: Callable[[Client, dict[str, Any], list[int]], bool]) -> None:
+    def __init__(self, spawner: Spawner, runtime: Runtime) -> None:
+        self._spawner = spawner
         self._runtime = runtime
-        self._answer = answer
-        self._starting: dict[int, Program] = {}
-        self._running: dict[int, Program] = {}
+        self._starting: dict[int, Program] = {}  # by the runtime's number
+        self._running: dict[str, Program] = {}
+        self._children: dict[int, Program] = {}  # those of them whose parent the runtime left to us
         self._orphans: dict[int, int] = {}
+        self.commands: dict[str, Callable[[Client, int, dict[str, Any]], bool]] = {
+            "exec": self._do_exec,
+            "exec_signal": self._do_signal,
+        }
 
-    def start(self, container: Container, client: Client, number: int, message: dict[str, Any]) -> None:
-        """Have the runtime start a program; ``reaped`` answers. Raises EngineError, OSError."""
-        if container.pid is None:
-            raise EngineError(f"The container {container.request.id} does not run")
-        name = str(message["exec"])
-        if not name.isalnum():
-            raise EngineError(f"{name!r} is no name of a program")
-        program = Program(name, container, client, number, Path(container.request.directory, f"exec-{name}.log"))
-        try:
-            self._launch(program, message["process"])
-        except BaseException:
-            program.release()
-            raise
-        assert program.launcher is not None
-        self._starting[program.launcher] = program
-
-    def signal(self, client: Client, message: dict[str, Any]) -> None:
-        """Send a signal to a program of this client and its process group. One that ended is passed over."""
-        for program in self._running.values():
-            if program.client is client and program.id == str(message["exec"]):
-                _kill(program, int(message["signal"]))
+    # What the loop tells
 
     def reaped(self, pid: int, status: int) -> bool:
         """A child ended. False when it is none of these (or not yet: it is remembered until starts are over)."""
@@ -114,7 +119,7 @@ class Programs:
             if not self._starting:
                 self._orphans.clear()
             return True
-        program = self._running.pop(pid, None)
+        program = self._children.pop(pid, None)
         if program is not None:
             self._ended(program, status)
             return True
@@ -126,7 +131,13 @@ class Programs:
         """An engine is gone: so are its programs."""
         for program in self._running.values():
             if program.client is client:
-                _kill(program, signal.SIGKILL)
+                program.kill(signal.SIGKILL)
+
+    def container_ended(self, container: Container) -> None:
+        """Its programs are dead. Of those in a family's namespace perhaps nobody says so."""
+        for program in list(self._running.values()):
+            if program.container is container and isinstance(container, Inside):
+                self._ended(program, int(signal.SIGKILL))
 
     def end_slow_starts(self) -> None:
         """Kill runtimes that hang."""
@@ -135,7 +146,33 @@ class Programs:
                 log.error("the runtime hangs while it starts a program in %s", program.container.request.id)
                 os.kill(pid, signal.SIGKILL)
 
-    def _launch(self, program: Program, process: dict[str, Any]) -> None:
+    # Commands
+
+    def _do_exec(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        container = self._spawner.containers.get(str(message["id"]))
+        if container is None or container.pid is None or not container.is_known:
+            raise EngineError(f"The container {message['id']} does not run")
+        name = str(message["exec"])
+        if not name.isalnum():
+            raise EngineError(f"{name!r} is no name of a program")
+        program = Program(name, container, client, number, Path(container.request.directory, f"exec-{name}.log"))
+        try:
+            launcher = self._launch(program, message["process"])
+        except BaseException:
+            program.release()
+            raise
+        self._starting[launcher] = program
+        return True
+
+    def _do_signal(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        program = self._running.get(str(message["exec"]))
+        if program is not None and program.client is client:
+            program.kill(int(message["signal"]))
+        return client.send({"n": number, "ok": None})
+
+    # Inside
+
+    def _launch(self, program: Program, process: dict[str, Any]) -> int:
         theirs: list[int] = []
         # Not a file: it holds the environment.
         said = os.memfd_create("exec", os.MFD_CLOEXEC)
@@ -146,7 +183,7 @@ class Programs:
                 program.console = _listener(program.console_file)
             else:
                 theirs = _pipes(program)
-            program.launcher = _fork(program, self._command(program, said), said, theirs)
+            return _fork(program, self._command(program, said), said, theirs)
         finally:
             for one in (said, *theirs):
                 os.close(one)
@@ -161,42 +198,53 @@ class Programs:
         ]
 
     def _launched(self, program: Program, status: int) -> None:
-        program.launcher = None
+        container = program.container
         try:
             if status != 0:
                 raise EngineError(_reason(program, status))  # noqa: TRY301  answered below, like the others
-            program.pid = int(program.pid_file.read_text(encoding="ascii"))
-            with contextlib.suppress(ProcessLookupError):
-                program.group = os.getpgid(program.pid)
+            number = int(program.pid_file.read_text(encoding="ascii"))
+            program.found(_host_number(container, number) if isinstance(container, Inside) else number)
             if program.console is not None:
                 program.ours = [_master(program.console)]
         except (OSError, ValueError, EngineError) as error:
-            if program.pid is not None:
-                _kill(program, signal.SIGKILL)
+            program.kill(signal.SIGKILL)
             program.release()
-            failure = error if isinstance(error, EngineError) else EngineError(f"The start went wrong: {error}")
-            self._answer(program.client, {"n": program.number, "error": errors.to_wire(failure)}, [])
+            self._spawner.refuse(program.client, program.number, error)
             return
-        self._running[program.pid] = program
-        if not self._answer(program.client, {"n": program.number, "ok": program.pid}, program.ours):
-            _kill(program, signal.SIGKILL)
+        self._running[program.id] = program
+        if not self._spawner.answer(program.client, {"n": program.number, "ok": program.pid}, program.ours):
+            program.kill(signal.SIGKILL)
         program.release()
-        if program.pid in self._orphans:
-            self._ended(self._running.pop(program.pid), self._orphans.pop(program.pid))
+        if isinstance(container, Inside):
+            container.family.watch(number, lambda status: self._ended(program, status))
+        elif number in self._orphans:
+            self._ended(program, self._orphans.pop(number))
+        else:
+            self._children[number] = program
 
     def _ended(self, program: Program, status: int) -> None:
+        if self._running.pop(program.id, None) is None:
+            return
+        if program.pidfd >= 0:
+            os.close(program.pidfd)
+            program.pidfd = -1
         code = os.waitstatus_to_exitcode(status)
-        self._answer(program.client, {"event": "exec", "exec": program.id, "status": code}, [])
+        self._spawner.answer(program.client, {"event": "exec", "exec": program.id, "status": code})
 
 
-def _kill(program: Program, signum: int) -> None:
-    # Its number is not used again, nor its group's: it is our child, and only we reap it.
-    assert program.pid is not None
-    with contextlib.suppress(ProcessLookupError):
-        if program.group not in {0, os.getpgrp()}:
-            os.killpg(program.group, signum)
-        else:
-            os.kill(program.pid, signum)
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _host_number(container: Container, number: int) -> int:
+    """The host's number of a process that is ``number`` in the namespace of its container's family."""
+    for pid in cgroups.processes(container.request.group):
+        with contextlib.suppress(OSError):
+            if family.numbers(pid)[1:2] == [number]:
+                return pid
+    return 0
 
 
 def _pipes(program: Program) -> list[int]:
@@ -239,14 +287,18 @@ def _master(console: socket.socket) -> int:
 
 def _fork(program: Program, command: list[str], said: int, theirs: list[int]) -> int:
     parent = os.getpid()
-    pid = os.fork()
+    pid = program.container.family.fork() if isinstance(program.container, Inside) else os.fork()
     if pid:
         return pid
     try:
         os.setsid()  # some runtimes leave the program in their own process group
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() not in {parent, 0}:  # 0: we are in a family's namespace, which ends with our parent anyway
             os._exit(1)
+        if isinstance(program.container, Inside):
+            # It looks itself up in /proc, which must be the namespace's. Both mounts and view end with it.
+            kernel.unshare(kernel.CLONE_NEWNS)
+            kernel.mount("proc", "/proc", "proc", 0)
         for ignored in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT):
             signal.signal(ignored, signal.SIG_DFL)
         # The address of the console's socket is relative to it, however long this is.

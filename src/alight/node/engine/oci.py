@@ -23,7 +23,9 @@ from typing import Any
 from alight.node import cgroups, firewall, moving, users
 from alight.node.engine import bundle, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
+from alight.node.engine.execs import Exec, ExecPlan
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect
+from alight.node.engine.oci_exec import OciExecs
 from alight.node.engine.oci_forks import OciForks
 from alight.node.moving import Moving
 from alight.node.network import Names
@@ -67,6 +69,7 @@ class OciEngine:
         self._groups: dict[str, str] = {}
         self._forks = OciForks(self)
         self._can_fork = False
+        self._execs = OciExecs(self._spawner, self._node.machine)
 
     @property
     def forks(self) -> OciForks | None:
@@ -177,6 +180,10 @@ class OciEngine:
     async def inside(self, container_id: str) -> set[int]:
         self._state(container_id)
         return cgroups.processes(self._group(container_id))
+
+    async def exec(self, container_id: str, plan: ExecPlan) -> Exec:
+        self._state(container_id)
+        return await self._execs.exec(container_id, plan)
 
     async def dns_sockets(self, container_id: str) -> tuple[socket.socket, socket.socket] | None:
         self._state(container_id)
@@ -366,6 +373,8 @@ class OciEngine:
             self._ended(ContainerState.from_plain(message["state"]))
         elif message.get("event") == "gone":
             self._forks.gone(str(message["id"]))
+        elif message.get("event") == "exec":
+            self._execs.on_event(message)
 
     def _ended(self, state: ContainerState) -> None:
         self._states[state.id] = state
@@ -375,6 +384,7 @@ class OciEngine:
 
     def _on_lost(self, client: SpawnerClient) -> None:
         if client is self._client:
+            self._execs.on_lost()
             log.error("the spawner ended; its containers are ended, too, and a new one is started")
             self.background(self._recover())
 
