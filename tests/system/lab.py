@@ -69,6 +69,15 @@ class Lab:
 
         return self.run(main())
 
+    def until(self, condition) -> None:
+        """Wait until it holds, a minute at most."""
+
+        async def main():
+            while not condition():  # noqa: ASYNC110 what is waited for is in other processes
+                await asyncio.sleep(0.01)
+
+        self.run(main())
+
     def close(self) -> None:
         self.run(self.engine.shutdown())
         self.loop.close()

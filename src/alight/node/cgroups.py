@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alight.node.engine.base import Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ROOT = "/sys/fs/cgroup"
 
@@ -84,35 +89,62 @@ def processes(group: str) -> set[int]:
 
 
 def move(group: str, pid: int) -> None:
-    """Move a process into a group, version 2. Waits for the kernel, up to some ten milliseconds."""
-    Path(_directory("", group), "cgroup.procs").write_text(str(pid), encoding="ascii")
+    """Move a process into a group of the version 2 tree, if it has one there. Waits for the kernel, up to some ten
+    milliseconds."""
+    tree = _ROOT if is_unified() else f"{_ROOT}/unified"
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(f"{tree}{group}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, str(pid).encode())
+        finally:
+            os.close(descriptor)
 
 
 def signal_all(group: str, signum: int) -> int:
     """Signal every process in the group; how many there were."""
-    held: dict[int, int] = {}
-    try:
-        for pid in processes(group):
+    with _hold(group) as held:
+        for descriptor in held:
             with contextlib.suppress(ProcessLookupError):
-                held[pid] = os.pidfd_open(pid)
-        # A number may have gone to another process before it was held: only who is still listed is ours.
-        for pid in processes(group) & held.keys():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(held[pid], signum)
-    finally:
-        for descriptor in held.values():
-            os.close(descriptor)
-    return len(held)
+                signal.pidfd_send_signal(descriptor, signum)
+        return len(held)
 
 
 def kill_all(group: str, seconds: float = 10.0) -> bool:
     """Kill until nobody is left. Blocks; False when somebody outlived ``seconds`` (stuck in the kernel)."""
     until = time.monotonic() + seconds
-    while signal_all(group, signal.SIGKILL):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.005)
-    return True
+    while True:
+        with _hold(group) as held:
+            if not held:
+                return True
+            for descriptor in held:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            for descriptor in held:
+                # One that only seems to be gone would keep the group busy.
+                left = until - time.monotonic()
+                if left < 0 or not _ends(descriptor, left):
+                    return False
+
+
+def _ends(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+@contextlib.contextmanager
+def _hold(group: str) -> Iterator[list[int]]:
+    # Descriptors of all processes in the group. A number may have gone to another process before it was held: only
+    # who is still listed is ours.
+    held: dict[int, int] = {}
+    try:
+        for pid in processes(group):
+            with contextlib.suppress(ProcessLookupError):
+                held[pid] = os.pidfd_open(pid)
+        yield [held[pid] for pid in processes(group) & held.keys()]
+    finally:
+        for descriptor in held.values():
+            os.close(descriptor)
 
 
 def weigh(group: str, cpus: int) -> bool:

@@ -52,7 +52,8 @@ def descriptors(*keep: int) -> None:
     """Close all but these."""
     start = 0
     for one in (*sorted(keep), _MOST):
-        os.closerange(start, one)
+        if start < one:  # an empty range is all there are, to some versions of Python
+            os.closerange(start, one)
         start = one + 1
 
 

@@ -7,6 +7,7 @@ nothing in it is our child, so the outer process says how it ended and signals g
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -36,6 +37,7 @@ _SIGKILL_STATUS = int(signal.SIGKILL)
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND = 0x1, 0x20, 0x1000
 _LIMITS = 16
 _KILL_SECONDS = 1.0
+_EXEC_SECONDS, _EXEC_STEP = 1.0, 0.0002
 _OUTER_DIED = "the outer process of its templates and forks was killed"
 
 
@@ -141,9 +143,10 @@ class Template(Inside):
         try:
             kernel.mount("alight", f"{self.request.place}/root", None, _MS_REMOUNT | _MS_RDONLY)
         except OSError as error:
+            busy = error.errno == errno.EBUSY
             raise EngineError(
-                f"The files of the template cannot be frozen: {error.strerror}",
-                hint="Close the files that are open for writing when the module is imported",
+                f"The template's files cannot be frozen: {'one is open for writing' if busy else error.strerror}",
+                hint="Close what is opened for writing when the module is imported" if busy else None,
             ) from error
 
     def outer_ended(self) -> None:
@@ -208,6 +211,7 @@ class Shell(Inside):
         """Ask for a fork. The descriptor becomes readable when it is there, or when it will never be."""
         if self._writers is None or self.pidfd < 0:
             raise EngineError(f"The container {self.request.id} ended at once")
+        self._expect_pause()
         groups: list[int] = []
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control = ours
@@ -243,9 +247,24 @@ class Shell(Inside):
         if data[:1] != forks.PARKED or not credentials:
             raise EngineError(f"A fork of the template {self.template_id} ended before it was ready")
         self._take(_CREDENTIALS.unpack(credentials[0][2])[0])
-        self.state = replace(self.state, stages={**self.state.stages, "fork": time.monotonic() - self._asked_at})
+        self.state = replace(
+            self.state, pid=self.pid, stages={**self.state.stages, "fork": time.monotonic() - self._asked_at}
+        )
         self.is_parked = True
         return True
+
+    def _expect_pause(self) -> None:
+        # The OCI runtime returns a moment before its child becomes the program; until then nobody may enter it.
+        assert self.pid is not None
+        program = os.fstat(pause.descriptor())
+        until = time.monotonic() + _EXEC_SECONDS
+        try:
+            while not os.path.samestat(os.stat(f"/proc/{self.pid}/exe"), program):
+                if time.monotonic() > until:
+                    raise EngineError(f"The first process of {self.request.id} does not begin")
+                time.sleep(_EXEC_STEP)
+        except OSError as error:
+            raise EngineError(f"The first process of {self.request.id} ended at once") from error
 
     def _take(self, pid: int) -> None:
         # Whoever sent this: only what is in this shell is its fork, and it is held before anything else is done to it.

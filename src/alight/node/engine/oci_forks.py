@@ -182,13 +182,13 @@ class OciForks:
 
     async def _shell(self, template_id: str, request: dict[str, Any]) -> None:
         answer = await self._engine.ask("shell", template=template_id, capabilities=CAPABILITIES, **request)
+        # In its groups of version 1 it is already. A move in version 2 waits for the kernel, so not in the spawner.
+        moving = asyncio.to_thread(_move, request["group"], int(answer["pid"]))
         if cgroups.is_unified():
-            # Version 1 groups it is in already. Here it waits for the kernel, so not in the spawner.
-            try:
-                await asyncio.to_thread(cgroups.move, request["group"], int(answer["pid"]))
-            except OSError as error:
-                await self._engine.ask("discard", id=request["id"])
-                raise EngineError(f"A fork cannot be moved into its control group: {error.strerror}") from error
+            await moving
+        else:
+            # Beside those of version 1 that tree limits and counts nothing, so nobody has to wait for it.
+            self._engine.background(moving)
 
     async def _discard_shell(self, shell: str) -> None:
         with contextlib.suppress(SpawnerGone):
@@ -249,6 +249,15 @@ def as_shell(config: dict[str, Any]) -> None:
     """Make it one of a shell: a first process that only reaps, and knows nothing that the container is told."""
     config["process"]["args"] = [pause.PATH]
     config["process"]["env"] = []
+
+
+def _move(group: str, pid: int) -> None:
+    try:
+        cgroups.move(group, pid)
+    except ProcessLookupError:
+        return  # it ended; whoever waits for it is told
+    except OSError as error:
+        raise EngineError(f"A fork cannot be moved into its control group: {error.strerror}") from error
 
 
 def _link_into(source: Path, target: Path) -> None:
