@@ -190,3 +190,8 @@ def test_the_spawner_keeps_no_mount_of_a_container_that_ended(lab):
     assert mounts() == before
     assert len(os.listdir(f"/proc/{spawner}/fd")) == descriptors
     assert not [one for one in Path(f"/proc/{spawner}/root/run/alight/mounts").iterdir() if one.name != ".shared"]
+
+
+def test_a_machine_without_them_is_found_out_and_the_reason_is_logged(caplog):
+    assert not users.possible("/proc")
+    assert "root in containers is root of this machine" in caplog.text

@@ -95,6 +95,9 @@ class OciEngine:
             client, hello = await self._join_or_spawn()
             self._client = client
             self._maps = self._user_namespaces and bool(hello["users"])
+            if not self._maps:
+                why = "log/spawner.log says why" if self._user_namespaces else "ALIGHT_USER_NAMESPACES is 0"
+                log.warning("root in containers is root of this machine without its privileges: %s", why)
             self._moving = self._moving or Moving(moving.path_of(self._home))
             if not cgroups.weigh(self._names.group, os.cpu_count() or 1):
                 log.info("containers together weigh as one program beside the host's: its cpu groups cannot be set")
