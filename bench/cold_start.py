@@ -15,6 +15,7 @@ Both clocks are CLOCK_MONOTONIC: the client's before `.remote()`, and the contai
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import shutil
 import statistics
@@ -23,6 +24,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -33,6 +35,21 @@ from measured import SCRIPTS, Bench
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- bench/cold_start.py writes from here -->", "<!-- bench/cold_start.py writes to here -->"
 KINDS = ("nothing", "numpy", "torch")
+WAYS = ("plain", "level 1", "level 2", "podman run", "`python -c`")
+STAGES = (
+    "wait",
+    "place",
+    "image",
+    "mounts",
+    "network",
+    "exec",
+    "fork",
+    "runtime",
+    "import",
+    "enter",
+    "first_input",
+    "other",
+)
 #: What the design asks of the median, in ms.
 BUDGETS = {"plain": 80.0, "level 2": 15.0}
 #: Starts that are not counted, while templates are made and forks get parked, and how long that may take.
@@ -66,13 +83,12 @@ class Client:
         client._line("ready")
         return client
 
-    def ask(self, *words: object) -> dict[str, float | str]:
+    def ask(self, *words: object) -> Any:
         """One of the script's commands, and its answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
-        found: dict[str, float | str] = json.loads(self._line())
-        return found
+        return json.loads(self._line())
 
     def close(self) -> None:
         """Stop the app."""
@@ -105,6 +121,8 @@ class Subject:
     samples: list[float] = field(default_factory=list)
     hundredth: list[float] = field(default_factory=list)
     containers: list[str] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    """Where the counted ones went: ``how``, and ms by stage."""
 
     def sample(self) -> float:
         """One start, in ms."""
@@ -119,9 +137,9 @@ class Subject:
 def main() -> int:
     """Measure what was asked for and print the tables."""
     options = arguments()
-    began = time.monotonic()
+    began, machine = time.monotonic(), facts.describe()
     plain_home = options.home.with_name(f"{options.home.name}-plain")
-    templates = Bench.start(options.home, ALIGHT_TEMPLATES="on", ALIGHT_LOGLEVEL="DEBUG")
+    templates = Bench.start(options.home, ALIGHT_TEMPLATES="on")
     plain: Bench | None = None
     clients: list[Client] = []
     subjects: list[Subject] = []
@@ -137,7 +155,7 @@ def main() -> int:
             subjects.append(Subject("level 1", kind, clients[-1]))
             subjects.append(Subject("level 2", kind, clients[-1], "snapped"))
         copy_images(options.home, plain_home)
-        plain = Bench.start(plain_home, ALIGHT_TEMPLATES="off", ALIGHT_LOGLEVEL="DEBUG")
+        plain = Bench.start(plain_home, ALIGHT_TEMPLATES="off")
         for kind in dict.fromkeys(one.kind for one in subjects):
             clients.append(Client.start(plain, kind))
             subjects.append(Subject("plain", kind, clients[-1]))
@@ -156,11 +174,11 @@ def main() -> int:
         for subject in subjects:
             if subject.bare is not None:
                 subject.bare.close()
-        tables = report(subjects, notes, [one for one in (templates, plain) if one is not None])
         templates.close()
         if plain is not None:
             plain.close()
             shutil.rmtree(plain_home, ignore_errors=True)
+    tables = report(subjects, [*machine, *notes])
     print(tables)
     templates.say(f"took {time.monotonic() - began:.0f} s")
     if options.json:
@@ -202,6 +220,9 @@ def measure(subjects: list[Subject], options: argparse.Namespace, bench: Bench) 
             bench.say(f"round {number + 1} of {options.starts}")
         for subject in subjects:
             subject.samples.append(subject.sample())
+    for subject in subjects:
+        if subject.client is not None:
+            subject.starts = subject.client.ask("starts", "-", *subject.containers)
     if options.hundredth:
         crowded = [one for one in subjects if one.client is not None and one.kind == "nothing"]
         for subject in crowded:
@@ -227,15 +248,14 @@ def copy_images(source: Path, target: Path) -> None:
         subprocess.run(["cp", "-al", source / "node" / part, target / "node" / part], check=True)
 
 
-def report(subjects: list[Subject], notes: list[str], benches: list[Bench]) -> str:
+def report(subjects: list[Subject], notes: list[str]) -> str:
     """The tables, with the machine above them."""
-    lines = [*(f"- {line}" for line in facts.describe()), *(f"- {line}" for line in notes), ""]
+    lines = [*(f"- {line}" for line in notes), ""]
     lines += ["| start | imports | p50 ms | p90 | p99 | n | first | hundredth | budget |"]
     lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
-    order = ["plain", "level 1", "level 2", "podman run", "`python -c`"]
-    for one in sorted(subjects, key=lambda one: (KINDS.index(one.kind), order.index(one.way))):
-        lines.append(row(one))
-    return "\n".join([*lines, *ledger(subjects, benches)])
+    ordered = sorted(subjects, key=lambda one: (KINDS.index(one.kind), WAYS.index(one.way)))
+    lines += [row(one) for one in ordered]
+    return "\n".join([*lines, "", *ledger([one for one in ordered if one.starts])])
 
 
 def row(one: Subject) -> str:
@@ -269,10 +289,26 @@ def figure(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def ledger(subjects: list[Subject], benches: list[Bench]) -> list[str]:
-    """Where the counted starts went, by the ledger that each machine writes."""
-    del benches, subjects
-    return []
+def ledger(subjects: list[Subject]) -> list[str]:
+    """Where the counted starts went, as Alight itself keeps it: the median of each stage."""
+    names = [name for name in STAGES if any(name in start["stages"] for one in subjects for start in one.starts)]
+    lines = ["| start | imports | how | " + " | ".join(name.replace("_", " ") for name in names) + " |"]
+    lines += ["| --- | --- | --- |" + " ---: |" * len(names)]
+    for one in subjects:
+        hows = collections.Counter(start["how"] for start in one.starts)
+        how = ", ".join(f"{count} {name.removesuffix(' 0')}" for name, count in hows.most_common())
+        medians = []
+        for name in names:
+            took = [start["stages"].get(name) for start in one.starts]
+            known = [value for value in took if value is not None]
+            medians.append(figure(statistics.median(known)) if known else "")
+        lines.append("| " + " | ".join([one.way, one.kind, how, *medians]) + " |")
+    reasons = collections.Counter(f"{one.way}, {one.kind}: {why}" for one in subjects for why in _refused(one))
+    return [*lines, *(["", *(f"- {count} times {why}" for why, count in reasons.items())] if reasons else [])]
+
+
+def _refused(one: Subject) -> list[str]:
+    return [why for start in one.starts for why in start["refused"]]
 
 
 def write(text: str) -> None:
@@ -283,7 +319,7 @@ def write(text: str) -> None:
 
 
 def _plain(one: Subject) -> dict[str, object]:
-    return {name: getattr(one, name) for name in ("way", "kind", "first", "samples", "hundredth", "containers")}
+    return {name: getattr(one, name) for name in ("way", "kind", "first", "samples", "hundredth", "starts")}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Says `ready`, then answers each line on stdin with a line of JSON:
     cold FUNCTION           one call that meets no container: milliseconds, and the container's id
     fill FUNCTION COUNT     so many containers of the function are kept busy
     drain FUNCTION          and no more
+    starts - CONTAINER...   where the starts of these containers went, as the server keeps it
 
 Every container of these functions takes one input, so that each call is a cold start, and reserves little memory, so
 that hundreds find room.
@@ -18,6 +19,9 @@ import sys
 import time
 
 import alight
+from alight.sdk.client import default_client
+from alight.sdk.sync import run
+from alight.wire.starts import ContainerDetails, ContainerShow
 
 KIND = "nothing"
 PACKAGES = {"nothing": [], "numpy": ["numpy==2.2.6"], "torch": ["torch==2.13.0"]}[KIND]
@@ -86,6 +90,20 @@ def drain(name):
     return {}
 
 
+def starts(*containers):
+    return run(look_up(containers))
+
+
+async def look_up(containers):
+    found = []
+    for one in containers:
+        shown = await default_client().call("container.show", ContainerShow(one), ContainerDetails)
+        stages = {stage.name: 1e3 * stage.seconds for stage in shown.start.stages} if shown.start else {}
+        how = f"{shown.container.how} {shown.container.level}"
+        found.append({"how": how, "refused": shown.start.refused if shown.start else (), "stages": stages})
+    return found
+
+
 if __name__ == "__main__":
     with app.run():
         print("ready", flush=True)
@@ -95,6 +113,8 @@ if __name__ == "__main__":
                 answer = cold(name)
             elif word == "fill":
                 answer = fill(name, int(rest[0]))
+            elif word == "starts":
+                answer = starts(*rest)
             else:
                 answer = drain(name)
             print(json.dumps(answer), flush=True)
