@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at memory and idleness.
 EVERY = 10.0
 #: Seconds that making a template, and parking a fork, waits for a moment in which no container comes up.
-_MAKE_PATIENCE, _PARK_PATIENCE = 10.0, 2.0
-#: Seconds without a start before that moment.
-_LULL = 0.1
+_MAKE_PATIENCE, _PARK_PATIENCE = 3.0, 1.0
+#: Seconds without a start before that moment: the first input of the last one goes first.
+_LULL = 0.02
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,7 @@ class Keeper:
                     alarm.cancel()
                 self._work.clear()
                 try:
+                    self._say()
                     if time.monotonic() - measured >= EVERY:
                         measured = time.monotonic()
                         await self._measure()
