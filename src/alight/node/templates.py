@@ -125,9 +125,10 @@ def _ground(ground: Ground) -> list[object]:
 
 
 def _module_key(ground: Ground, facts: Facts) -> str:
-    # How many containers there are and how often is tried again changes nothing in the module's process.
+    # How many containers there are and how often is tried again changes nothing in the module's process; secrets are
+    # what their values are, whatever they are called.
     function = replace(
-        facts.function, autoscaling=Autoscaling(), retries=RetryPolicy(), timeout=0.0, startup_timeout=None
+        facts.function, autoscaling=Autoscaling(), retries=RetryPolicy(), timeout=0.0, startup_timeout=None, secrets=()
     )
     env = {k: v for k, v in facts.env.items() if not k.startswith(("ALIGHT_", "MODAL_")) and k not in _OF_ONE_START}
     what: list[object] = [function, sorted(env.items()), facts.secrets, facts.environment, facts.app_name]

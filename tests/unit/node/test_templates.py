@@ -86,7 +86,9 @@ def test_a_module_is_shared_with_nothing_that_could_differ(other):
 def test_a_module_is_another_one_with_other_code_and_the_same_one_when_only_the_scaling_changed():
     (one, _) = keys(GROUND, facts(), MODULE)
     assert keys(changed(GROUND, code=("/edited",)), facts(), MODULE)[0] != one
-    scaled = replace(SNAPPED, autoscaling=Autoscaling(min_containers=2), retries=RetryPolicy(3), timeout=5.0)
+    scaled = replace(
+        SNAPPED, autoscaling=Autoscaling(min_containers=2), retries=RetryPolicy(3), timeout=5.0, secrets=("st-2",)
+    )
     assert keys(GROUND, facts(scaled, env={"ALIGHT_TASK_ID": "ta-2"}), MODULE)[0] == one
 
 
