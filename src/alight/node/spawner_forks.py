@@ -1,4 +1,5 @@
-"""Templates, shells and forks (decision 0012), as commands of the spawner. What each is, is ``spawner_inside``'s.
+"""Templates, shells and forks (decision 0012), as commands of the spawner. What each is, is
+``spawner_inside``'s and ``spawner_shell``'s.
 
 A fork comes to be in steps, between which the spawner does other things: ``shell`` has the OCI runtime make one
 (``launched``), which asks the template (``_arrives``) and is answered when the fork waits; ``wake`` makes it a
@@ -19,7 +20,8 @@ from alight.node import pause
 from alight.node.engine.base import EngineError
 from alight.node.family import Family
 from alight.node.spawner_container import Request, Runtime
-from alight.node.spawner_inside import Inside, Shell, Template
+from alight.node.spawner_inside import Inside, Template
+from alight.node.spawner_shell import Shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,15 +230,12 @@ class OciEngine:
     # Starting
 
     async def _start(self, plan: ContainerPlan, request: dict[str, Any]) -> ContainerState:
-        self._starts += 1
-        self._expect_moves()
         try:
-            return self.started(await self._ask_start(plan, request))
+            with self.starting():
+                return self.started(await self._ask_start(plan, request))
         except EngineError as error:
             await asyncio.to_thread(shutil.rmtree, self.directory(plan.id), ignore_errors=True)
             raise _explained(error, plan) from error
-        finally:
-            self._starts -= 1
 
     def _expect_moves(self) -> None:
         if self._moves is None or self._moves.done():
@@ -272,6 +269,22 @@ class OciEngine:
     async def ask(self, op: str, **arguments: Any) -> Any:
         """A question to the spawner."""
         return await self._spawner().ask(op, **arguments)
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """While the OCI runtime starts something: have the kernel ready for moves between groups."""
+        self._starts += 1
+        self._expect_moves()
+        try:
+            yield
+        finally:
+            self._starts -= 1
+
+    def cannot_fork(self, reason: EngineError) -> None:
+        """Offer no forks any more."""
+        if self._can_fork:
+            log.warning("containers start plainly, not as forks of templates: %s", reason)
+            self._can_fork = False
 
     def started(self, plain: dict[str, Any]) -> ContainerState:
         """The spawner started a container."""

@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from alight.node.engine.base import EngineError
+from alight.node.engine.forks import NoForks
 from alight.node.spawner import PACKET
 from alight.node.users import CannotMap
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MOST_DESCRIPTORS = 8
+_KINDS: dict[str, type[EngineError]] = {one.code: one for one in (CannotMap, NoForks)}
 
 
 class SpawnerGone(EngineError):
@@ -147,7 +149,7 @@ class SpawnerClient:
             self._parts.setdefault(number, []).extend(message["part"])
         elif "error" in message:
             error = message["error"]
-            kind = CannotMap if error.get("code") == CannotMap.code else EngineError
+            kind = _KINDS.get(str(error.get("code")), EngineError)
             future.set_exception(kind(str(error["message"]), hint=error.get("hint")))
         else:
             answer = message["ok"]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from alight.node import cgroups, pause
 from alight.node.engine import oci_config
 from alight.node.engine.base import ContainerState, EngineError
-from alight.node.engine.forks import SHELL, TEMPLATE, shape
+from alight.node.engine.forks import SHELL, TEMPLATE, NoForks, shape
 from alight.node.engine.oci_client import SpawnerGone
 from alight.wire import errors
 
@@ -181,7 +181,12 @@ class OciForks:
         return self._engine.started(answer)
 
     async def _shell(self, template_id: str, request: dict[str, Any]) -> None:
-        answer = await self._engine.ask("shell", template=template_id, capabilities=CAPABILITIES, **request)
+        try:
+            with self._engine.starting():
+                answer = await self._engine.ask("shell", template=template_id, capabilities=CAPABILITIES, **request)
+        except NoForks as error:
+            self._engine.cannot_fork(error)
+            raise
         # In its groups of version 1 it is already. A move in version 2 waits for the kernel, so not in the spawner.
         moving = asyncio.to_thread(_move, request["group"], int(answer["pid"]))
         if cgroups.is_unified():
