@@ -16,6 +16,7 @@ from alight.server.services.starts import waited_since
 from alight.store import open_store
 from alight.wire import errors
 from alight.wire.commands import Report
+from alight.wire.spec import Autoscaling, Resources
 from alight.wire.starts import (
     AppStarts,
     AppStats,
@@ -319,3 +320,32 @@ def test_a_line_that_moves_is_not_a_wait():
     function.serving.add("t")
     assert waited_since(state, "f", 50.0, 30.0) == 45.0
     assert waited_since(state, "gone", 50.0, 0.0) == 50.0
+
+
+def test_what_it_waited_for_is_part_of_the_start(world):
+    async def work(place):
+        await place.serve(node_grace=30)
+        node = await place.node({"big": lambda x: x, "late": lambda x: x}, memory=1000)
+        client = await place.client()
+        _, functions = await client.app(
+            spec("big", resources=Resources(memory=900), autoscaling=Autoscaling(scaledown_window=0.1)),
+            spec("late", resources=Resources(memory=900)),
+        )
+        node.hold = True
+        first = await client.start(functions["big"], 1)
+        await place.until(lambda: node.containers)
+        (container_id,) = node.containers
+        second = await client.start(functions["late"], 2)
+        starts = place.server.parts.containers.starts
+        await place.until(lambda: starts._waits)
+        node.hold = False
+        node.ready(container_id)
+        await client.result(first)
+        update, _ = await client.result(second)
+        details = await show(client, update.container)
+        assert details.start.waited.startswith("waiting for memory (900 MiB)")
+        assert details.start.stages[0].name == "wait"
+        assert details.start.stages[0].seconds > 0
+        assert starts._waits == {}
+
+    world(work)

@@ -6,6 +6,7 @@ between keeps its part. Nothing waits for a write.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from alight.store.base import Row, Store
 from alight.wire.states import ContainerState
 
 _LOOK_EVERY = 0.2  # seconds between looks at who waits for room: shorter waits need no reason
+_LOOKED_AT = 20  # functions in one look: each costs as much as there are containers
 _SENTENCES = 20  # refusals and modules of one start that are kept
 _ENDS = 4096  # functions of which the last end is known
 _FACTS = ("imports", "refused")
@@ -122,13 +124,12 @@ class Starts:
         self._looked = clock
         for function_id in [one for one in self._waits if one not in state.starved]:
             del self._waits[function_id]
-        for function_id in state.starved:
+        new = (one for one in state.starved if one not in self._waits)
+        for function_id in itertools.islice(new, _LOOKED_AT):
             function = state.functions.get(function_id)
             call_id = _first_in_line(function) if function is not None else ""
-            if call_id and function_id not in self._waits:
-                facts = why.waiting_of(state, call_id, now)
-                if facts is not None:
-                    self._waits[function_id] = facts.why
+            facts = why.waiting_of(state, call_id, now) if call_id else None
+            self._waits[function_id] = facts.why if facts is not None else ""
 
     def _pass(self, one: _Open, stage: str, under_way: str) -> None:
         now = self._clock()
