@@ -18,7 +18,8 @@ import pytest
 
 from alight.node.dns import Forwarder, Resolvers
 from alight.node.network import Names
-from tests.system.lab import CONNECT, lab, serving  # noqa: F401 a fixture
+from tests.system.forked_lab import lab  # noqa: F401 a fixture
+from tests.system.lab import CONNECT, serving
 
 REFUSED = ("ConnectionRefusedError", "No route to host", "OSError")
 
