@@ -94,13 +94,17 @@ def shells(machine):
     return [one for one in apps if one["description"].startswith("shell ") and one["state"] == "running"]
 
 
+def words_of(process):
+    """The command line of a process of this machine: those of containers are the host's, too."""
+    try:
+        return (process / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def inside(words):
-    """How many processes of this machine have this command line: those of containers are the host's, too."""
-    found = 0
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            found += path.read_bytes().rstrip(b"\0").replace(b"\0", b" ") == words.encode()
-    return found
+    """How many processes have this command line."""
+    return sum(words_of(path) == words for path in Path("/proc").glob("[0-9]*"))
 
 
 def until(condition, seconds=15):
@@ -238,7 +242,7 @@ def test_a_reader_that_leaves_ends_the_program_and_memory_stays_flat(machine, co
     until(lambda: inside("yes flooding") == 0)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_the_program_ends_with_the_command(machine, container, at_terminal, signum):
     terminal = at_terminal("container", "exec", container, "sleep", "8651")
     until(lambda: inside("sleep 8651") == 1)
@@ -258,6 +262,7 @@ def test_ctrl_c_without_a_terminal_is_the_programs(machine, container):
     assert command.returncode == 3
 
 
+@pytest.mark.slow
 def test_the_way_out_of_a_terminal(container, at_terminal):
     terminal = at_terminal("container", "exec", container, "sleep", "8652")
     until(lambda: inside("sleep 8652") == 1)
@@ -273,6 +278,64 @@ def test_the_container_ends_under_a_program(machine, script):
     _, err = command.communicate(timeout=60)
     assert f"the container {container} ended" in err
     assert command.returncode == 137
+
+
+@pytest.mark.slow
+def test_a_program_that_ignores_hangups_is_killed(machine, container):
+    command = machine.start("container", "exec", container, "sh", "-c", "trap '' HUP TERM; echo up; exec sleep 8655")
+    assert command.stdout.readline() == "up\n"
+    command.kill()
+    command.communicate(timeout=30)
+    until(lambda: inside("sleep 8655") == 0)
+
+
+@pytest.mark.slow
+def test_what_a_program_leaves_running_does_not_hold_the_command(machine, container):
+    began = time.monotonic()
+    assert execute(machine, "container", "exec", container, "sh", "-c", "sleep 30 & echo done")[:2] == (0, b"done\n")
+    assert time.monotonic() - began < 25
+
+
+@pytest.mark.slow
+def test_a_terminal_there_and_none_here(machine, container):
+    words = ("container", "exec", "--pty", container, "sh", "-c", "test -t 0 && test -t 1 && stty -echo && cat")
+    status, out, _ = execute(machine, *words, data=b"line\n")  # the end of the input is Ctrl-D there
+    assert (status, out) == (0, b"line\r\n")
+
+
+def how_it_started(machine, container):
+    return next(one["how"] for one in machine.json("container", "list") if one["container_id"] == container)
+
+
+def test_shells_and_programs_in_forked_containers(machine, script):
+    began, how = time.monotonic(), ""
+    while how not in {"forked", "parked"}:  # the first ones start plainly, while their template comes up
+        assert time.monotonic() - began < 90, how
+        words = ("shell", f"{script}::f", "-c", "echo $ALIGHT_TASK_ID; read end; exit 6")
+        shell = machine.start(*words, stdin=subprocess.PIPE)
+        container = shell.stdout.readline().strip()
+        until(lambda name=container: how_it_started(machine, name))
+        how = how_it_started(machine, container)
+        words = ("container", "exec", container, "sh", "-c", "cat; cat /proc/self/uid_map; kill -9 $$")
+        status, out, _ = execute(machine, *words, data=b"x\n")
+        assert (status, out.split()[:2]) == (137, [b"x", b"0"])
+        shell.communicate("end\n", timeout=60)
+        assert shell.returncode == 6
+
+
+@pytest.mark.slow
+def test_a_killed_outer_process_ends_programs(machine, script):
+    """Programs in forked containers are reaped by it: when it is gone, somebody has to say that they are, too."""
+    shell = machine.start("shell", f"{script}::f", "-c", "echo $ALIGHT_TASK_ID; exec sleep 8656")
+    container = shell.stdout.readline().strip()
+    until(lambda: how_it_started(machine, container))
+    assert how_it_started(machine, container) in {"forked", "parked"}
+    sleeping = next(path for path in Path("/proc").glob("[0-9]*") if words_of(path) == "sleep 8656")
+    parent = next(line.split()[1] for line in (sleeping / "status").read_text().splitlines() if line[:5] == "PPid:")
+    subprocess.run(["kill", "-9", parent], check=True)
+    _, err = shell.communicate(timeout=60)
+    assert shell.returncode == 137
+    assert f"the container {container} ended" in err
 
 
 def test_a_killed_agent_takes_its_programs_along(machine, container):
