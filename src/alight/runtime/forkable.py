@@ -102,7 +102,6 @@ def gather(own: Set[int]) -> Facts:
     """Look at this process. ``own`` are descriptors that are known."""
     unseen: List[str] = []
     names = _python_threads()
-    children = _children(unseen)
     native = _native_threads(1 + len(names), unseen)
     torch = sys.modules.get("torch")
     asked = getattr(getattr(torch, "cuda", None), "is_initialized", None)
@@ -112,7 +111,7 @@ def gather(own: Set[int]) -> Facts:
         native_threads=native,
         pools=pools,
         cuda=bool(asked is not None and asked()),
-        children=children,
+        children=_children(),
         descriptors=_descriptors(own),
         shared=shared,
         has_gil=getattr(sys, "_is_gil_enabled", lambda: True)(),
@@ -198,21 +197,24 @@ def _tasks() -> List[str]:
     return names
 
 
-def _children(unseen: List[str]) -> Tuple[str, ...]:
-    names = []
+def _children() -> Tuple[str, ...]:
     try:
-        for task in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
-                pids = file.read().split()
-            for pid in pids:
-                try:
-                    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                        names.append(file.read().strip())
-                except OSError:
-                    names.append(f"pid {pid}")
-    except OSError as error:
-        unseen.append(f"/proc/self/task/*/children: {error}")
-    return tuple(names)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return ()
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        for pid in _read(f"/proc/self/task/{task}/children").split():
+            names.append(_read(f"/proc/{pid}/comm").strip() or f"pid {pid}")
+    return tuple(names) or ("unnamed",)  # a kernel need not list them
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def _descriptors(own: Set[int]) -> Tuple[Descriptor, ...]:
