@@ -202,11 +202,10 @@ def _children() -> Tuple[str, ...]:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return ()
-    names = []
-    for task in os.listdir("/proc/self/task"):
-        for pid in _read(f"/proc/self/task/{task}/children").split():
-            names.append(_read(f"/proc/{pid}/comm").strip() or f"pid {pid}")
-    return tuple(names) or ("unnamed",)  # a kernel need not list them
+    tasks = os.listdir("/proc/self/task")
+    pids = " ".join([_read(f"/proc/self/task/{task}/children") for task in tasks]).split()
+    # A kernel need not list them.
+    return tuple([_read(f"/proc/{pid}/comm").strip() or f"pid {pid}" for pid in pids]) or ("unnamed",)
 
 
 def _read(path: str) -> str:
