@@ -6,6 +6,7 @@ and its children; elsewhere the sentence says what is needed.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -59,6 +60,7 @@ def examine(home: Path) -> list[Check]:
         _firewalls,
         lambda: _disk(home),
         _memory,
+        lambda: _templates(home),
         _gpus,
         _dns,
         _index,
@@ -220,6 +222,29 @@ def _memory() -> Check:
     if gib < 0.5:
         return Check("memory", MISSING, f"{sentence}: too little to run containers")
     return Check("memory", OK if gib >= 2 else WARNING, sentence)
+
+
+def _templates(home: Path) -> Check:
+    """What the node that runs here keeps ready, as it says itself."""
+    try:
+        said = json.loads((home / "run" / "templates.json").read_text())
+        rows, level, possible, limit = said["templates"], said["level"], said["possible"], int(said["limit_bytes"])
+        used = sum(int(row["memory_bytes"]) for row in rows)
+        waiting = sum(int(row["parked"]) for row in rows)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Check("templates", OK, "none: no node runs here now")
+    if not level:
+        return Check("templates", OK, "none: ALIGHT_TEMPLATES is off, and containers start plainly")
+    if not possible:
+        return Check(
+            "templates", WARNING, "containers start plainly: the node's log (log/node.log) says what they lack"
+        )
+    ready = [row for row in rows if row["ready"]]
+    sentence = f"{len(ready)} with {used >> 20} MiB of {limit >> 20} that they may use; {waiting} forks wait"
+    largest = max(ready, key=lambda row: row["memory_bytes"], default=None)
+    if largest is not None:
+        sentence += f"; the largest is {largest['for']} with {largest['memory_bytes'] >> 20} MiB"
+    return Check("templates", OK, sentence)
 
 
 def _gpus() -> Check:

@@ -381,7 +381,13 @@ class Keeper:
             }
             for one in self._book
         ]
-        text = json.dumps({"limit_bytes": self._told.memory_bytes, "templates": rows})
+        facts = {
+            "level": self._told.level,
+            "possible": self._forks is not None,
+            "limit_bytes": self._told.memory_bytes,
+            "templates": rows,
+        }
+        text = json.dumps(facts)
         if text != self._written:
             new = self._place.with_suffix(".new")
             new.write_text(text + "\n")
