@@ -163,8 +163,10 @@ def test_without_user_namespaces_containers_run_as_before(base_layers, short_hom
 
 def test_a_namespace_below_another_has_its_ids():
     outer, network = users.child_of_host(users.range_for("home", "ada"))
-    inner, inner_network = users.child_of(outer)
+    below = users.Below(outer)
+    (inner, inner_network), (other, other_network) = below.make(), below.make()
     try:
+        assert os.fstat(inner.fd).st_ino != os.fstat(other.fd).st_ino
         child = os.fork()
         if child == 0:
             kernel.setns(inner.fd, kernel.CLONE_NEWUSER)
@@ -173,8 +175,10 @@ def test_a_namespace_below_another_has_its_ids():
             os._exit(0 if maps == ["0", "0", "65536"] else 1)
         assert os.waitpid(child, 0)[1] == 0
     finally:
-        for one in (outer.fd, network, inner.fd, inner_network):
+        below.close()
+        for one in (outer.fd, network, inner.fd, inner_network, other.fd, other_network):
             os.close(one)
+        os.wait()  # for the helper
 
 
 def test_the_spawner_keeps_no_mount_of_a_container_that_ended(lab):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from alight.node import drop, kernel, outer
 from alight.node.outer import Outer
-from alight.node.users import Users, child_of_host
+from alight.node.users import Below, Users, child_of_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,13 +36,22 @@ class Family:
             raise
         finally:
             os.close(network)
+        self._below: Below | None = None
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._watched: dict[int, Callable[[int], None]] = {}
         self._unclaimed: OrderedDict[int, tuple[int, float]] = OrderedDict()
 
     @property
     def users(self) -> Users:
+        """Of the outer process and the templates."""
         return self.outer.users
+
+    @property
+    def below(self) -> Below:
+        """Makes the user namespaces of shells."""
+        if self._below is None:
+            self._below = Below(self.users)
+        return self._below
 
     def watch(self, number: int, then: Callable[[int], None]) -> None:
         """Tell ``then`` the wait status of this process when it ended, at once if that was just now."""
@@ -84,6 +93,8 @@ class Family:
 
     def close(self) -> None:
         """Let go of what its end left."""
+        if self._below is not None:
+            self._below.close()
         self.outer.close()
         self.users.close()
         os.close(self._home)

@@ -97,14 +97,14 @@ class Container:
         self._stages: dict[str, float] = {}
         self._exec_began = 0.0
 
-    def launch(self, outer: Users | None = None) -> None:
+    def launch(self) -> None:
         """Make everything ready and start the runtime, whose end ``launched`` has to be told.
 
-        With ``outer`` its user namespace is below that one. After an error call ``release``.
+        After an error call ``release``.
         """
         directory = self.request.directory
         began = time.monotonic()
-        namespace = self._enter_users(outer)
+        namespace = self._enter_users()
         joined = time.monotonic()
         try:
             self._mount()
@@ -251,14 +251,16 @@ class Container:
         if self._unsaved:
             self.save()
 
-    def _enter_users(self, outer: Users | None) -> int | None:
+    def _enter_users(self) -> int | None:
         # The network namespace that belongs to the new user namespace; None where neither is made.
         if not self.request.base:
             return None
-        below = users.child_of_host(self.request.base) if outer is None else users.child_of(outer)
-        self._users, namespace = below
+        self._users, namespace = self._make_users()
         self._link("userns", self._users.fd)
         return namespace
+
+    def _make_users(self) -> tuple[Users, int]:
+        return users.child_of_host(self.request.base)
 
     def _leave_users(self) -> None:
         # Its processes hold it from now on.

@@ -14,8 +14,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alight.node import cgroups, family, kernel
-from alight.node import outer as outer_process
+from alight.node import cgroups, family, kernel, outer
 from alight.node.engine.base import EngineError
 from alight.node.spawner_container import Container, Request, Runtime, execute
 from alight.node.users import Users
@@ -55,9 +54,6 @@ class Inside(Container):
         elif self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signum)
-
-    def launch(self, outer: Users | None = None) -> None:
-        super().launch(outer or self.family.users)
 
     def outer_ended(self) -> None:
         """The outer process is dead, and with it all that was in its namespace."""
@@ -154,12 +150,10 @@ class Template(Inside):
         cgroups.kill_all(self.request.group, _KILL_SECONDS)
         self._told(self, status, None)
 
-    def _enter_users(self, outer: Users | None) -> int | None:
+    def _make_users(self) -> tuple[Users, int]:
         # It lives in the family's own user namespace: from there, and only from there, it can enter shells.
         users = self.family.users
-        self._users = Users(os.dup(users.fd), users.base)
-        self._link("userns", self._users.fd)
-        return outer_process.network_of(users)
+        return Users(os.dup(users.fd), users.base), outer.network_of(users)
 
     def _third(self) -> int:
         return self._theirs.fileno()

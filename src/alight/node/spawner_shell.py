@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from alight.node.network import Network
+    from alight.node.users import Users
 
 _CREDENTIALS = struct.Struct("=iII")
 _LIMITS = 16
@@ -237,6 +238,9 @@ class Shell(Inside):
     def _run(self, out: int, err: int) -> int:
         self._writers = os.dup(out), os.dup(err)
         return super()._run(out, err)
+
+    def _make_users(self) -> tuple[Users, int]:
+        return self.family.below.make()
 
     def _third(self) -> int:
         return pause.descriptor()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from alight.node import kernel
+from alight.node import drop, kernel
 from alight.node.engine.base import EngineError
 
 log = logging.getLogger("alight.spawner")
@@ -69,26 +69,35 @@ def child_of_host(base: int) -> tuple[Users, int]:
         _end(child)
 
 
-def child_of(outer: Users) -> tuple[Users, int]:
-    """The same below ``outer``, with the same ids: processes in ``outer`` may enter it without a privilege.
+class Below:
+    """Makes user namespaces below one, with the same ids: processes in ``outer`` may enter them without a privilege.
 
-    The kernel lets nobody write its maps but who is in ``outer``, so a child goes there, and has a child itself.
+    The kernel lets nobody write their maps but who is in ``outer``, so a helper lives there: a copy of this process
+    that nothing of a user's runs in, and that ends with it. A copy for each namespace would take longer than all else.
     """
-    ours, theirs = socket.socketpair()
-    with ours:
-        child = os.fork()
-        if child == 0:
-            ours.close()
-            _go_below(outer, theirs)
+
+    def __init__(self, outer: Users) -> None:
+        self._base = outer.base
+        self._helper, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            _make_below(outer, theirs)
+        theirs.close()
+
+    def make(self) -> tuple[Users, int]:
+        """A user namespace, and the descriptor of a network namespace that belongs to it."""
         try:
-            theirs.close()
-            said = ours.recv(256).decode(errors="replace")
-            if not said.isdecimal():
-                raise OSError(errno.EPERM, f"a user namespace below another: {said or 'its process ended'}")
-            return _held(int(said), outer.base)
-        finally:
-            ours.close()
-            os.waitpid(child, 0)
+            self._helper.send(b"1")
+            said, descriptors, _, _ = socket.recv_fds(self._helper, 256, 2)
+        except OSError as error:
+            raise OSError(error.errno, f"a user namespace below another: {error.strerror}") from error
+        if len(descriptors) != 2:
+            reason = said.decode(errors="replace") or "the process that makes them ended"
+            raise OSError(errno.EPERM, f"a user namespace below another: {reason}")
+        return Users(descriptors[0], self._base), descriptors[1]
+
+    def close(self) -> None:
+        """Let the helper end. It is a child of this process, which reaps it like any other."""
+        self._helper.close()
 
 
 def possible(directory: str) -> bool:
@@ -124,30 +133,40 @@ def _not_mapped(directory: str) -> str:
     return "" if shown == _FIRST else f"an idmapped mount of {directory} shows {shown} as its owner"
 
 
-def _go_below(outer: Users, parent: socket.socket) -> NoReturn:
-    # In a copy of this process that ends here. Nothing of a user runs in it.
-    said = b""
+def _make_below(outer: Users, parent: socket.socket) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         kernel.setns(outer.fd, kernel.CLONE_NEWUSER)
+        drop.descriptors(parent.fileno())
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        # Another id made /proc/self root's; the maps of the next one have to be ours to write.
+        # Another id made /proc/self root's; the maps of those below have to be ours to write.
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        while parent.recv(1):
+            _make_one_below(parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            parent.send(str(error).encode())
+    finally:
+        os._exit(0)
+
+
+def _make_one_below(parent: socket.socket) -> None:
+    try:
         child = kernel.clone_asleep(_KINDS)
         try:
             _write_maps(child, 0)
-            parent.send(str(child).encode())
-            parent.recv(1)  # until the parent has what it wants, or is dead
+            users, network = _held(child, 0)
         finally:
             _end(child)
     except OSError as error:
-        said = str(error).encode()
-    finally:
-        with contextlib.suppress(OSError):
-            parent.send(said)
-        os._exit(0)
+        parent.send(str(error).encode())
+        return
+    socket.send_fds(parent, [b"1"], [users.fd, network])
+    users.close()
+    os.close(network)
 
 
 def _write_maps(pid: int, base: int) -> None:
