@@ -132,8 +132,9 @@ class TemplateProcess:
             await asyncio.to_thread(self._snapshots.drop, self.upper)
 
     def forget_secrets(self) -> None:
-        """Nobody needs them any more: it has them, or it is gone."""
-        self.recipe = replace(self.recipe, start=changed(self.recipe.start, secrets={}))
+        """Nobody needs them any more, nor the code that was sent: it has them."""
+        start = changed(self.recipe.start, secrets={})
+        self.recipe = replace(self.recipe, start=start, prepared=replace(self.recipe.prepared, serialized=b""))
 
     def printed(self) -> list[str]:
         """The last lines that it printed."""
