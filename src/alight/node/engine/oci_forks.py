@@ -83,7 +83,7 @@ class OciForks:
         request = self._bundle(plan, as_shell)
 
         async def make() -> None:
-            await self._shell(template_id, request)
+            await (await self._shell(template_id, request))
             if self._templates.get(template_id) is not template:
                 await self._discard_shell(plan.id)
                 raise EngineError(f"The template {template_id} ended meanwhile")
@@ -154,7 +154,12 @@ class OciForks:
                 await self._discard_shell(found[1])
         there = set(os.listdir(directory))
         try:
-            await self._shell(template_id, self._bundle(plan, as_shell))
+            moving = await self._shell(template_id, self._bundle(plan, as_shell))
+            if cgroups.is_unified():
+                await moving
+            else:
+                # The groups that limit and count are of version 1: nobody has to wait for the other.
+                self._engine.background(moving)
             return await self._wake(plan.id, plan, directory)
         except EngineError:
             with contextlib.suppress(EngineError):
@@ -180,20 +185,16 @@ class OciForks:
         )
         return self._engine.started(answer)
 
-    async def _shell(self, template_id: str, request: dict[str, Any]) -> None:
+    async def _shell(self, template_id: str, request: dict[str, Any]) -> Coroutine[Any, Any, None]:
+        """Make one. In its groups of version 1 the fork is already; what is returned moves it in version 2, which waits
+        for the kernel."""
         try:
             with self._engine.starting():
                 answer = await self._engine.ask("shell", template=template_id, capabilities=CAPABILITIES, **request)
         except NoForks as error:
             self._engine.cannot_fork(error)
             raise
-        # In its groups of version 1 it is already. A move in version 2 waits for the kernel, so not in the spawner.
-        moving = asyncio.to_thread(_move, request["group"], int(answer["pid"]))
-        if cgroups.is_unified():
-            await moving
-        else:
-            # Beside those of version 1 that tree limits and counts nothing, so nobody has to wait for it.
-            self._engine.background(moving)
+        return asyncio.to_thread(_move, request["group"], int(answer["pid"]))
 
     async def _discard_shell(self, shell: str) -> None:
         with contextlib.suppress(SpawnerGone):
