@@ -83,7 +83,12 @@ class OciForks:
         request = self._bundle(plan, as_shell)
 
         async def make() -> None:
-            await (await self._shell(template_id, request))
+            moving = await self._shell(template_id, request)
+            try:
+                await moving
+            except EngineError:
+                await self._discard_shell(plan.id)
+                raise
             if self._templates.get(template_id) is not template:
                 await self._discard_shell(plan.id)
                 raise EngineError(f"The template {template_id} ended meanwhile")
