@@ -178,6 +178,10 @@ class FunctionSpec:
     is_generator: bool = False
     is_async: bool = False
     is_web: bool = False  # it answers requests of the world, not calls
+    # Of a web function (of a class: by method's name): "kind" (asgi_app, wsgi_app, fastapi_endpoint, web_server),
+    # "label", "custom_domains", "requires_proxy_auth", and what the kind has: "method", "docs", "port",
+    # "startup_timeout".
+    web: Dict[str, Any] = field(default_factory=dict)
     block_network: bool = False
     restrict_access: bool = False
     enable_memory_snapshot: bool = False
