@@ -347,3 +347,6 @@ def test_a_killed_agent_takes_its_programs_along(machine, container):
     assert command.returncode == 1
     assert "was lost" in err
     until(lambda: inside("sleep 8654") == 0)
+    words = ("container", "exec", container, "sh", "-c", "echo $TOKEN $ALIGHT_TASK_ID")
+    told = f"s3cret {container}\n".encode()
+    until(lambda: execute(machine, *words)[1] == told, 60)  # the next agent knows what the container started with
