@@ -1,9 +1,8 @@
-"""Templates, shells and forks (decision 0012), as commands of the spawner. What each is, is
-``spawner_inside``'s and ``spawner_shell``'s.
+"""Templates, shells and forks (decision 0012), as commands of the spawner.
 
-A fork comes to be in steps, between which the spawner does other things: ``shell`` has the OCI runtime make one
-(``launched``), which asks the template (``_arrives``) and is answered when the fork waits; ``wake`` makes it a
-container.
+What each is, is for ``spawner_inside`` and ``spawner_shell``. A fork comes to be in steps, between which the spawner
+does other things: ``shell`` has the OCI runtime make one (``launched``), which asks the template (``_arrives``) and is
+answered when the fork waits; ``wake`` makes it a container.
 """
 
 from __future__ import annotations
