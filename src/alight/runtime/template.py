@@ -72,7 +72,9 @@ def _prepare(path: str, places: Tuple[str, str]) -> Tuple[int, Optional[snapshot
         return _FAILED, None, None
     finally:
         stdio.flush()
-    reseed.reseed()  # what that loads and prepares, forks need not
+    # What these load and free here, forks need not: freeing copies pages, ten milliseconds' worth after torch.
+    reseed.reseed()
+    sys.path_importer_cache.clear()
     gc.collect()
     gc.freeze()  # else the first collection in each fork would copy all pages that have objects
     pools = Pools()
