@@ -84,6 +84,29 @@ def test_a_fork_is_in_what_a_plain_container_is_in(lab, tmp_path):
     assert forked == plain
 
 
+def test_limits_are_the_containers_whatever_the_template_did_to_its_own(lab):
+    program = """
+import os, resource
+for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC, resource.RLIMIT_STACK):
+    resource.setrlimit(kind, (1 << 20 if kind == resource.RLIMIT_STACK else 150, resource.getrlimit(kind)[1]))
+open("/proc/self/oom_score_adj", "w").write("900")
+os.nice(7)
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+"""
+    upper = lab.open("tp-limits", program + PROGRAM)
+    code = """
+        import os
+        print(open("/proc/self/limits").read(), open("/proc/self/oom_score_adj").read())
+        print(os.nice(0), os.sched_getaffinity(0))
+    """
+    plan = lab.python(code)
+    lab.run(lab.forks.start_fork("tp-limits", replace(told(plan), own_layers=(upper,))))
+    lab.run(lab.engine.wait(plan.id))
+    assert lab.printed(plan.id) + "[0]" == lab.ask(lab.python(code))
+    lab.run(lab.engine.remove(plan.id))
+    lab.run(lab.forks.close_template("tp-limits"))
+
+
 def test_it_ends_as_it_ends(lab):
     assert lab.ask(lab.python("import sys; print('out'); sys.exit(7)")) == "out\n[7]"
     for number in (signal.SIGKILL, signal.SIGSEGV):

@@ -134,9 +134,12 @@ class Shell(Inside):
             same = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(f"/proc/{self.pid}/ns/pid")
             if not same or len(found) != 3:
                 raise EngineError(f"The template {self.template_id} made a fork that is not in its shell")
-            _copy_limits(self.pid, pid)
         except OSError as error:
             raise EngineError(f"A fork of the template {self.template_id} ended at once: {error}") from error
+        try:
+            _copy_limits(self.pid, pid)
+        except OSError as error:
+            raise EngineError(f"The limits of a fork of {self.template_id} cannot be set: {error.strerror}") from error
         self._fork_number = found[1]
         self.pid = pid
         self.family.watch(self._fork_number, self._fork_ended)
@@ -247,9 +250,11 @@ class Shell(Inside):
 
 
 def _copy_limits(source: int, target: int) -> None:
-    # The OCI runtime gave them to the shell's first process; a fork has those of its template.
+    # The OCI runtime gave them to the shell's first process; a fork has what its template made of its own.
     for number in range(_LIMITS):
         resource.prlimit(target, number, resource.prlimit(source, number))
+    os.sched_setaffinity(target, os.sched_getaffinity(source))
+    os.setpriority(os.PRIO_PROCESS, target, os.getpriority(os.PRIO_PROCESS, source))
     score = Path(f"/proc/{source}/oom_score_adj").read_text(encoding="ascii")
     Path(f"/proc/{target}/oom_score_adj").write_text(score, encoding="ascii")
 
