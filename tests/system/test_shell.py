@@ -307,35 +307,30 @@ def how_it_started(machine, container):
     return next(one["how"] for one in machine.json("container", "list") if one["container_id"] == container)
 
 
-def test_shells_and_programs_in_forked_containers(machine, script):
-    began, how = time.monotonic(), ""
-    while how not in {"forked", "parked"}:  # the first ones start plainly, while their template comes up
-        assert time.monotonic() - began < 90, how
-        words = ("shell", f"{script}::f", "-c", "echo $ALIGHT_TASK_ID; read end; exit 6")
+def forked_shell(machine, script, command):
+    """`alight shell --cmd` in a container that is a fork, and its id. The first ones start plainly, while their
+    template comes up.
+    """
+    deadline = time.monotonic() + 90
+    while True:
+        words = ("shell", f"{script}::f", "-c", f"echo $ALIGHT_TASK_ID; {command}")
         shell = machine.start(*words, stdin=subprocess.PIPE)
         container = shell.stdout.readline().strip()
         until(lambda name=container: how_it_started(machine, name))
-        how = how_it_started(machine, container)
-        words = ("container", "exec", container, "sh", "-c", "cat; cat /proc/self/uid_map; kill -9 $$")
-        status, out, _ = execute(machine, *words, data=b"x\n")
-        assert (status, out.split()[:2]) == (137, [b"x", b"0"])
-        shell.communicate("end\n", timeout=60)
-        assert shell.returncode == 6
+        if how_it_started(machine, container) != "plain":
+            return shell, container
+        shell.terminate()
+        shell.communicate()
+        assert time.monotonic() < deadline, machine.json("container", "show", container)
 
 
-@pytest.mark.slow
-def test_a_killed_outer_process_ends_programs(machine, script):
-    """Programs in forked containers are reaped by it: when it is gone, somebody has to say that they are, too."""
-    shell = machine.start("shell", f"{script}::f", "-c", "echo $ALIGHT_TASK_ID; exec sleep 8656")
-    container = shell.stdout.readline().strip()
-    until(lambda: how_it_started(machine, container))
-    assert how_it_started(machine, container) in {"forked", "parked"}
-    sleeping = next(path for path in Path("/proc").glob("[0-9]*") if words_of(path) == "sleep 8656")
-    parent = next(line.split()[1] for line in (sleeping / "status").read_text().splitlines() if line[:5] == "PPid:")
-    subprocess.run(["kill", "-9", parent], check=True)
-    _, err = shell.communicate(timeout=60)
-    assert shell.returncode == 137
-    assert f"the container {container} ended" in err
+def test_shells_and_programs_in_forked_containers(machine, script):
+    shell, container = forked_shell(machine, script, "read end; exit 6")
+    words = ("container", "exec", container, "sh", "-c", "cat; cat /proc/self/uid_map; kill -9 $$")
+    status, out, _ = execute(machine, *words, data=b"x\n")
+    assert (status, out.split()[:2]) == (137, [b"x", b"0"])
+    shell.communicate("end\n", timeout=60)
+    assert shell.returncode == 6
 
 
 def test_a_killed_agent_takes_its_programs_along(machine, container):
@@ -350,3 +345,18 @@ def test_a_killed_agent_takes_its_programs_along(machine, container):
     words = ("container", "exec", container, "sh", "-c", "echo $TOKEN $ALIGHT_TASK_ID")
     told = f"s3cret {container}\n".encode()
     until(lambda: execute(machine, *words)[1] == told, 60)  # the next agent knows what the container started with
+
+
+@pytest.mark.slow
+def test_a_killed_outer_process_ends_programs(machine, script):
+    """Programs in forked containers are reaped by it: when it is gone, somebody has to say that they are, too.
+
+    The last test here: all that was forked from this image's templates ends, ``container`` too.
+    """
+    shell, container = forked_shell(machine, script, "exec sleep 8656")
+    sleeping = next(path for path in Path("/proc").glob("[0-9]*") if words_of(path) == "sleep 8656")
+    parent = next(line.split()[1] for line in (sleeping / "status").read_text().splitlines() if line[:5] == "PPid:")
+    subprocess.run(["kill", "-9", parent], check=True)
+    _, err = shell.communicate(timeout=60)
+    assert shell.returncode == 137
+    assert f"the container {container} ended" in err
