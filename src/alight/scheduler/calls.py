@@ -189,7 +189,7 @@ def _note_answer(
     if event.status == ResultStatus.TIMEOUT:
         container.timed_out = True
         stop(state, container, "its input ran too long", decisions, 0.0)
-    if function is not None and event.positions and container.version == function.version:
+    if function is not None and event.positions and container.version >= function.proven:
         dispatch.learn_pace(function, event.busy, len(event.positions))
     end_if_done(state, container, decisions)
     dispatch.refresh(state, container, now)

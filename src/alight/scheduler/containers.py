@@ -1,10 +1,10 @@
-"""What happens to functions and their containers: published, scaled, ended; ready, gone, failed to start."""
+"""What happens to functions and their containers: scaled, ended; ready, gone, failed to start."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alight.scheduler import calls, dispatch, events, held, line, place, scale
+from alight.scheduler import calls, dispatch, events, held, line, place, publishing, scale
 from alight.scheduler.decisions import Again, Decision, Stop
 from alight.scheduler.ending import stop
 from alight.scheduler.state import Call, Container, Function, Run, State, spans
@@ -14,34 +14,13 @@ _START_BACKOFF = 60.0
 _START_TRIES = 3
 
 
-def published(state: State, event: events.FunctionPublished, now: float, decisions: list[Decision]) -> None:
-    """Enter a function. The containers of an earlier version finish what they have begun, and end."""
-    function = state.functions.get(event.function_id)
-    if function is None:
-        state.functions[event.function_id] = Function(
-            event.function_id, event.app_id, event.name, event.need, event.need.slots
-        )
-        return
-    function.need, function.slots, function.name, function.pace = event.need, event.need.slots, event.name, None
-    function.version += 1
-    function.start_failures, function.start_after = 0, 0.0
-    function.starting.clear()
-    for name in list(function.containers):
-        container = state.containers[name]
-        dispatch.refresh(state, container, now)
-        if container.open:
-            dispatch.recall(state, container, now, decisions)
-        else:
-            stop(state, container, "the function was published anew", decisions)
-    state.hungry[function.function_id] = None
-
-
 def scaled(state: State, event: events.FunctionScaled, now: float, decisions: list[Decision]) -> None:
     """Change how many containers a function may have, and for how long idle ones stay."""
     function = state.functions.get(event.function_id)
     if function is None:
         return
     function.need, function.slots = event.need, event.need.slots
+    function.awake = function.awake or function.kept
     for name in list(function.containers):
         container = state.containers[name]
         since = container.idle_since
@@ -74,10 +53,10 @@ def ready(state: State, event: events.ContainerReady, now: float, decisions: lis
     """A container takes inputs from now on."""
     container = state.containers.get(event.container_id)
     if container is not None and not container.ready:
-        mark_ready(state, container, now)
+        mark_ready(state, container, now, decisions)
 
 
-def mark_ready(state: State, container: Container, now: float) -> None:
+def mark_ready(state: State, container: Container, now: float, decisions: list[Decision]) -> None:
     """Note that a container has started; another one may start on its machine."""
     container.ready = True
     function = state.functions.get(container.function_id)
@@ -87,6 +66,8 @@ def mark_ready(state: State, container: Container, now: float) -> None:
     node = state.nodes[container.node_id]
     node.starting -= 1
     dispatch.refresh(state, container, now)
+    if function is not None and function.trial is not None and container.version == function.version:
+        publishing.take_over(state, function, now, decisions)
     if node.starting == node.starts_at_once - 1:
         place.room_on(state, node)
         scale.room_appeared(state)
@@ -145,13 +126,18 @@ def ended(
             first = False
             if start < end:
                 back.append((run, call, range(start, end)))
-    suspect = not (container.timed_out or with_machine)
+    innocent = ""
+    if container.timed_out:
+        innocent = "another input of its container ran too long"
+    elif container.replaced:
+        innocent = "a newer version of the function took the place of its container"
+    suspect = not (innocent or with_machine)
     for run, call, positions in reversed(back):
         calls.requeue(state, call, positions, run.attempt, suspect=suspect)
     for run, call, among in reversed(begun):
         for position in reversed(among):
-            if container.timed_out and position not in call.items:
-                _innocent(state, function, (call, position), run.attempt, now, decisions)
+            if innocent and position not in call.items:
+                _innocent(state, function, (call, position), run.attempt, (now, innocent), decisions)
             else:
                 calls.lost(state, call, position, run.attempt, event, now, decisions)
     for run in runs:
@@ -185,8 +171,13 @@ def start_failed(state: State, event: events.StartFailed, now: float, decisions:
         return
     function.start_failures += 1
     others = any(state.containers[one].ready for one in function.containers)
+    if function.trial is not None:
+        others = False  # of the version before: they say nothing of this one
     if (event.final and not others) or function.start_failures >= _START_TRIES:
         error = event.error or to_wire(InternalFailure(f"no container of {function.name}() could be started"))
+        if function.trial is not None:
+            publishing.give_up(function, event.status, error, decisions)
+            return
         scale.fail_waiting(state, function, event.status, error, decisions)
         function.start_failures = 0
         function.awake = False  # the next input will show whether it starts by then
@@ -196,12 +187,17 @@ def start_failed(state: State, event: events.StartFailed, now: float, decisions:
 
 
 def _innocent(
-    state: State, function: Function, which: tuple[Call, int], attempt: int, now: float, decisions: list[Decision]
+    state: State,
+    function: Function,
+    which: tuple[Call, int],
+    attempt: int,
+    ended: tuple[float, str],
+    decisions: list[Decision],
 ) -> None:
-    """It ran beside an input that took too long and ended their container: again, at no charge."""
+    """Its container ended at a time and for a reason that has nothing to do with it: again, at no charge."""
     call, position = which
+    now, why = ended
     tried = call.record(position)
     tried.attempt = max(tried.attempt, attempt) + 1
-    why = "another input of its container ran too long"
     decisions.append(Again(call.call_id, position, tried.attempt, tried.retries, tried.failures, now, why))
     line.join_first(state, function, call, (position, position + 1, tried.attempt), suspect=tried.failures > 0)

@@ -102,4 +102,18 @@ class Fail:
     error: dict[str, Any]
 
 
-Decision = Start | Give | Recall | Adopted | Cancel | Stop | Finish | Again | Fail
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """What somebody waits to hear of a function that was published with ``trial``.
+
+    ``error`` (wire form) and ``status``: no container of it came up, and the old ones serve on. ``said``: nobody knows
+    whether one will, and why.
+    """
+
+    function_id: str
+    error: dict[str, Any] | None = None
+    status: str = ""
+    said: str = ""
+
+
+Decision = TrialEnded | Start | Give | Recall | Adopted | Cancel | Stop | Finish | Again | Fail

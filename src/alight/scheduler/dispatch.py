@@ -52,7 +52,7 @@ def refresh(state: State, container: Container, now: float) -> None:
         container.ready
         and not container.stopping
         and not container.draining
-        and container.version == function.version
+        and container.version >= function.proven
         and not container.stalled
         and not (container.blocked and function.slots == 1)
         and state.nodes[container.node_id].connected

@@ -45,7 +45,7 @@ def end_if_done(state: State, container: Container, decisions: list[Decision]) -
         return
     if container.draining:
         stop(state, container, container.draining, decisions)
-    elif container.version != function.version:
+    elif container.version < function.proven:
         stop(state, container, "the function was published anew", decisions)
     elif container.served and function.need.single_use:
         stop(state, container, "it serves one input only", decisions)

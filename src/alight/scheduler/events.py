@@ -70,12 +70,39 @@ class NodeGone:
 
 @dataclass(frozen=True, slots=True)
 class FunctionPublished:
-    """A function is new or changed. A changed one gets new containers; old ones finish what they run."""
+    """A function is new or changed. A changed one gets new containers; old ones finish what they run.
+
+    ``trial``: somebody waits to hear (TrialEnded) whether a container of it comes up; until one has, the old ones
+    serve on. ``recreate``: the old ones end at once, and what they ran begins again. ``kept``: it belongs to a
+    deployed app, whose containers are there without any input.
+    """
 
     function_id: str
     app_id: str
     name: str
     need: Need
+    trial: bool = False
+    recreate: bool = False
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionReverted:
+    """A function is again what it was before it was published last. Containers from before go on, if any are left."""
+
+    function_id: str
+    app_id: str
+    name: str
+    need: Need
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRetired:
+    """A function is published no more: what waits for it ends with ``error``, what has begun goes on to its end."""
+
+    function_id: str
+    error: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +228,8 @@ Event = (
     | NodeAway
     | NodeGone
     | FunctionPublished
+    | FunctionReverted
+    | FunctionRetired
     | AppEnded
     | FunctionScaled
     | InputsArrived

@@ -73,7 +73,7 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
     container = state.containers.get(one.container_id)
     if container is not None:
         if one.ready and not container.ready:
-            containers.mark_ready(state, container, now)
+            containers.mark_ready(state, container, now, decisions)
         _say_again(state, container, one, decisions)
         dispatch.refresh(state, container, now)
         return
@@ -94,7 +94,7 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
     container = scale.add_container(state, function, fresh)
     function.awake = True
     if one.ready:
-        containers.mark_ready(state, container, now)
+        containers.mark_ready(state, container, now, decisions)
     for run in one.runs:
         _adopt(state, function, container, run, decisions)
     container.moved = now

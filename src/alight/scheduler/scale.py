@@ -31,7 +31,7 @@ def feed(state: State, now: float, decisions: list[Decision]) -> None:
     waits = _start_in_turn(state, functions, now, decisions, for_queue=True)
     for function in waits:
         stuck.fail_if_stuck(state, function, now, decisions)
-    if any(one.need.min_containers or one.need.buffer_containers for one in functions):
+    if any(one.need.min_containers or one.need.buffer_containers or one.trial is not None for one in functions):
         for function in _start_in_turn(state, functions, now, decisions, for_queue=False):
             state.starved[function.function_id] = None
     state.hungry.clear()
@@ -41,6 +41,8 @@ def _serve_hungry(state: State, now: float, decisions: list[Decision], looked: d
     while state.hungry:
         function_id = next(iter(state.hungry))
         function = state.functions[function_id]
+        if function.retired is not None and function.waiting:
+            fail_waiting(state, function, ResultStatus.CANCELLED, function.retired, decisions)
         dispatch.give_inputs(state, function, now, decisions)
         _settle(state, function, now, decisions)
         del state.hungry[function_id]
@@ -186,7 +188,14 @@ def _to_keep(state: State, function: Function, now: float) -> int:
         more = need.buffer_containers - len(function.idle) - unasked
     if function.awake and need.min_containers:
         more = max(more, need.min_containers - (len(function.containers) - len(function.leaving)))
+    if function.trial is not None and not has_new(state, function):
+        more = max(more, 1)
     return more
+
+
+def has_new(state: State, function: Function) -> bool:
+    """Whether a container of its newest version is there, or on its way."""
+    return any(state.containers[name].version == function.version for name in function.containers)
 
 
 def _settle(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
@@ -225,7 +234,13 @@ def _cannot_more(function: Function) -> bool:
 def _start_one(state: State, function: Function, now: float, decisions: list[Decision], *, for_queue: bool) -> bool:
     need = function.need
     most, blocked = need.max_containers, len(function.blocked)
-    if function.start_after > now or (most is not None and len(function.containers) - blocked >= most):
+    if most is not None and function.trial is not None and not has_new(state, function):
+        most = max(most, len(function.containers) - blocked) + 1  # beside the old ones, which serve until it is there
+    if (
+        function.halted
+        or function.start_after > now
+        or (most is not None and len(function.containers) - blocked >= most)
+    ):
         return False
     # Children of its own waiting inputs may have all there is: without them, nothing moves.
     has_one = len(function.containers) > blocked

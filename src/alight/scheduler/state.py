@@ -114,6 +114,7 @@ class Container:
     stalled: bool = False  # its input takes much longer than this function's usually do
     served: bool = False  # has had an input
     timed_out: bool = False  # it ends because of one input, which is known
+    replaced: bool = False  # it ends for a newer version: what it runs begins again, at no charge
     moved: float = 0.0  # when it last was given its first input or answered one
     idle_since: float = 0.0
     idle_timer: bool = False
@@ -220,7 +221,12 @@ class Function:
     name: str
     need: Need
     slots: int  # inputs that a container may hold begun: ``need.slots``
-    version: int = 1
+    version: int = 1  # of containers that start now
+    proven: int = 1  # the oldest version whose containers serve: an earlier one while a trial is under way
+    trial: float | None = None  # since when the first container of this version is waited for
+    halted: bool = False  # its version did not come up: nothing starts until another one is published
+    retired: dict[str, Any] | None = None  # it is published no more: what waits for it ends with this error
+    kept: bool = False  # of a deployed app: min_containers holds without any input
     pace: float | None = None  # seconds that an input takes; None while nobody knows
     waiting: int = 0  # inputs in line
     line: OrderedDict[str, None] = field(default_factory=OrderedDict)  # calls with ``waiting``, in turn

@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Sequence
 from typing import Any
 
-from alight.scheduler import calls, containers, events, machines, scale, warm
+from alight.scheduler import calls, containers, events, machines, publishing, scale, warm
 from alight.scheduler.decisions import Decision
 from alight.scheduler.dispatch import look
 from alight.scheduler.state import State
@@ -48,6 +48,8 @@ def _fire_timers(state: State, now: float, decisions: list[Decision]) -> None:
         elif name in state.functions:
             if kind == "look":
                 look(state, state.functions[name], now, decisions)
+            elif kind == "trial":
+                publishing.look_at_trial(state, state.functions[name], now, decisions)
             state.hungry[name] = None
 
 
@@ -55,7 +57,9 @@ _HANDLERS: dict[type, Any] = {
     events.NodeJoined: machines.joined,
     events.NodeAway: machines.away,
     events.NodeGone: machines.gone,
-    events.FunctionPublished: containers.published,
+    events.FunctionPublished: publishing.published,
+    events.FunctionReverted: publishing.reverted,
+    events.FunctionRetired: publishing.retired,
     events.FunctionScaled: containers.scaled,
     events.AppEnded: containers.app_ended,
     events.InputsArrived: calls.arrived,

@@ -134,6 +134,8 @@ class Loop:
             do.calls.outcomes.fail(decision.call_id, decision.positions, decision.status, decision.error)
         elif isinstance(decision, decided.Adopted):
             do.calls.giving.adopted(decision.call_id, decision.positions, decision.container_id)
+        elif isinstance(decision, decided.TrialEnded):
+            do.functions.trial_ended(decision.function_id, self._with_failure(decision), decision.said)
         elif isinstance(decision, decided.Recall):
             do.nodes.send(decision.node_id, Command("recall", container=decision.container_id))
         else:
@@ -143,6 +145,16 @@ class Loop:
             do.nodes.send(decision.node_id, command)
             start, stop = (0, 1 << 62) if decision.position < 0 else (decision.position, decision.position + 1)
             do.calls.book.returned(decision.container_id, decision.call_id, start, stop)
+
+    def _with_failure(self, decision: decided.TrialEnded) -> dict[str, Any] | None:
+        """What kept a new version from coming up, with the exception of the user's code where there was one."""
+        failed = self._do.calls.init_failures.get(decision.function_id)
+        failure = failed[0] if failed is not None else None
+        if decision.error is None or decision.status != ResultStatus.INIT_FAILURE or failure is None:
+            return decision.error
+        lines = [f"  {one.file}:{one.line} in {one.name}: {one.text}" for one in failure.frames if one.user]
+        said = f"{failure.type.removeprefix('builtins.')}: {failure.message}"
+        return {**decision.error, "message": "\n".join([said, *lines])}
 
     def _tell_again(self, decision: decided.Again) -> None:
         """Code that runs a second time without having been asked to is something that its owner must see."""

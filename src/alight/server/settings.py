@@ -28,6 +28,7 @@ class Settings:
     images_kept: float = 30 * 86400.0  # since their last use
     images_bytes: int | None = None  # on each machine; what was used least recently goes first
     bodies_in_memory: int = 64 << 20
+    versions_kept: int = 10  # of each deployed app: so many can it go back to, the one that serves included
 
     @property
     def run(self) -> Path:
@@ -69,7 +70,7 @@ def default_home() -> Path:
 
 def from_environment(home: Path, listen: str) -> Settings:
     """Settings with what the environment says: ALIGHT_HOLDER_GRACE, ALIGHT_NODE_GRACE, ALIGHT_IMAGES_KEPT (seconds),
-    ALIGHT_IMAGES_GIB.
+    ALIGHT_IMAGES_GIB, ALIGHT_VERSIONS_KEPT.
     """
     return Settings(
         home,
@@ -78,7 +79,17 @@ def from_environment(home: Path, listen: str) -> Settings:
         node_grace=_seconds("ALIGHT_NODE_GRACE", Settings.node_grace),
         images_kept=_seconds("ALIGHT_IMAGES_KEPT", Settings.images_kept),
         images_bytes=_gib("ALIGHT_IMAGES_GIB"),
+        versions_kept=_count("ALIGHT_VERSIONS_KEPT", Settings.versions_kept),
     )
+
+
+def _count(name: str, default: int) -> int:
+    text = os.environ.get(name)
+    if not text:
+        return default
+    if not text.isdigit() or not 0 < int(text) <= 10_000:
+        raise errors.InvalidError(f"{name}={text!r} is not a number from 1 to 10000")
+    return int(text)
 
 
 def _gib(name: str) -> int | None:

@@ -27,6 +27,7 @@ from alight.server.routes import blobs as blobs_routes
 from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
 from alight.server.routes import containers as containers_routes
+from alight.server.routes import deployments as deployments_routes
 from alight.server.routes import execs as execs_routes
 from alight.server.routes import functions as functions_routes
 from alight.server.routes import images as images_routes
@@ -37,12 +38,14 @@ from alight.server.routes import setup as setup_routes
 from alight.server.routes import terminals as terminals_routes
 from alight.server.routes import tokens as tokens_routes
 from alight.server.routes import volumes as volumes_routes
-from alight.server.services.apps import Apps
+from alight.server.services.apps import App, Apps
 from alight.server.services.blobs import Blobs
 from alight.server.services.call_views import CallViews
 from alight.server.services.calls import Calls
 from alight.server.services.container_views import ContainerViews
 from alight.server.services.containers import Containers
+from alight.server.services.deployments import Deployments
+from alight.server.services.environments import Environments
 from alight.server.services.execs import Execs
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
@@ -58,7 +61,8 @@ from alight.server.settings import DEFAULT_PORT, GROUP, LOOPBACK, Settings
 from alight.store import SqliteStore, open_store
 from alight.wire import errors, ids
 from alight.wire.commands import Command
-from alight.wire.messages import ServerInfo
+from alight.wire.messages import AppEvent, ServerInfo
+from alight.wire.spec import FunctionSpec
 from alight.wire.version import __version__
 
 log = logging.getLogger(__name__)
@@ -74,6 +78,7 @@ class Parts:
     hub: Hub
     functions: Functions
     apps: Apps
+    deployments: Deployments
     calls: Calls
     containers: Containers
     nodes: Nodes
@@ -182,6 +187,11 @@ class Server:
             **calls_routes.routes(parts.calls, parts.functions, parts.apps, self._views().sentence),
             **call_views_routes.routes(self._views(), parts.store),
             **containers_routes.routes(self._container_views(), parts.containers, parts.nodes, parts.inbox),
+            **deployments_routes.routes(
+                parts.deployments,
+                Environments(parts.store, parts.apps),
+                deployments_routes.Describer(parts.store, parts.apps, parts.functions, parts.containers),
+            ),
             **execs_routes.routes(Execs(parts.containers, parts.nodes, parts.secrets), parts.apps, parts.containers),
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **images_routes.routes(parts.images, parts.apps),
@@ -268,6 +278,14 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
     nodes = Nodes(Around(store, inbox, containers, calls, logs, hub), settings.node_grace)
     secrets = Secrets(store, Vault(settings.state / "key"))
     images = Images(store, nodes, secrets)
+
+    async def ensure(specs: tuple[FunctionSpec, ...], app: App) -> None:
+        async def tell(event: AppEvent) -> None:
+            hub.tell(app.app_id, event)
+
+        for spec in {(spec.image.digest, spec.python_version): spec for spec in specs}.values():
+            await images.ensure_anywhere(spec.image, spec.python_version, (app.app_id, app.environment), tell)
+
     loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub))
     return Parts(
         store=store,
@@ -275,6 +293,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         hub=hub,
         functions=functions,
         apps=apps,
+        deployments=Deployments(store, apps, functions, ensure, settings.versions_kept),
         calls=calls,
         containers=containers,
         nodes=nodes,

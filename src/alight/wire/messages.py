@@ -203,6 +203,8 @@ class AppSummary:
     created_at: float
     stopped_at: Optional[float] = None
     functions: Tuple[str, ...] = ()
+    version: int = 0  # of a deployed one
+    deployed_at: Optional[float] = None
 
 
 @dataclass(frozen=True)

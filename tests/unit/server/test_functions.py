@@ -301,13 +301,11 @@ def test_deployed_apps_are_found_before_others_and_new_before_old(place):
         names = {"name": "trainer"}
         deployed, _ = await place.app(TRAIN, **names)
         await place.app(TRAIN, kind="detached", **names)
-        found = place.apps.named("trainer", "main", ME)
-        assert found[0].app_id == deployed
-        newer, _ = await place.app(MODEL, **names)
-        assert place.apps.named("trainer", "main", ME)[0].app_id == newer
-        # an older one answers for what the newer one lacks
+        newer, _ = await place.app(MODEL, kind="detached", **names)
         apps = [app.app_id for app in place.apps.named("trainer", "main", ME)]
+        assert apps[:2] == [deployed, newer]
         assert place.functions.find(apps, "trainer", "train").app_id == deployed
+        # another one answers for what the deployed one lacks
         info = place.functions.find(apps, "trainer", "Model.*")
         assert (info.app_id, info.class_name, info.methods) == (newer, "Model", MODEL.methods)
         assert info.parameters == MODEL.class_parameters

@@ -34,6 +34,7 @@ from alight.wire.stored import (
 KINDS = (OWNER, USER, NODE, CONTAINER, STRANGER)
 OPEN_TO = {
     CONTAINER: {
+        "app.find",
         "function.lookup",
         "blob.missing",
         "blob.put",
@@ -66,6 +67,7 @@ OPEN_TO = {
 NO_PERSONS = {"node.session", "terminal.open"}
 OWNERS_ALONE = {
     "server.stop",
+    "environment.delete",
     "image.work",
     "token.create",
     "token.list",

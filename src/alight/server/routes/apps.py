@@ -29,7 +29,8 @@ def routes(apps: Apps, functions: Functions, containers: Containers, watching: W
     async def publish(request: Request) -> None:
         asked = request.arguments(AppPublish)
         app = apps.get(asked.app_id, request.who)
-        done = await functions.publish(app.app_id, app.environment, app.owner, asked.functions)
+        deployed = app.state == AppState.DEPLOYED
+        done = await functions.publish(app.app_id, app.environment, app.owner, asked.functions, deployed=deployed)
         await request.stream.send(AppPublished(done))
 
     async def stop(request: Request) -> None:
@@ -37,7 +38,7 @@ def routes(apps: Apps, functions: Functions, containers: Containers, watching: W
         app = apps.alive.get(asked.app_id)
         if app is not None and not may_touch(request.who, app):
             apps.get(asked.app_id, request.who)  # says that there is none
-        await apps.stop(asked.app_id, asked.reason or "its client ended")
+        await apps.stop(asked.app_id, asked.reason or "its client ended", request.who.owner)
         await containers.wait_gone(asked.app_id, min(asked.wait, _STOP_WAIT))
         await request.stream.send({})
 

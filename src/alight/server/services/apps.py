@@ -42,6 +42,9 @@ class App:
     owner: str
     created_at: float
     tags: dict[str, str] = field(default_factory=dict)
+    version: int = 0
+    deployed_at: float | None = None
+    deployed_by: str = ""
 
 
 class Apps:
@@ -70,6 +73,9 @@ class Apps:
                 row["owner"],
                 row["created_at"],
                 json.loads(row["tags"]),
+                row["version"],
+                row["deployed_at"],
+                row["deployed_by"],
             )
             self.alive[app.app_id] = app
             if app.state == AppState.RUNNING:
@@ -77,7 +83,8 @@ class Apps:
         for row in await self._store.read("functions_of_living_apps"):
             owner = self.alive.get(row["app_id"])
             if owner is not None:
-                self._functions.restore(row, owner.environment, owner.owner)
+                deployed = owner.state == AppState.DEPLOYED
+                self._functions.restore(row, owner.environment, owner.owner, deployed=deployed)
 
     async def create(self, asked: AppCreate, environment: str, who: Principal) -> AppCreated:
         """A new app, or with ``reuse`` the living one of this name."""
@@ -112,7 +119,13 @@ class Apps:
             "now": now,
         }
         new_environment = {"name": environment, "owner": who.owner, "now": now}
-        await self._store.write([("environment_add", new_environment), ("app_add", row)])
+        try:
+            await self._store.write([("environment_add", new_environment), ("app_add", row)])
+        except errors.AlreadyExistsError:
+            raise errors.AlreadyExistsError(
+                f"there is a deployed app {app.name!r} in the environment {environment!r} already",
+                hint="choose another name",
+            ) from None
         self.alive[app.app_id] = app
         if app.state == AppState.RUNNING:
             self.leases.begin(app.app_id)
@@ -138,7 +151,7 @@ class Apps:
             names = ", ".join(sorted({app.name or app.description for app in theirs} - {""}))
             raise errors.NotFoundError(
                 f"there is no running or deployed app {name!r} in the environment {environment!r}",
-                hint=f"there is: {names}" if names else "`alight run --detach` starts one that stays",
+                hint=f"there is: {names}" if names else "`alight deploy` makes one that stays",
             )
         found.sort(key=lambda app: (app.state == AppState.DEPLOYED, app.created_at), reverse=True)
         return found
@@ -169,7 +182,18 @@ class Apps:
             app.state = AppState.DETACHED
         self.leases.forget(app_id)
 
-    async def stop(self, app_id: str, reason: str) -> None:
+    def deployed(self, name: str, environment: str) -> App | None:
+        """The deployed app of this name, whoever's it is: there is one in an environment."""
+        return next(
+            (
+                app
+                for app in self.alive.values()
+                if app.state == AppState.DEPLOYED and app.name == name and app.environment == environment
+            ),
+            None,
+        )
+
+    async def stop(self, app_id: str, reason: str, who: str = "") -> None:
         """End an app: what waits is cancelled, containers stop. Nothing happens when it has ended already."""
         app = self.alive.pop(app_id, None)
         if app is None:
@@ -184,7 +208,7 @@ class Apps:
         message = f"the app was stopped{f': {reason}' if reason else ''}"
         cancelled = {"app_id": app_id, "now": time.time(), "error": json.dumps({"code": "remote", "message": message})}
         ending: list[Statement] = [
-            ("app_stop", {"app_id": app_id, "now": time.time(), "reason": reason}),
+            ("app_stop", {"app_id": app_id, "now": time.time(), "reason": reason, "who": who}),
             ("inputs_cancel_of_app", cancelled),
             ("app_secrets_delete", {"app_id": app_id}),
             ("blob_refs_drop", {"holder": app_id}),
@@ -218,6 +242,8 @@ class Apps:
                     row["created_at"],
                     row["stopped_at"],
                     tuple(name for name in json.loads(row["functions"]) if not is_variant(name)),
+                    row["version"],
+                    row["deployed_at"],
                 )
                 for row in rows
             )

@@ -218,11 +218,15 @@ class Images:
         return ImageWorked(tuple(images))
 
     async def _needed(self) -> tuple[str, ...]:
-        """Ids of the images of functions whose apps are there, and of those that have names."""
+        """Ids of the images of functions of living apps, of versions that these can go back to, and with names."""
         needed = {str(row["image_id"]) for row in await self._store.read("image_names")}
         for row in await self._store.read("function_specs_alive"):
             spec = from_plain(FunctionSpec, json.loads(row["spec"]))
             needed.add(await self.image_id(spec.image, spec.python_version))
+        for row in await self._store.read("deployment_specs_kept"):
+            for plain in json.loads(row["specs"]):
+                earlier = from_plain(FunctionSpec, plain)
+                needed.add(await self.image_id(earlier.image, earlier.python_version))
         return tuple(sorted(needed))
 
 

@@ -33,6 +33,9 @@ class Secrets:
         if not asked.name:
             if not asked.app_id:
                 raise errors.InvalidError("a secret without a name belongs to an app, and none was named")
+            known = await self._same(asked, who)
+            if known is not None:
+                return known
             return await self._add(asked, environment, who, now)
         ids.check_name(asked.name, "secret")
         found = await self._store.one("secret_by_name", environment=environment, name=asked.name)
@@ -115,6 +118,16 @@ class Secrets:
         if wanted:
             self._store.write_soon([("secret_used", {"secret_id": one, "now": now}) for one in wanted])
         return result
+
+    async def _same(self, asked: SecretCreate, who: Principal) -> SecretInfo | None:
+        """The anonymous secret of the app that holds these values already: what is deployed twice is the same twice."""
+        keys = json.dumps(sorted(asked.values))
+        for row in await self._store.read("secrets_of_app", app_id=asked.app_id, keys=keys):
+            values = self._vault.open(row["secret_id"], bytes(row["sealed"]))
+            if row["owner"] == who.owner and values == dict(asked.values):
+                names = tuple(sorted(asked.values))
+                return SecretInfo(row["secret_id"], "", "", row["created_at"], row["created_by"], None, names)
+        return None
 
     async def _add(self, asked: SecretCreate, environment: str, who: Principal, now: float) -> SecretInfo:
         secret_id = ids.new_id(ids.SECRET)

@@ -14,7 +14,7 @@ SELECT * FROM apps WHERE state <> 'stopped';
 -- name: apps_recent
 -- Apps of an environment ('' is all), newest first, optionally of one name or id, with the number of live containers.
 SELECT a.*, (SELECT count(*) FROM containers c WHERE c.app_id = a.app_id AND c.state <> 'ended') AS containers,
-  (SELECT json_group_array(f.name) FROM functions f WHERE f.app_id = a.app_id) AS functions
+  (SELECT json_group_array(f.name) FROM functions f WHERE f.app_id = a.app_id AND f.gone = '') AS functions
 FROM apps a
 WHERE (:environment = '' OR a.environment = :environment)
   AND (:owner = '' OR a.owner = :owner)
@@ -27,7 +27,7 @@ UPDATE apps SET state = :state WHERE app_id = :app_id AND state <> 'stopped';
 
 -- name: app_stop
 -- An app has ended, and why.
-UPDATE apps SET state = 'stopped', stopped_at = :now, stop_reason = :reason WHERE app_id = :app_id AND state <> 'stopped';
+UPDATE apps SET state = 'stopped', stopped_at = :now, stop_reason = :reason, stopped_by = :who WHERE app_id = :app_id AND state <> 'stopped';
 
 -- name: app_secrets_delete
 -- Anonymous secrets end with their app.
@@ -35,9 +35,9 @@ DELETE FROM secrets WHERE app_id = :app_id AND name = '';
 
 -- name: function_put
 -- Record a function, or its newer version.
-INSERT INTO functions (function_id, app_id, name, spec, version, created_at)
-VALUES (:function_id, :app_id, :name, :spec, :version, :now)
-ON CONFLICT (app_id, name) DO UPDATE SET spec = excluded.spec, version = excluded.version;
+INSERT INTO functions (function_id, app_id, name, spec, version, created_at, gone)
+VALUES (:function_id, :app_id, :name, :spec, :version, :now, :gone)
+ON CONFLICT (app_id, name) DO UPDATE SET spec = excluded.spec, version = excluded.version, gone = excluded.gone;
 
 -- name: functions_of_living_apps
 -- Functions of every app that is not stopped.

@@ -1,0 +1,371 @@
+"""Deployed apps: versions, one after the other, each published as a whole and only if it comes up.
+
+A publish is one transaction. After it the scheduler starts a container of every changed function that is in use, and
+lets the old ones serve until that is ready (``scheduler/publishing.py``); when one does not come up, everything is as
+it was before and the version stays in the history as one that failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from alight.server.auth import OWNER, Principal
+from alight.server.services.apps import App, Apps
+from alight.server.services.functions import Change, Functions, Trial, shown_name
+from alight.store.base import Row, Statement, Store
+from alight.wire import deploying, errors, ids
+from alight.wire.codec import from_plain, to_plain
+from alight.wire.deploying import (
+    DeployBack,
+    DeployBegin,
+    DeployBegun,
+    DeployDone,
+    DeployHistory,
+    DeployOver,
+    DeployPublish,
+    DeployVersion,
+    DeployVersions,
+)
+from alight.wire.messages import AppCreate
+from alight.wire.spec import FunctionSpec
+from alight.wire.states import AppState
+
+log = logging.getLogger(__name__)
+
+TAG_MOST = 50  # characters of the tag of a version
+#: Sees that the images of these functions are there. Raises what keeps them from being made.
+Ensure = Callable[[tuple[FunctionSpec, ...], App], Awaitable[None]]
+
+
+@dataclass
+class _Wish:
+    """One version to be made."""
+
+    app: App
+    who: Principal
+    name: str
+    specs: tuple[FunctionSpec, ...]
+    strategy: str
+    tags: dict[str, str] | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+    renew: bool = False  # fresh containers, and no new version
+
+
+class Deployments:
+    """Verbs on deployed apps. ``ensure`` has images made; ``most`` versions of an app can be gone back to."""
+
+    def __init__(self, store: Store, apps: Apps, functions: Functions, ensure: Ensure, most: int) -> None:
+        self._store = store
+        self._apps = apps
+        self._functions = functions
+        self._ensure = ensure
+        self._most = most
+        self._under_way: dict[str, tuple[str, asyncio.Task[DeployDone]]] = {}  # by app: whose, and what comes of it
+
+    async def begin(self, asked: DeployBegin, environment: str, who: Principal) -> DeployBegun:
+        """The deployed app of a name, or a new one that is nobody's to find yet. Raises InvalidError for a bad name."""
+        if not asked.name:
+            raise errors.InvalidError("an app needs a name to be deployed", hint='App("name"), or --name')
+        ids.check_name(asked.name, "app")
+        ids.check_environment(environment)
+        found = self._apps.deployed(asked.name, environment)
+        if found is not None:
+            self._check_mine(found, who)
+            return DeployBegun(found.app_id, environment, found.version)
+        create = AppCreate(description=f"{asked.name} (being deployed)", environment=environment)
+        created = await self._apps.create(create, environment, who)
+        return DeployBegun(created.app_id, environment)
+
+    async def publish(self, asked: DeployPublish, who: Principal) -> DeployDone:
+        """The next version of an app. Returns when it serves.
+
+        Raises ConflictError when somebody else was faster, InvalidError for what cannot be, and what kept it from
+        coming up: then the version before serves on.
+        """
+        known = await self._known(asked.deploy_id)
+        if known is not None:
+            return known
+        app = self._apps.get(asked.app_id, who)
+        self._check_mine(app, who)
+        ids.check_name(asked.name, "app")
+        if not asked.functions:
+            raise errors.InvalidError(
+                f"the app {asked.name} has no functions to deploy", hint="decorate one with @app.function()"
+            )
+        if len(asked.tag) > TAG_MOST:
+            raise errors.InvalidError(
+                f"the tag of a version has at most {TAG_MOST} characters, and this one has {len(asked.tag)}"
+            )
+        self._check_free(app, asked.name)
+        if asked.base != app.version:
+            at = time.strftime("%H:%M:%S", time.localtime(app.deployed_at or 0))
+            raise errors.ConflictError(
+                f"{asked.name} was deployed by somebody else meanwhile: {app.deployed_by or 'they'} published "
+                f"v{app.version} at {at}",
+                hint="look at `alight app history`, and deploy again if yours is still what should run",
+            )
+        row = {
+            "deploy_id": asked.deploy_id,
+            "tag": asked.tag,
+            "git_commit": asked.commit,
+            "dirty": int(asked.dirty),
+            "client": asked.client,
+            "origin": 0,
+        }
+        wish = _Wish(app, who, asked.name, asked.functions, _strategy(asked.strategy), asked.tags, row)
+        return await self._alone(wish)
+
+    async def rollback(self, asked: DeployBack, app: App, who: Principal) -> DeployDone:
+        """An earlier version again, as a new one. Raises NotFoundError for one that there is not, or not any more."""
+        known = await self._known(asked.deploy_id)
+        if known is not None:
+            return known
+        self._check_mine(app, who)
+        self._check_free(app, app.name)
+        version = asked.version or await self._before(app)
+        found = await self._store.one("deployment_of_app", app_id=app.app_id, version=version)
+        if found is None:
+            raise errors.NotFoundError(f"{app.name} has no version v{version}", hint=f"alight app history {app.name}")
+        if found["failed"]:
+            raise errors.ConflictError(f"v{version} of {app.name} did not come up when it was deployed")
+        if found["specs"] is None:
+            raise errors.NotFoundError(
+                f"v{version} of {app.name} is too old to go back to: the last {self._most} are kept",
+                hint="deploy it again from its source",
+            )
+        specs = tuple(from_plain(FunctionSpec, one) for one in json.loads(found["specs"]))
+        await self._ensure(specs, app)
+        row = {
+            "deploy_id": asked.deploy_id,
+            "tag": found["tag"],
+            "git_commit": found["git_commit"],
+            "dirty": found["dirty"],
+            "client": asked.client,
+            "origin": version,
+        }
+        tags = json.loads(found["tags"])
+        return await self._alone(_Wish(app, who, app.name, specs, _strategy(asked.strategy), tags, row))
+
+    async def rollover(self, asked: DeployOver, app: App, who: Principal) -> DeployDone:
+        """The same version in fresh containers. Raises what keeps them from coming up: then the old ones serve on."""
+        self._check_mine(app, who)
+        self._check_free(app, app.name)
+        specs = tuple(one.spec for one in self._functions.of_app(app.app_id))
+        return await self._alone(_Wish(app, who, app.name, specs, _strategy(asked.strategy), renew=True))
+
+    async def history(self, asked: DeployHistory, environment: str, who: Principal) -> DeployVersions:
+        """Versions of an app, newest first; of stopped ones, too. Raises NotFoundError."""
+        rows = await self._store.read(
+            "apps_recent",
+            environment=environment,
+            owner="" if who.kind == OWNER else who.owner,
+            name_or_id=asked.app,
+            limit=1000,
+        )
+        rows = [row for row in rows if row["version"]]
+        if not rows:
+            raise errors.NotFoundError(
+                f"there is no deployed app {asked.app!r} in the environment {environment!r}",
+                hint="`alight app list` shows what there is",
+            )
+        app = next((row for row in rows if row["state"] == AppState.DEPLOYED), rows[0])
+        limit = max(1, min(asked.limit, 10_000))
+        found = await self._store.read("deployments_of_app", app_id=app["app_id"], limit=limit)
+        return DeployVersions(app["app_id"], app["name"], app["version"], tuple(_version(row) for row in found))
+
+    # inside
+
+    def _check_mine(self, app: App, who: Principal) -> None:
+        if who.kind != OWNER and app.owner != who.owner:
+            raise errors.PermissionDeniedError(
+                f"the app {app.name!r} in the environment {app.environment!r} belongs to somebody else",
+                hint="deploy yours under another name, or in another environment: -e NAME",
+            )
+
+    def _check_free(self, app: App, name: str) -> None:
+        under_way = self._under_way.get(app.app_id)
+        if under_way is not None:
+            raise errors.ConflictError(
+                f"{name} is being deployed just now, by {under_way[0]}", hint="try again when that has ended"
+            )
+
+    async def _known(self, deploy_id: str) -> DeployDone | None:
+        """What came of a deploy whose client lost its connection and asks again."""
+        row = await self._store.one("deployment_by_id", deploy_id=deploy_id) if deploy_id else None
+        if row is None:
+            return None
+        under_way = self._under_way.get(row["app_id"])
+        if under_way is not None:
+            return await asyncio.shield(under_way[1])
+        if row["failed"]:
+            raise errors.RemoteError(row["failed"])
+        named = self._functions.of_app(row["app_id"])
+        return DeployDone(row["app_id"], row["version"], functions=tuple(self._functions.answer(one) for one in named))
+
+    async def _before(self, app: App) -> int:
+        rows = await self._store.read("deployments_of_app", app_id=app.app_id, limit=10_000)
+        earlier = [row["version"] for row in rows if row["version"] < app.version and not row["failed"]]
+        if not earlier:
+            raise errors.NotFoundError(f"{app.name} has one version only: there is nothing to go back to")
+        return int(earlier[0])
+
+    async def _alone(self, wish: _Wish) -> DeployDone:
+        """One at a time for each app; it goes on when whoever asked for it is gone."""
+        app_id = wish.app.app_id
+        task = asyncio.get_running_loop().create_task(self._make(wish))
+        self._under_way[app_id] = (wish.who.owner, task)
+        task.add_done_callback(lambda _: self._under_way.pop(app_id, None))
+        return await asyncio.shield(task)
+
+    async def _make(self, wish: _Wish) -> DeployDone:
+        app, before = wish.app, _Before(wish.app)
+        async with self._functions.changing:
+            number = app.version
+            last = await self._store.one("deployment_last", app_id=app.app_id)
+            following = (last["version"] if last is not None else 0) + 1
+            change = self._functions.plan(
+                app.app_id,
+                app.environment,
+                app.owner,
+                wish.specs,
+                gone=f"%s() is not in v{following} of {wish.name} any more",
+                renew=wish.renew,
+                deployed=True,
+            )
+            tags = app.tags if wish.tags is None else wish.tags
+            new = not wish.renew and (change.is_new or not app.version or tags != app.tags or bool(wish.row["origin"]))
+            statements = change.statements
+            if new:
+                number = following
+                statements += self._rows(wish, number, tags)
+            if statements:
+                try:
+                    await self._store.write(statements)
+                except errors.AlreadyExistsError:
+                    raise errors.ConflictError(
+                        f"another app {wish.name!r} was deployed meanwhile, in the environment {app.environment!r}",
+                        hint=f"look at `alight app history {wish.name}`, and deploy again to become its next version",
+                    ) from None
+            if app.app_id not in self._apps.alive:
+                raise errors.ConflictError(f"{wish.name} was stopped while it was deployed")
+            if new:
+                self._take(app, wish, number, tags)
+            trial = new or wish.renew
+            trials = self._functions.carry_out(change, trial=trial, recreate=wish.strategy == deploying.RECREATE)
+        named = {one.function_id: shown_name(one.key) for one in change.changed}
+        failed, notes = await _outcome({key: (f"{named[key]}()", trial) for key, trial in trials.items()})
+        if failed is not None:
+            await self._take_back(wish, number, before, change, failed)
+        gone = tuple(shown_name(one.key) for one in change.gone if not one.base)
+        answers = tuple(self._functions.answer(one) for one in change.named)
+        return DeployDone(app.app_id, number, changed=new or wish.renew, functions=answers, gone=gone, notes=notes)
+
+    def _rows(self, wish: _Wish, number: int, tags: dict[str, str]) -> list[Statement]:
+        now = {"now": time.time(), "who": wish.who.owner, "app_id": wish.app.app_id, "version": number}
+        made = {
+            **now,
+            **wish.row,
+            "specs": json.dumps([to_plain(spec) for spec in wish.specs]),
+            "tags": json.dumps(tags),
+            "strategy": wish.strategy,
+        }
+        return [
+            ("app_deploy", {**now, "name": wish.name, "tags": json.dumps(tags)}),
+            ("deployment_add", made),
+            ("deployments_too_old", {"app_id": wish.app.app_id, "most": self._most}),
+        ]
+
+    def _take(self, app: App, wish: _Wish, number: int, tags: dict[str, str]) -> None:
+        app.name = app.description = wish.name
+        app.state, app.version, app.tags = AppState.DEPLOYED, number, dict(tags)
+        app.deployed_at, app.deployed_by = time.time(), wish.who.owner
+        self._apps.leases.forget(app.app_id)
+
+    async def _take_back(
+        self, wish: _Wish, number: int, before: _Before, change: Change, failed: tuple[str, dict[str, Any]]
+    ) -> None:
+        """The version did not come up: all is as it was before. Raises what kept it from coming up."""
+        app, (function, error) = wish.app, failed
+        said = str(error.get("message") or "nobody knows why")
+        what = f"v{number} of {wish.name}" if not wish.renew else f"a fresh container of {wish.name}"
+        why = f"{what} did not come up: {function} failed before it could take an input"
+        log.warning("app %s: %s: %s", app.app_id, why, said.splitlines()[0])
+        if app.app_id in self._apps.alive:
+            async with self._functions.changing:
+                back = self._functions.back(change, f"v{number} of {wish.name} did not come up")
+                statements = [*back.statements]
+                if not wish.renew:
+                    statements.append(("deployment_failed", {**_at(app, number), "failed": f"{why}: {said}"}))
+                    statements.append(("app_version", {**_at(app, before.version), **before.row}))
+                await self._store.write(statements)
+                before.restore(app)
+                self._functions.carry_back(back)
+            if not before.version:
+                await self._apps.stop(app.app_id, f"its first version did not come up: {said}", wish.who.owner)
+        hint = f"v{before.version} serves on" if before.version else "nothing was deployed"
+        if error.get("hint"):
+            hint = f"{error['hint']}; {hint}"
+        raise errors.RemoteError(f"{why}\n{said}", hint=hint)
+
+
+class _Before:
+    """What an app was."""
+
+    def __init__(self, app: App) -> None:
+        self.version, self._tags = app.version, dict(app.tags)
+        self._at, self._by = app.deployed_at, app.deployed_by
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {"now": self._at, "who": self._by, "tags": json.dumps(self._tags)}
+
+    def restore(self, app: App) -> None:
+        app.version, app.tags, app.deployed_at, app.deployed_by = self.version, self._tags, self._at, self._by
+
+
+async def _outcome(trials: dict[str, tuple[str, Trial]]) -> tuple[tuple[str, dict[str, Any]] | None, tuple[str, ...]]:
+    """The first function that did not come up and why, or None when all did; and what there is to say beside it."""
+    names = {trial: name for name, trial in trials.values()}
+    notes: list[str] = []
+    left = set(names)
+    while left:
+        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        for trial in done:
+            error, said = trial.result()
+            if error is not None:
+                return (names[trial], error), tuple(notes)
+            if said and said not in notes:
+                notes.append(said)
+    return None, tuple(notes)
+
+
+def _at(app: App, version: int) -> dict[str, Any]:
+    return {"app_id": app.app_id, "version": version}
+
+
+def _strategy(text: str) -> str:
+    if text not in deploying.STRATEGIES:
+        raise errors.InvalidError(f"{text!r} is no strategy of a deploy", hint=f"{' or '.join(deploying.STRATEGIES)}")
+    return text
+
+
+def _version(row: Row) -> DeployVersion:
+    return DeployVersion(
+        row["version"],
+        row["deployed_at"],
+        row["deployed_by"],
+        row["tag"],
+        row["git_commit"],
+        bool(row["dirty"]),
+        row["client"],
+        row["strategy"],
+        row["origin"],
+        row["failed"],
+        bool(row["kept"]),
+    )
