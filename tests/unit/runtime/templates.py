@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -24,7 +25,9 @@ ALL = (1 << 64) - 1
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 _PR_SET_CHILD_SUBREAPER = 36
 #: A template imports much; without this most of a test's time would be compiling it.
-_COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": tempfile.mkdtemp(prefix="alight-test-compiled-")}
+_PLACE = tempfile.TemporaryDirectory(prefix="alight-test-compiled-")
+atexit.register(_PLACE.cleanup)
+_COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": _PLACE.name}
 
 
 class Fork:
