@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# Hundreds of processes of ours are started by tests, and compiling the package is most of a short one's time; pytest
+# keeps its own form of the tests, too. All of it lies in __pycache__.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 KEPT = {"ALIGHT_TEST_CACHE", "ALIGHT_PYTHON"}  # settings of the test run itself
 
