@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from alight.node import cgroups
+from alight.node import cgroups, filters
 from alight.node.engine.base import Bind, EngineError, Limits
 from alight.node.engine.forks import shape
 from alight.node.engine.oci import OciEngine
+from alight.node.filters import NoForks
 from alight.node.network import Names
 from tests.system.forked_lab import PROGRAM, TEMPLATE, ForkedLab, forked_lab, told  # noqa: F401 a fixture
 from tests.system.lab import MIB, short_home  # noqa: F401 a fixture
@@ -287,6 +288,35 @@ def test_a_template_that_hangs_is_killed_and_the_start_refused(lab):
     lab.run(lab.forks.close_template("tp-hangs"))
 
 
+def test_a_machine_that_allows_no_forks_offers_none_and_says_so_once(lab, monkeypatch, caplog):
+    async def refuse(op, **_):
+        if op == "discard":
+            return
+        raise NoForks("the kernel does not tell")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lab.plain, "ask", refuse)
+        for _ in range(2):
+            with pytest.raises(NoForks):
+                lab.run(lab.forks.start_fork(TEMPLATE, told(lab.python("pass"))))
+    try:
+        assert lab.plain.forks is None
+        assert sum("start plainly" in one.message for one in caplog.records) == 1
+    finally:
+        lab.plain._can_fork = True
+
+
+def test_the_filter_of_a_process_is_read_from_the_kernel(lab):
+    lab.started(plan := lab.python("print('up', flush=True); import time; time.sleep(1000)"))
+    fork = next(one.pid for one in lab.run(lab.engine.list()) if one.id == plan.id)
+    (first,) = lab.run(lab.engine.inside(plan.id)) - {fork}
+    # The first process has the OCI runtime's; the fork got the same bytes, on top of its template's.
+    assert filters.of_process(first) == filters.of_process(fork, 1) != filters.of_process(fork)
+    assert len(filters.of_process(first)) % 8 == 0
+    assert filters.of_process(os.getpid()) == b""
+    lab.run(lab.engine.remove(plan.id))
+
+
 def test_a_fork_that_lies_about_itself_is_refused(lab):
     # It says that it is there from where it is, and not from its shell.
     program = PROGRAM.replace("if libc.setns(shell, CLONE_ALL) != 0:", "if False:")
@@ -389,17 +419,21 @@ def held_by(lab) -> dict:
         "descriptors": len(os.listdir(f"/proc/{spawner}/fd")),
         "mounts": len(Path(f"/proc/{spawner}/mounts").read_text().splitlines()),
         "groups": sorted(cgroups.children(names.group)),
-        "interfaces": sorted(one for _, one in socket.if_nameindex() if one.startswith(names.prefix)),
         "directories": sorted(os.listdir(lab.home / "node" / "containers")),
         "runtime": sorted(os.listdir(lab.home / "run" / "runtime")),
         "children": len(Path(f"/proc/{spawner}/task/{spawner}/children").read_text().split()),
     }
 
 
+def interfaces(lab) -> set[str]:
+    prefix = Names.of(str(lab.home)).prefix
+    return {one for _, one in socket.if_nameindex() if one.startswith(prefix)}
+
+
 @pytest.mark.parametrize("count", [20, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_starts_and_stops_leave_nothing(lab, count):
     lab.ask(lab.python("pass"))
-    before = held_by(lab)
+    before, there = held_by(lab), interfaces(lab)
     for one in range(count):
         plan = lab.python("print('up', flush=True); import time; time.sleep(1000)")
         if one % 2:
@@ -407,8 +441,6 @@ def test_starts_and_stops_leave_nothing(lab, count):
         lab.started(plan)
         lab.run(lab.engine.remove(plan.id))
 
+    assert held_by(lab) == before
     # Devices go a moment after their last holder.
-    until = time.monotonic() + 10
-    while (held := held_by(lab)) != before and time.monotonic() < until:
-        time.sleep(0.05)
-    assert held == before
+    lab.until(lambda: interfaces(lab) <= there)

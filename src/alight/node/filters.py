@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from alight.node.engine.base import EngineError
+
 _SEIZE: Final = 0x4206
 _INTERRUPT: Final = 0x4207
 _DETACH: Final = 17
@@ -25,11 +27,26 @@ _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 
 
-def of_process(pid: int) -> bytes:
-    """The filter that this process got last, as an array of ``struct sock_filter``; empty when it has none.
+class NoForks(EngineError):
+    """This machine cannot have forks, whatever the template; containers start plainly."""
 
-    Stops it for a moment. Raises OSError where the kernel does not tell.
+    code = "engine_no_forks"
+
+
+def of_process(pid: int, number: int = 0) -> bytes:
+    """A filter of this process, as an array of ``struct sock_filter``; empty when it has none.
+
+    They are counted from the one that it got first. Stops it for a moment. Raises ``NoForks`` where the kernel does not tell.
     """
+    try:
+        return _read(pid, number)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise EngineError(f"The process {pid} ended while its filter was read") from error
+    except OSError as error:
+        raise NoForks(f"This machine's kernel does not tell a process's filter: {error.strerror}") from error
+
+
+def _read(pid: int, number: int) -> bytes:
     if "\nSeccomp:\t0\n" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace"):
         return b""
     _ptrace(_SEIZE, pid)
@@ -38,9 +55,9 @@ def of_process(pid: int) -> bytes:
         _, status = os.waitpid(pid, _WALL)
         if not os.WIFSTOPPED(status):
             raise ProcessLookupError(errno.ESRCH, f"the process {pid} ended while its filter was read")
-        count = _ptrace(_GET_FILTER, pid)
+        count = _ptrace(_GET_FILTER, pid, number)
         found = ctypes.create_string_buffer(count * _INSTRUCTION)
-        _ptrace(_GET_FILTER, pid, 0, found)
+        _ptrace(_GET_FILTER, pid, number, found)
         return found.raw
     finally:
         _libc.ptrace(_DETACH, pid, None, None)

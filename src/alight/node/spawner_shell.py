@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from alight.node import cgroups, family, filters, kernel, pause
 from alight.node.engine.base import EngineError
-from alight.node.engine.forks import NoForks
 from alight.node.spawner_container import Request, Runtime
 from alight.node.spawner_inside import KILLED, OUTER_DIED, Inside, Template, closed
 from alight.wire import forks
@@ -232,10 +231,7 @@ class Shell(Inside):
     def _filter(self) -> bytes:
         if Shell.filter is None:
             assert self.pid is not None
-            try:
-                Shell.filter = filters.of_process(self.pid)
-            except OSError as error:
-                raise NoForks(f"This machine's kernel does not tell a process's filter: {error.strerror}") from error
+            Shell.filter = filters.of_process(self.pid)
         return Shell.filter
 
     def _run(self, out: int, err: int) -> int:

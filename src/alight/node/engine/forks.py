@@ -11,8 +11,6 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
-from alight.node.engine.base import EngineError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,12 +18,6 @@ if TYPE_CHECKING:
 
 TEMPLATE = "tp"
 SHELL = "sh"
-
-
-class NoForks(EngineError):
-    """This machine cannot have forks, whatever the template; containers start plainly."""
-
-    code = "engine_no_forks"
 
 
 class Forks(Protocol):

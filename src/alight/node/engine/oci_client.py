@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from alight.node.engine.base import EngineError
-from alight.node.engine.forks import NoForks
+from alight.node.filters import NoForks
 from alight.node.spawner import PACKET
 from alight.node.users import CannotMap
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from alight.node import cgroups, pause
 from alight.node.engine import oci_config
 from alight.node.engine.base import ContainerState, EngineError
-from alight.node.engine.forks import SHELL, TEMPLATE, NoForks, shape
+from alight.node.engine.forks import SHELL, TEMPLATE, shape
 from alight.node.engine.oci_client import SpawnerGone
+from alight.node.filters import NoForks
 from alight.wire import errors
 
 if TYPE_CHECKING:
