@@ -1,27 +1,48 @@
-"""``alight app``: what runs, what it printed, and how to end it."""
+"""``alight app``: what runs, what it printed, which versions there were, and how to end it."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
+import uuid
 from datetime import datetime
-from typing import Any, Optional
+from typing import Any, List, Optional, Tuple
 
 import click
 
-from alight.cli import options, session, tables
+from alight.cli import options, session, tables, terminal
 from alight.cli.errors import UsageError
-from alight.wire.codec import loads_head
+from alight.wire.codec import loads_head, to_plain
+from alight.wire.deploying import (
+    AppDescribed,
+    AppFind,
+    DeployBack,
+    DeployDone,
+    DeployHistory,
+    DeployOver,
+    DeployVersion,
+    DeployVersions,
+)
 from alight.wire.errors import NotFoundError
 from alight.wire.messages import AppEvent, AppList, AppListed, AppStop, AppSummary, AppWatch
 from alight.wire.starts import AppStats
 from alight.wire.states import AppState
+from alight.wire.version import __version__
+
+_strategy_option = click.option(
+    "--strategy",
+    type=click.Choice(["rolling", "recreate"]),
+    default="rolling",
+    show_default=True,
+    help="rolling: old containers finish what they have begun. recreate: they end at once.",
+)
 
 
-@click.group(short_help="List apps, read their logs, stop them.")
+@click.group(short_help="List apps, read their logs, go back a version, stop them.")
 def app() -> None:
-    """List apps, read their logs, stop them."""
+    """List apps, read their logs, go back a version, stop them."""
 
 
 @app.command("list")
@@ -37,13 +58,14 @@ def list_(limit: int, environment: Optional[str], as_json: bool) -> None:
             one.app_id,
             one.name or one.description,
             one.state,
+            f"v{one.version}" if one.version else None,
             one.containers,
             tables.when(one.created_at),
             tables.when(one.stopped_at),
         )
         for one in listed.apps
     ]
-    columns = ("App ID", "Description", "State", "Containers", "Created at", "Stopped at")
+    columns = ("App ID", "Description", "State", "Version", "Containers", "Created at", "Stopped at")
     tables.show(columns, rows, as_json=as_json, empty="No apps yet. `alight run script.py` starts one.")
 
 
@@ -60,18 +82,17 @@ def logs(
     """Show what an app's containers printed. APP is a name or an id."""
     if follow and (tail is not None or since is not None):
         raise UsageError("--follow excludes --tail and --since")
-    from alight.cli import render  # noqa: PLC0415  start-up weight
-
     after = parse_when(since, time.time()) if since else 0.0
     found = _find(app_name, environment)
     count = tail if tail is not None else (100 if since is None and not follow else -1)
     request = AppWatch(app_id=found.app_id, hold=False, logs=True, follow=follow, since=after, tail=count)
-    drawing = render.make_renderer()
-    try:
-        for head, body in session.stream("app.watch", request):
-            _draw(drawing, loads_head(AppEvent, head), body, timestamps=timestamps)
-    finally:
-        drawing.close()
+    _show_output(request, timestamps=timestamps)
+
+
+def follow(app_id: str, *, timestamps: bool) -> None:
+    """Show what an app's containers print from now on."""
+    request = AppWatch(app_id=app_id, hold=False, logs=True, follow=True, since=time.time())
+    _show_output(request, timestamps=timestamps)
 
 
 @app.command()
@@ -92,6 +113,92 @@ def stats(app_name: str, since: Optional[str], environment: Optional[str], as_js
 
 @app.command()
 @click.argument("app_name", metavar="APP")
+@options.environment
+@options.as_json
+def info(app_name: str, environment: Optional[str], as_json: bool) -> None:
+    """Show one app: its state, version, tags and functions. APP is a name or an id."""
+    found = session.ask("app.find", AppFind(app_name, session.environment(environment)), AppDescribed)
+    if as_json:
+        print(json.dumps(to_plain(found), indent=2))
+        return
+    facts: List[Tuple[str, Any]] = [
+        ("App ID", found.app_id),
+        ("Name", found.name or found.description),
+        ("Environment", found.environment),
+        ("State", found.state + (f": {found.stop_reason}" if found.stop_reason else "")),
+        ("Version", f"v{found.version}" if found.version else None),
+        ("Created", f"{tables.when(found.created_at)} by {found.created_by}"),
+        ("Deployed", f"{tables.when(found.deployed_at)} by {found.deployed_by}" if found.deployed_at else None),
+        ("Stopped", f"{tables.when(found.stopped_at)} by {found.stopped_by or '?'}" if found.stopped_at else None),
+        ("Tags", ", ".join(f"{key}={value}" for key, value in sorted(found.tags.items())) or None),
+    ]
+    for name, value in facts:
+        if value:
+            print(f"{name + ':':13}{terminal.clean(str(value))}")
+    for one in found.functions:
+        what = f"{one.name[:-2]} ({', '.join(one.methods)})" if one.name.endswith(".*") else one.name
+        many = f"{one.containers} container{'' if one.containers == 1 else 's'}"
+        print(f"  {what}  {one.function_id}  {many if one.containers else 'no containers'}")
+
+
+@app.command()
+@click.argument("app_name", metavar="APP")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@options.environment
+@options.as_json
+def history(app_name: str, limit: int, environment: Optional[str], as_json: bool) -> None:
+    """Show the versions of a deployed app, the newest first. APP is a name or an id."""
+    request = DeployHistory(app_name, session.environment(environment), limit)
+    found = session.ask("deploy.history", request, DeployVersions)
+    rows = [
+        (
+            f"v{one.version}",
+            _state(one, found.current),
+            tables.when(one.deployed_at),
+            one.deployed_by,
+            one.client,
+            one.tag,
+            one.commit[:12] + ("*" if one.dirty else "") if not as_json else one.commit,
+            one.strategy,
+            *([one.failed, one.dirty, one.kept] if as_json else []),
+        )
+        for one in found.versions
+    ]
+    columns = ["Version", "State", "Deployed at", "By", "Client", "Tag", "Commit", "Strategy"]
+    tables.show(columns + (["Failed", "Dirty", "Kept"] if as_json else []), rows, as_json=as_json)
+
+
+@app.command()
+@click.argument("app_name", metavar="APP")
+@click.argument("version", metavar="[vN]", required=False)
+@_strategy_option
+@options.environment
+def rollback(app_name: str, version: Optional[str], strategy: str, environment: Optional[str]) -> None:
+    """Deploy an earlier version again, as a new one. Without vN it is the one before.
+
+    The script is not needed: what a version is made of is kept.
+    """
+    number = _version(version) if version else 0
+    request = DeployBack(app_name, session.environment(environment), number, strategy, __version__, uuid.uuid4().hex)
+    done = session.ask("deploy.rollback", request, DeployDone)
+    print(f"{app_name} is at v{done.version} now, which is {f'v{number}' if number else 'the version before'} again")
+    _show_notes(done)
+
+
+@app.command()
+@click.argument("app_name", metavar="APP")
+@_strategy_option
+@options.environment
+def rollover(app_name: str, strategy: str, environment: Optional[str]) -> None:
+    """Give a deployed app fresh containers of the same version."""
+    request = DeployOver(app_name, session.environment(environment), strategy)
+    done = session.ask("deploy.rollover", request, DeployDone)
+    print(f"{app_name} v{done.version} has fresh containers")
+    _show_notes(done)
+
+
+@app.command()
+@click.argument("app_name", metavar="APP")
 @options.yes
 @options.environment
 def stop(app_name: str, yes: bool, environment: Optional[str]) -> None:
@@ -103,6 +210,37 @@ def stop(app_name: str, yes: bool, environment: Optional[str]) -> None:
     options.confirm(f"Stop {_shown(found)} ({found.containers} containers)?", yes=yes)
     session.tell("app.stop", AppStop(app_id=found.app_id, reason="stopped by `alight app stop`"))
     print(f"Stopped {_shown(found)}", file=sys.stderr)
+
+
+def _show_output(request: AppWatch, *, timestamps: bool) -> None:
+    from alight.cli import render  # noqa: PLC0415  start-up weight
+
+    drawing = render.make_renderer()
+    try:
+        for head, body in session.stream("app.watch", request):
+            _draw(drawing, loads_head(AppEvent, head), body, timestamps=timestamps)
+    finally:
+        drawing.close()
+
+
+def _show_notes(done: DeployDone) -> None:
+    for note in done.notes:
+        print(note, file=sys.stderr)
+
+
+def _version(text: str) -> int:
+    number = text.removeprefix("v")
+    if not number.isdigit() or not int(number):
+        raise UsageError(f"{text!r} is no version", hint="they look like v3; `alight app history` shows them")
+    return int(number)
+
+
+def _state(one: DeployVersion, current: int) -> str:
+    if one.failed:
+        return "failed"
+    state = "serves" if one.version == current else ""
+    back = f"v{one.origin} again" if one.origin else ""
+    return ", ".join(part for part in (state, back) if part)
 
 
 def parse_when(text: str, now: float) -> float:

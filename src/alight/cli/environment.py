@@ -1,19 +1,25 @@
-"""``alight environment``: which names are looked up where. Environments appear when they are used."""
+"""``alight environment``: sets of names; which there are, and which one is used."""
 
 from __future__ import annotations
 
+import sys
+from typing import Optional
+
 import click
 
-from alight.cli import session
+from alight.cli import options, session, tables
 from alight.cli.config import set_environment
+from alight.wire.deploying import EnvironmentListed, EnvironmentNamed
+from alight.wire.errors import NotFoundError
+from alight.wire.ids import check_environment
 
 
-@click.group(short_help="Which environment to use.")
+@click.group(short_help="Sets of names: make, list, choose, delete them.")
 def environment() -> None:
-    """Which environment to use.
+    """Sets of names: make, list, choose, delete them.
 
-    An environment is a set of names: apps, volumes and secrets of one are not seen from another. It comes into being
-    when something is put in it; `-e NAME` chooses one for a command.
+    Apps, volumes and secrets of one environment are not seen from another. It comes into being when something is put
+    in it, or with `create`; `-e NAME` chooses one for a command.
     """
 
 
@@ -21,6 +27,43 @@ def environment() -> None:
 def current() -> None:
     """Print the environment in force."""
     print(session.environment(None) or "main")
+
+
+@environment.command("list")
+@options.as_json
+def list_(as_json: bool) -> None:
+    """List environments and how much is in each."""
+    found = session.ask("environment.list", EnvironmentListed(), EnvironmentListed).environments
+    rows = [(one.name, one.apps, one.volumes, one.secrets, tables.when(one.created_at)) for one in found]
+    columns = ("Name", "Apps", "Volumes", "Secrets", "Created at")
+    tables.show(columns, rows, as_json=as_json, empty="No environments yet: the first thing that runs makes `main`.")
+
+
+@environment.command()
+@click.argument("name", metavar="NAME")
+def create(name: str) -> None:
+    """Make an environment."""
+    session.tell("environment.create", EnvironmentNamed(check_environment(name)))
+    print(f"Made the environment {name}: `-e {name}` uses it", file=sys.stderr)
+
+
+@environment.command()
+@click.argument("name", metavar="NAME")
+@options.yes
+def delete(name: str, yes: bool) -> None:
+    """Stop all apps of an environment, forget its secrets and its names of images, and the environment.
+
+    It is refused while the environment has volumes, whose files would be lost.
+    """
+    listed = session.ask("environment.list", EnvironmentListed(), EnvironmentListed).environments
+    found = next((one for one in listed if one.name == name), None)
+    if found is None:
+        names = ", ".join(one.name for one in listed)
+        hint: Optional[str] = f"there is: {names}" if names else None
+        raise NotFoundError(f"there is no environment {name!r}", hint=hint)
+    options.confirm(f"Delete the environment {name} with {found.apps} apps and {found.secrets} secrets?", yes=yes)
+    session.tell("environment.delete", EnvironmentNamed(name))
+    print(f"Deleted the environment {name}", file=sys.stderr)
 
 
 environment.add_command(set_environment, "use")

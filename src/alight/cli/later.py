@@ -29,11 +29,6 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-deploy = _later(
-    "deploy",
-    "It will keep an app callable from anywhere without its client",
-    "`alight run --detach` keeps a run going after this command ends",
-)
 serve = _later("serve", "It will run an app and reload it when its files change", "`alight run` runs it once")
 curl = _later("curl", "It will call a web function with short-lived credentials")
 function = _later("function", "It will show functions, their calls and their scaling")
@@ -41,4 +36,4 @@ dashboard = _later("dashboard", "It will open the dashboard in a browser", "`ali
 queue = _later("queue", "It will list queues and look into them")
 dict_ = _later("dict", "It will list dicts and look into them")
 
-NAMES: List[str] = [command.name or "" for command in (deploy, serve, curl, function, dashboard, queue, dict_)]
+NAMES: List[str] = [command.name or "" for command in (serve, curl, function, dashboard, queue, dict_)]

@@ -30,13 +30,13 @@ PANELS: Dict[str, Dict[str, Entry]] = {
     "Run": {
         "run": Entry("run", "run", "Run a function or local entrypoint of a script"),
         "python": Entry("python", "python", "Run a Python script in which `import modal` means Alight"),
-        "deploy": Entry("later", "deploy", "Keep an app callable without its client (not yet)"),
+        "deploy": Entry("deploy", "deploy", "Keep an app callable from anywhere, until it is stopped"),
         "serve": Entry("later", "serve", "Run an app and reload it on change (not yet)"),
         "shell": Entry("shell", "shell", "Open a shell in a function's container or an image"),
         "curl": Entry("later", "curl", "Call a web function with credentials (not yet)"),
     },
     "Look": {
-        "app": Entry("app", "app", "List apps, read their logs, stop them"),
+        "app": Entry("app", "app", "List apps, read their logs, go back a version, stop them"),
         "call": Entry("call", "call", "Look at calls: what runs, what waits and why"),
         "container": Entry("container", "container", "List containers, see where their starts went, stop them"),
         "function": Entry("later", "function", "Look at functions and their calls (not yet)"),
@@ -60,7 +60,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "token": Entry("token", "token", "Who may use the server"),
         "profile": Entry("profile", "profile", "Which server to use"),
         "config": Entry("config", "config", "Show the settings in force"),
-        "environment": Entry("environment", "environment", "Which environment to use"),
+        "environment": Entry("environment", "environment", "Sets of names: make, list, choose, delete them"),
     },
 }
 

@@ -24,6 +24,7 @@ from alight.wire import ambient, errors, messages
 
 if TYPE_CHECKING:
     from alight.sdk.cls import Cls
+    from alight.sdk.deploying import Deployed
 
 
 class LocalEntrypoint:
@@ -73,6 +74,7 @@ class App(app_more.LaterApp):
         self._classes: Dict[str, Cls] = {}
         self._entrypoints: Dict[str, LocalEntrypoint] = {}
         self._running: Optional[RunningApp] = None
+        self._deployed: Optional[Deployed] = None
         self._app_id: Optional[str] = None
         self._description: Optional[str] = name
 
@@ -298,9 +300,9 @@ class App(app_more.LaterApp):
 
     @dual
     async def stop(self, *, client: Optional[Client] = None) -> None:
-        """Stop the run in progress, or the last one, wherever it lives."""
+        """Stop the run in progress, the last one or what was deployed, wherever it lives. Its name is free then."""
         if self.app_id is None:
-            raise errors.ExecutionError("the app is not running: there is nothing to stop")
+            raise errors.ExecutionError("the app is neither running nor deployed: there is nothing to stop")
         await (client or default_client()).do("app.stop", messages.AppStop(self.app_id, "stopped by App.stop()"))
 
     # inside

@@ -1,4 +1,4 @@
-"""What an App will do, as names that say so."""
+"""What an App does beside running: it is deployed, looked up, described; and what it will do, as names that say so."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from alight.sdk.client import Client
+from alight.sdk.object import environment_or_default
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_function
 from alight.wire.errors import DeprecationError
@@ -41,7 +42,7 @@ class AppSandboxes:
 
 
 class LaterApp:
-    """Names of App that this version doesn't do yet, and old ones."""
+    """Deploying and looking; names that this version doesn't do yet, and old ones."""
 
     @property
     def logs(self) -> AppLogs:
@@ -54,7 +55,6 @@ class LaterApp:
         return AppSandboxes()
 
     @dual
-    @unimplemented("App.deploy() would keep the app callable after this program; this version runs apps, see App.run()")
     async def deploy(
         self,
         *,
@@ -63,30 +63,61 @@ class LaterApp:
         tag: str = "",
         client: Optional[Client] = None,
         strategy: str = "rolling",
-    ) -> App: ...
+    ) -> App:
+        """Publish the app as its next version: callable from anywhere by its name, without this program, until it is
+        stopped. Returns when that version serves; a version that does not come up leaves the one before serving.
+
+        ``strategy``: "rolling" lets old containers finish what they have begun, "recreate" ends them at once. ``tag``
+        is a note of at most 50 characters for `alight app history`. Raises InvalidError without a name or functions,
+        ConflictError when somebody else deployed the app meanwhile, and what keeps it from being built or started.
+        """
+        from alight.sdk import deploying  # noqa: PLC0415  only who deploys
+
+        app: App = self  # type: ignore[assignment]  # it is one
+        environment = environment_or_default(environment_name)
+        await deploying.deploy(app, deploying.Wish(name or app.name or "", environment, tag, strategy), client)
+        return app
 
     @staticmethod
     @dual_function
-    @unimplemented("App.lookup() would find a deployed app; this version runs apps and doesn't deploy them yet")
     async def lookup(
         name: str,
         *,
         client: Optional[Client] = None,
         environment_name: Optional[str] = None,
         create_if_missing: bool = False,
-    ) -> App: ...
+    ) -> App:
+        """The app of this name or id, without its functions: ``Function.from_name`` finds these. NotFoundError when
+        there is none, unless ``create_if_missing``, which makes an empty deployed one."""
+        from alight.sdk import deploying  # noqa: PLC0415  only who looks
+
+        found: App = await deploying.lookup(name, client, environment_name, create=create_if_missing)
+        return found
 
     @dual
-    @unimplemented("App.set_tags() would change a running app's tags; give them to App(tags=…)")
-    async def set_tags(self, tags: Mapping[str, str], *, client: Optional[Client] = None) -> None: ...
+    async def set_tags(self, tags: Mapping[str, str], *, client: Optional[Client] = None) -> None:
+        """Give the app these tags in place of those it has."""
+        from alight.sdk import deploying  # noqa: PLC0415  only who asks
+
+        app: Any = self
+        await deploying.set_tags(app, tags, client)
 
     @dual
-    @unimplemented("App.get_tags() would return a running app's tags; this version keeps those of App(tags=…)")
-    async def get_tags(self, *, client: Optional[Client] = None) -> Dict[str, str]: ...
+    async def get_tags(self, *, client: Optional[Client] = None) -> Dict[str, str]:
+        """The tags that the app has on the server."""
+        from alight.sdk import deploying  # noqa: PLC0415  only who asks
+
+        app: Any = self
+        return dict((await deploying.describe(app, client)).tags)
 
     @dual
-    @unimplemented("App.info() would return what the server knows of the app; see `alight app list`")
-    async def info(self, refresh: bool = False) -> Any: ...
+    async def info(self, refresh: bool = False) -> Any:
+        """What the server knows of the app: ``alight.types.AppInfo``, with the ids of its functions by name."""
+        from alight.sdk import deploying  # noqa: PLC0415  only who asks
+
+        del refresh  # it is always asked for
+        app: Any = self
+        return deploying.info(await deploying.describe(app))
 
     @dual
     @unimplemented("App.stats() would count the app's inputs and containers; see `alight app list`")

@@ -1,4 +1,4 @@
-"""Environments: names kept apart on one server. Calls name one with `environment_name=`; managing comes later."""
+"""Environments: names kept apart on one server. Calls name one with `environment_name=`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from alight.sdk import config
-from alight.sdk.client import Client
+from alight.sdk.client import Client, default_client
 from alight.sdk.object import Object, classproperty
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_function
-from alight.wire import ambient
-from alight.wire.errors import UnimplementedError
+from alight.wire import ambient, deploying
+from alight.wire.errors import NotFoundError, UnimplementedError
 from alight.wire.ids import check_environment
 
 if TYPE_CHECKING:
     from alight.sdk.reports import AppInfo, BillingReportItem, EnvironmentBillingSummary
-
-_NOT_YET = "environments cannot be managed yet; `environment_name=` names one"
 
 
 class EnvironmentManager:
     """``Environment.objects``."""
 
     @dual
-    @unimplemented(f"Environment.objects.create would make an environment; {_NOT_YET}")
     async def create(
         self,
         name: str,
@@ -34,24 +31,32 @@ class EnvironmentManager:
         experimental_options: Optional[Dict[str, Any]] = None,
         client: Optional[Client] = None,
     ) -> None:
-        """Make an environment."""
+        """Make an environment. Raises AlreadyExistsError. There are no roles: an environment keeps names apart."""
+        del experimental_options
+        if restricted or default_role is not None:
+            raise UnimplementedError("environments have no roles: restricted= and default_role= cannot be set")
+        message = deploying.EnvironmentNamed(check_environment(name))
+        await (client or default_client()).do("environment.create", message)
 
     @dual
-    @unimplemented(f"Environment.objects.list would list the environments; {_NOT_YET}")
     async def list(self, *, client: Optional[Client] = None) -> List[Environment]:
-        """Every environment."""
+        """Every environment, by name."""
+        via = client or default_client()
+        listed = await via.call("environment.list", deploying.EnvironmentListed(), deploying.EnvironmentListed)
+        return [Environment._of(one.name, via) for one in listed.environments]  # noqa: SLF001  of this file
 
     @dual
-    @unimplemented(f"Environment.objects.delete would delete an environment; {_NOT_YET}")
     async def delete(self, name: str, *, client: Optional[Client] = None) -> None:
-        """Delete an environment with all that is in it."""
+        """Stop all apps of an environment and forget its names. NotFoundError; ConflictError while it has volumes."""
+        message = deploying.EnvironmentNamed(check_environment(name))
+        await (client or default_client()).do("environment.delete", message)
 
 
 class EnvironmentApps:
     """``environment.apps``."""
 
     @dual
-    @unimplemented(f"Environment.apps.list would list the apps of an environment; {_NOT_YET}")
+    @unimplemented("Environment.apps.list would list the apps of an environment; see `alight app list -e`")
     async def list(self) -> List[AppInfo]:
         """Its apps."""
 
@@ -171,29 +176,46 @@ class Environment(Object):
         return EnvironmentMembers()
 
     async def _load(self, client: Client) -> str:
-        raise UnimplementedError(f"the Environment {self._name!r} cannot be looked up: {_NOT_YET}")
+        if self._create_if_missing:
+            message = deploying.EnvironmentNamed(self._name, allow_existing=True)
+            await client.do("environment.create", message)
+            return self._name
+        names = {one.name for one in await EnvironmentManager().list.aio(client=client)}
+        if self._name not in names:
+            raise NotFoundError(
+                f"there is no environment {self._name!r}", hint=f"there is: {', '.join(sorted(names)) or 'none'}"
+            )
+        return self._name
+
+    @staticmethod
+    def _of(name: str, client: Client) -> Environment:
+        made = Environment()
+        made._name = made._object_id = name
+        made._client = client
+        return made
 
 
 @dual_function
-@unimplemented(f"create_environment would make an environment; {_NOT_YET}")
 async def create_environment(name: str, client: Optional[Client] = None) -> None:
     """Deprecated: ``Environment.objects.create``."""
+    await EnvironmentManager().create.aio(name, client=client)
 
 
 @dual_function
-@unimplemented(f"delete_environment would delete an environment; {_NOT_YET}")
 async def delete_environment(name: str, client: Optional[Client] = None) -> None:
     """Deprecated: ``Environment.objects.delete``."""
+    await EnvironmentManager().delete.aio(name, client=client)
 
 
 @dual_function
-@unimplemented(f"list_environments would list the environments; {_NOT_YET}")
 async def list_environments(client: Optional[Client] = None) -> List[Any]:
     """Deprecated: ``Environment.objects.list``."""
+    found: List[Any] = await EnvironmentManager().list.aio(client=client)
+    return found
 
 
 @dual_function
-@unimplemented(f"update_environment would rename an environment; {_NOT_YET}")
+@unimplemented("update_environment would rename an environment; names cannot be changed yet")
 async def update_environment(
     current_name: str,
     *,

@@ -301,16 +301,24 @@ class Handle(Object):
             return self._known.function_id
         if self._base is None and running is not None:
             return running.function_ids.get(self._name)
-        return self._object_id
+        return self._object_id or (self._deployed_id() if self._base is None else None)
 
     async def _id(self, client: Client, running: Optional[RunningApp]) -> str:
         if self._base is not None and self._object_id is None:
             return await self._bind(self._base, client, running)
         if running is not None:
             return self._id_in(running)
+        deployed = self._deployed_id()
+        if deployed is not None:
+            return deployed
         if self._object_id is None:
             self._object_id = await self._look_up(client)
         return self._object_id
+
+    def _deployed_id(self) -> Optional[str]:
+        """The id that it has since this process deployed its app."""
+        deployed = getattr(self._app, "_deployed", None)
+        return None if deployed is None else deployed.function_ids.get(self._name)
 
     async def _bind(self, base: Handle, client: Client, running: Optional[RunningApp]) -> str:
         """Have the server make the variant. The same variant every time, for everybody who asks for it."""
@@ -334,6 +342,9 @@ class Handle(Object):
     def _app_id(self, running: Optional[RunningApp]) -> str:
         if running is not None:
             return running.app_id
+        deployed = getattr(self._app, "_deployed", None)
+        if deployed is not None:
+            return str(deployed.app_id)
         if self._info is not None:
             return self._info.app_id
         return ambient.container.app_id if self._app is not None and ambient.container is not None else ""
