@@ -36,7 +36,8 @@ class NoForks(EngineError):
 def of_process(pid: int, number: int = 0) -> bytes:
     """A filter of this process, as an array of ``struct sock_filter``; empty when it has none.
 
-    They are counted from the one that it got first. Stops it for a moment. Raises ``NoForks`` where the kernel does not tell.
+    They are counted from the one that it got first. Stops the process for a moment. Raises ``NoForks`` where the kernel
+    does not tell.
     """
     try:
         return _read(pid, number)
