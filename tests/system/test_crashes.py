@@ -90,8 +90,17 @@ def nothing_is_left(machine: Machine) -> None:
 def pid_of(machine: Machine, victim: str) -> int:
     wanted = {"server": "-m alight.server ", "node": "-m alight.node ", "spawner": "-m alight.node.spawner "}[victim]
     found = [pid for pid, line in machine.processes().items() if wanted in line]
+    # What the spawner forks for templates has its command line.
+    found = [pid for pid in found if parent_of(pid) not in found]
     assert len(found) == 1, machine.processes()
     return found[0]
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0  # it ended meanwhile
 
 
 def run_and_kill(machine: Machine, script: Path, victim: str, moment: str) -> tuple[str, str]:
