@@ -4,21 +4,26 @@ The frame's stream is the request's number, chosen by the gateway and used once 
 once. Texts are latin-1; names of headers are in lower case. A head of the kinds below is:
 
 REQUEST   gateway → runtime: one byte of flags, then fields between zero bytes (``pack``): request id, method,
-scheme, HTTP version
-          ("1.1"), raw path, query, root path, client host, client port, server host, server port, and then name,
-          value, name, value … Body: the first bytes of the request's body.
+          scheme ("http" or "https", for WebSockets too), HTTP version ("1.1"), raw path (without the root path, as
+          the client encoded it), query, root path, client host, client port, server host, server port, endpoint (of
+          a class: the method's name; else ""), and then name, value, name, value … Body: the first bytes of the
+          request's body.
 RESPONSE  runtime → gateway: flags, then status and name, value … Body: the first bytes of the answer.
 BODY      both ways: flags. Body: more bytes.
-CREDIT    both ways: body = 4 bytes, how many bytes of BODY and first bodies of this request were consumed since the
-last. Each way of each
-          request may have ``WINDOW`` bytes on their way; MESSAGE bodies count as well.
+CREDIT    both ways: body = 4 bytes, how many bytes of BODY, MESSAGE and first bodies of this request were consumed
+          since the last. Each way of each request may have ``WINDOW`` bytes on their way (one MESSAGE over that
+          travels alone).
 CANCEL    both ways: nothing more comes and nothing more is wanted. From the runtime: the application failed after
-its answer began, so the
-          client's connection is closed. Said after the end it changes nothing.
+          its answer began, so the client's connection is closed; or its code has ended after the gateway's CANCEL.
 ACCEPT    runtime → gateway: flags, subprotocol ("" for none), name, value … A WebSocket is open. (RESPONSE instead
-denies it.) MESSAGE   both ways: flags (TEXT or not). Body: one whole message.
+          denies it.)
+MESSAGE   both ways: flags (TEXT or not). Body: one whole message.
 CLOSE     both ways: body = 2 bytes code, then the reason in UTF-8.
 GOING     runtime → gateway, stream 0: no new requests, please; what runs ends as ever (the container is leaving).
+
+Exactly one frame of the runtime ends each request: RESPONSE or BODY with LAST, CLOSE, or CANCEL. After a CANCEL or
+CLOSE of the gateway it comes once the user's code has ended: until then the request counts as in flight. Where the two
+cross, nothing more is said. A lost connection is a CANCEL of all that is on it.
 """
 
 from __future__ import annotations
