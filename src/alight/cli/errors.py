@@ -168,4 +168,5 @@ def _leave_closed_pipe() -> None:
 
 def _lower_first(text: str) -> str:
     """Click begins with a capital; our sentences follow "Error:" without one, except where it is a name."""
-    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+    word = text.partition(" ")[0]
+    return text[:1].lower() + text[1:] if word[1:].islower() and word.isalpha() else text

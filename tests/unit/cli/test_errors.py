@@ -112,7 +112,7 @@ def test_all_frames_when_asked_for(monkeypatch, capsys):
     [
         (["rnu"], 2, "did you mean `alight run`?"),
         (["train.py"], 2, "did you mean `alight run train.py`?"),
-        (["deploy", "x.py"], 1, "not there yet"),
+        (["dashboard"], 1, "not there yet"),
         (["run"], 2, "REF"),
         (["run", "-i", "x.py"], 2, "needs a terminal"),
         (["run", "-i", "-q", "x.py"], 2, "exclude each other"),
@@ -159,3 +159,8 @@ def test_help_loads_no_command(tmp_path):
     assert loaded.count("'alight.cli.") == 1
     assert "'alight.sdk" not in loaded
     assert "'rich" not in loaded
+
+
+def test_the_name_of_a_file_keeps_its_capital(capsys: pytest.CaptureFixture[str]) -> None:
+    errors.report(click.UsageError("TrainModel.py has 4 functions, and none was named"))
+    assert "Error: TrainModel.py has" in capsys.readouterr().err
