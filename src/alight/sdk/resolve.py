@@ -88,6 +88,7 @@ class Resolver:
             block_network=options.block_network,
             restrict_access=options.restrict_access,
             enable_memory_snapshot=options.enable_memory_snapshot,
+            schedule=options.schedule.to_plain() if options.schedule is not None else {},
             hosted_only=options.hosted_only,
             **traits,
         )

@@ -8,6 +8,8 @@ waits: only together with what came of it, so that this step is not reached). di
 container, its machine has not heard. forwarded: its machine was told. output_received: an output has come and nothing
 was done about it. output_committed: it is on disk, its machine does not know. reply_sent: its caller was told, it may
 not be on disk.
+
+Beside those of every call, ``scheduled``: it is on disk that a run of a schedule begins, and there is no call of it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import signal
 from collections.abc import Callable
 
 STEPS = ("received", "committed", "dispatched", "forwarded", "output_received", "output_committed", "reply_sent")
+OTHERS = ("scheduled",)
 
 
 class _Armed:
@@ -27,8 +30,8 @@ class _Armed:
 def arm(text: str) -> None:
     """Take "STEP" or "STEP:N". Raises ValueError for a step that there is not."""
     step, _, times = text.partition(":")
-    if step not in STEPS:
-        raise ValueError(f"ALIGHT_FAULT={text}: the steps are {', '.join(STEPS)}")
+    if step not in (*STEPS, *OTHERS):
+        raise ValueError(f"ALIGHT_FAULT={text}: the steps are {', '.join((*STEPS, *OTHERS))}")
     _Armed.step, _Armed.left = step, int(times or 1)
 
 

@@ -28,6 +28,7 @@ class Settings:
     images_kept: float = 30 * 86400.0  # since their last use
     images_bytes: int | None = None  # on each machine; what was used least recently goes first
     bodies_in_memory: int = 64 << 20
+    schedules_late: float | None = None  # a missed run is made up when it is no older; None: until the next one is due
     versions_kept: int = 10  # of each deployed app: so many can it go back to, the one that serves included
 
     @property
@@ -70,7 +71,7 @@ def default_home() -> Path:
 
 def from_environment(home: Path, listen: str) -> Settings:
     """Settings with what the environment says: ALIGHT_HOLDER_GRACE, ALIGHT_NODE_GRACE, ALIGHT_IMAGES_KEPT (seconds),
-    ALIGHT_IMAGES_GIB, ALIGHT_VERSIONS_KEPT.
+    ALIGHT_IMAGES_GIB, ALIGHT_VERSIONS_KEPT, ALIGHT_SCHEDULES_LATE (seconds).
     """
     return Settings(
         home,
@@ -79,6 +80,7 @@ def from_environment(home: Path, listen: str) -> Settings:
         node_grace=_seconds("ALIGHT_NODE_GRACE", Settings.node_grace),
         images_kept=_seconds("ALIGHT_IMAGES_KEPT", Settings.images_kept),
         images_bytes=_gib("ALIGHT_IMAGES_GIB"),
+        schedules_late=_seconds("ALIGHT_SCHEDULES_LATE", 0.0) if os.environ.get("ALIGHT_SCHEDULES_LATE") else None,
         versions_kept=_count("ALIGHT_VERSIONS_KEPT", Settings.versions_kept),
     )
 

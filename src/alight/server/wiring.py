@@ -33,6 +33,7 @@ from alight.server.routes import functions as functions_routes
 from alight.server.routes import images as images_routes
 from alight.server.routes import info as info_routes
 from alight.server.routes import nodes as nodes_routes
+from alight.server.routes import schedules as schedules_routes
 from alight.server.routes import secrets as secrets_routes
 from alight.server.routes import setup as setup_routes
 from alight.server.routes import terminals as terminals_routes
@@ -51,6 +52,7 @@ from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
 from alight.server.services.images import Images
 from alight.server.services.nodes import Around, Nodes
+from alight.server.services.schedules import Schedules
 from alight.server.services.secrets import Secrets
 from alight.server.services.setup import Setup
 from alight.server.services.terminals import Terminals
@@ -104,6 +106,7 @@ class Server:
         self.stop_asked = asyncio.Event()
         self.parts: Parts
         self.front: Front
+        self._schedules: Schedules
         self._janitor: Janitor
         self._reviver: Reviver
         self._listeners: list[asyncio.AbstractServer] = []
@@ -166,6 +169,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
         parts = self.parts
+        self._schedules.close()
         self._janitor.close()
         self._reviver.close()
         parts.loop.close()
@@ -198,6 +202,7 @@ class Server:
             **volumes_routes.routes(parts.volumes, parts.containers),
             **nodes_routes.routes(parts.nodes),
             **blobs_routes.routes(parts.blobs),
+            **schedules_routes.routes(self._schedules),
             **secrets_routes.routes(parts.secrets, parts.store),
             **setup_routes.routes(parts.setup, parts.tokens),
             **terminals_routes.routes(Terminals(), parts.apps, parts.containers),
@@ -219,10 +224,15 @@ class Server:
     async def assemble(self, store: SqliteStore) -> None:
         """Make every part and take up what an earlier process left."""
         self.parts = parts = _make_parts(self.settings, store)
+        late = self.settings.schedules_late
+        self._schedules = Schedules(
+            store, parts.apps, parts.functions, parts.calls, self._views(), parts.hub, late=late
+        )
         self.front = Front(self.server_id, self.routes(), self.quick_routes(), parts.containers, parts.tokens)
         parts.blobs.open()
         parts.calls.outcomes.let_go = parts.blobs.let_go
-        parts.apps.on_stop += [parts.calls.forget_app]
+        parts.apps.on_stop += [parts.calls.forget_app, lambda app_id, why: self._schedules.look()]
+        parts.deployments.on_change = self._schedules.look
         await parts.apps.load()
         await parts.containers.load()
         machines = {record.node_id for record in parts.containers.alive.values()}
@@ -231,6 +241,7 @@ class Server:
             parts.nodes.expect(node_id)
         if not machines:
             parts.calls.release()
+        await self._schedules.open()
         self._reviver = Reviver(self.settings.home)
         parts.nodes.on_leave = self._reviver.look
         self._reviver.look()

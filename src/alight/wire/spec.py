@@ -190,6 +190,8 @@ class FunctionSpec:
     methods: Tuple[MethodSpec, ...] = ()
     class_parameters: Tuple[ParameterSpec, ...] = ()
     parameters: str = ""  # of a variant: the constructor's keyword arguments, pickled (wire.payload), in base64
+    # When it runs by itself once it is deployed: {"cron": text, "timezone": name} or {"period": {"hours": 6, …}}.
+    schedule: Dict[str, Any] = field(default_factory=dict)
     hosted_only: Dict[str, Any] = field(default_factory=dict)  # region, cloud, …: kept to show, without effect
 
 

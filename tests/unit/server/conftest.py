@@ -150,6 +150,7 @@ class World:
         for listener in server._listeners:
             listener.close()
         server._janitor.close()
+        server._schedules.close()
         server.parts.loop.close()
         server.parts.apps.leases.close()
         server.parts.nodes.close()

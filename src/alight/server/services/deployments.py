@@ -67,6 +67,7 @@ class Deployments:
         self._ensure = ensure
         self._most = most
         self._under_way: dict[str, tuple[str, asyncio.Task[DeployDone]]] = {}  # by app: whose, and what comes of it
+        self.on_change: Callable[[], None] = lambda: None  # an app has another version, or not after all
 
     async def begin(self, asked: DeployBegin, environment: str, who: Principal) -> DeployBegun:
         """The deployed app of a name, or a new one that is nobody's to find yet. Raises InvalidError for a bad name."""
@@ -220,7 +221,7 @@ class Deployments:
         app_id = wish.app.app_id
         task = asyncio.get_running_loop().create_task(self._make(wish))
         self._under_way[app_id] = (wish.who.owner, task)
-        task.add_done_callback(lambda _: self._under_way.pop(app_id, None))
+        task.add_done_callback(lambda _: (self._under_way.pop(app_id, None), self.on_change()))
         return await asyncio.shield(task)
 
     async def _make(self, wish: _Wish) -> DeployDone:

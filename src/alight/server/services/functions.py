@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from alight.scheduler import schedules
 from alight.scheduler import state as scheduled
 from alight.scheduler.events import FunctionPublished, FunctionRetired, FunctionReverted, FunctionScaled
 from alight.server.auth import CONTAINER, OWNER, Principal
@@ -484,6 +485,8 @@ def _check_spec(spec: FunctionSpec) -> None:
     for value, what in ((asked.cpu, "cpu"), (asked.memory, "memory"), (spec.timeout, "timeout")):
         if value is not None and not 0 < value < float("inf"):
             raise errors.InvalidError(f"{spec.name}(): {what}={value} is not above 0")
+    if spec.schedule:
+        schedules.parse(spec.schedule, spec.name)
     most = scaling.max_containers
     if most is not None and most < max(1, scaling.min_containers):
         least = f"min_containers={scaling.min_containers}" if scaling.min_containers > 1 else "1"

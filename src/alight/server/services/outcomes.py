@@ -61,7 +61,8 @@ class Frame:
 class Outcomes:
     """Takes answers in.
 
-    ``acknowledge`` hears of a frame that need not come again, ``let_go`` of a blob that nobody needs.
+    ``acknowledge`` hears of a frame that need not come again, ``let_go`` of a blob that nobody needs, ``on_over``
+    of a call that is over: what came of it is on its way to the store.
     """
 
     def __init__(self, store: Store, book: Book, window: Window) -> None:
@@ -77,6 +78,7 @@ class Outcomes:
         self.acknowledge: Callable[[str, int], None] = lambda container_id, serial: None
         self.answered: Callable[[str, Run], None] = lambda container_id, run: None
         self.let_go: Callable[[str], None] = lambda blob: None
+        self.on_over: Callable[[Call], None] = lambda call: None
 
     def begin(self, call: Call) -> None:
         """Have it written down that a call was accepted, if that has not been said yet. Nobody waits for it."""
@@ -449,6 +451,7 @@ class Outcomes:
         for reader in call.readers or ():
             reader.over()
         self._window.refill(self._book.lines.get(call.function_id))
+        self.on_over(call)
 
     async def _drop_loaded(self, call: Call) -> None:
         try:

@@ -209,7 +209,7 @@ def _from_row(row: Row) -> Call:
     call.succeeded, call.failed = row["succeeded"], row["failed"]
     call.caller_gone = bool(row["caller_gone"])
     call.loaded = True
-    call.waited = not call.verb.startswith("spawn")
+    call.waited = not call.verb.startswith(("spawn", "schedule"))
     return call
 
 
