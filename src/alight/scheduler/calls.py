@@ -12,6 +12,9 @@ from alight.scheduler.state import Call, Container, Function, State, Tried, span
 from alight.wire.errors import InternalFailure, RemoteError, to_wire
 from alight.wire.states import ResultStatus
 
+#: Why an input begins again whose container ended for a newer version.
+REPLACED = "a newer version of the function took the place of its container"
+
 
 def arrived(state: State, event: events.InputsArrived, now: float, decisions: list[Decision]) -> None:
     """Inputs of a call get in line; those that are known already do not get in twice."""
@@ -170,6 +173,23 @@ def try_elsewhere(
     line.join_first(state, function, call, (position, position + 1, tried.attempt), suspect=True)
 
 
+def innocent(
+    state: State,
+    function: Function,
+    which: tuple[Call, int],
+    attempt: int,
+    ended: tuple[float, str],
+    decisions: list[Decision],
+) -> None:
+    """Its container ended at a time and for a reason that has nothing to do with it: again, at no charge."""
+    call, position = which
+    now, why = ended
+    tried = call.record(position)
+    tried.attempt = max(tried.attempt, attempt) + 1
+    decisions.append(Again(call.call_id, position, tried.attempt, tried.retries, tried.failures, now, why))
+    line.join_first(state, function, call, (position, position + 1, tried.attempt), suspect=tried.failures > 0)
+
+
 def end_delays(state: State, call_id: str, now: float) -> None:
     """The time of some retries has come: they wait for a container now."""
     call = state.calls.get(call_id)
@@ -205,7 +225,12 @@ def _failed(
 ) -> None:
     positions, event = what
     final: list[int] = []
+    container = state.containers.get(event.container_id)
+    interrupted = container is not None and container.replaced and event.status == ResultStatus.TERMINATED
     for position in positions:
+        if interrupted and position not in call.items:
+            innocent(state, function, (call, position), event.attempt, (now, REPLACED), decisions)
+            continue
         if event.attempt > 1:
             tried = call.record(position)
             tried.attempt = max(tried.attempt, event.attempt)

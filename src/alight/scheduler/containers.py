@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alight.scheduler import calls, dispatch, events, held, line, place, publishing, scale
-from alight.scheduler.decisions import Again, Decision, Stop
+from alight.scheduler.decisions import Decision, Stop
 from alight.scheduler.ending import stop
-from alight.scheduler.state import Call, Container, Function, Run, State, spans
+from alight.scheduler.state import Call, Container, Run, State, spans
 from alight.wire.errors import InternalFailure, to_wire
 
 _START_BACKOFF = 60.0
@@ -130,14 +130,14 @@ def ended(
     if container.timed_out:
         innocent = "another input of its container ran too long"
     elif container.replaced:
-        innocent = "a newer version of the function took the place of its container"
+        innocent = calls.REPLACED
     suspect = not (innocent or with_machine)
     for run, call, positions in reversed(back):
         calls.requeue(state, call, positions, run.attempt, suspect=suspect)
     for run, call, among in reversed(begun):
         for position in reversed(among):
             if innocent and position not in call.items:
-                _innocent(state, function, (call, position), run.attempt, (now, innocent), decisions)
+                calls.innocent(state, function, (call, position), run.attempt, (now, innocent), decisions)
             else:
                 calls.lost(state, call, position, run.attempt, event, now, decisions)
     for run in runs:
@@ -184,20 +184,3 @@ def start_failed(state: State, event: events.StartFailed, now: float, decisions:
         return
     function.start_after = now + min(_START_BACKOFF, 0.1 * 4**function.start_failures)
     line.set_timer(state, function.start_after, "feed", function.function_id)
-
-
-def _innocent(
-    state: State,
-    function: Function,
-    which: tuple[Call, int],
-    attempt: int,
-    ended: tuple[float, str],
-    decisions: list[Decision],
-) -> None:
-    """Its container ended at a time and for a reason that has nothing to do with it: again, at no charge."""
-    call, position = which
-    now, why = ended
-    tried = call.record(position)
-    tried.attempt = max(tried.attempt, attempt) + 1
-    decisions.append(Again(call.call_id, position, tried.attempt, tried.retries, tried.failures, now, why))
-    line.join_first(state, function, call, (position, position + 1, tried.attempt), suspect=tried.failures > 0)
