@@ -32,7 +32,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A container that a node brings along when it joins."""
+    """A container that a node brings along when it joins. ``outdated``: its function was published anew since."""
 
     container_id: str
     function_id: str
@@ -40,6 +40,7 @@ class Held:
     runs: tuple[Run, ...] = ()
     memory: int = 0
     gpus: tuple[str, ...] = ()
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alight.scheduler import containers, dispatch, events, held, line, place, scale
+from alight.scheduler import containers, dispatch, ending, events, held, line, place, scale
 from alight.scheduler.decisions import Adopted, Cancel, Decision, Give, Stop
 from alight.scheduler.state import Call, Container, Function, Node, Run, State, spans
 from alight.wire.errors import RemoteError, to_wire
@@ -88,7 +88,7 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
         one.memory,
         function.need.cpu,
         one.gpus,
-        function.version,
+        function.version - one.outdated,
         now,
     )
     container = scale.add_container(state, function, fresh)
@@ -99,6 +99,8 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
         _adopt(state, function, container, run, decisions)
     container.moved = now
     dispatch.refresh(state, container, now)
+    if one.outdated and not container.open:
+        ending.stop(state, container, "the function was published anew", decisions)
 
 
 def _say_again(state: State, container: Container, one: events.Held, decisions: list[Decision]) -> None:

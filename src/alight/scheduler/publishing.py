@@ -117,11 +117,11 @@ def look_at_trial(state: State, function: Function, now: float, decisions: list[
     """See whether a trial has a container at all. Where there is no room for one, nothing can be tried beforehand."""
     if function.trial is None:
         return
-    if now >= function.trial + TRIAL_LOOKS and not scale.has_new(state, function) and function.start_after <= now:
+    if now >= max(function.trial, function.start_after) + TRIAL_LOOKS and not scale.has_new(state, function):
         said = f"no machine had room for a container of {function.name}() beside the old ones: it was not tried first"
         take_over(state, function, now, decisions, said)
         return
-    line.set_timer(state, max(now, function.trial) + TRIAL_LOOKS, "trial", function.function_id)
+    line.set_timer(state, now + TRIAL_LOOKS, "trial", function.function_id)
 
 
 def _renew(function: Function, event: events.FunctionPublished | events.FunctionReverted) -> None:

@@ -210,6 +210,7 @@ class Loop:
             decision.node_id,
             memory=decision.memory,
             gpus=decision.gpus,
+            function_version=function.version,
         )
         now = time.time()
         self._do.containers.add(record, "", now)

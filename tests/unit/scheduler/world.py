@@ -48,6 +48,7 @@ class Pretend:
         if isinstance(decision, decided.Start):
             function = self.state.functions[decision.function_id]
             most = function.need.max_containers
+            most = None if most is None else most + (function.trial is not None)
             assert most is None or len(function.containers) - len(function.blocked) <= most, "above max_containers"
             self.starting[decision.container_id] = decision
         elif isinstance(decision, decided.Give):

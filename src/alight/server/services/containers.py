@@ -33,6 +33,7 @@ class Record:
     memory: int = 0
     gpus: tuple[str, ...] = ()
     stop_asked: str = ""
+    function_version: int = 0  # that it was started with; 0: nobody knows
 
 
 class Containers:
@@ -58,6 +59,7 @@ class Containers:
                 row["state"],
                 row["memory"],
                 gpus,
+                function_version=row["function_version"],
             )
         await self.starts.load()
 
@@ -72,6 +74,7 @@ class Containers:
             "image_id": image_id,
             "gpus": json.dumps(record.gpus),
             "memory": record.memory,
+            "function_version": record.function_version,
             "now": now,
         }
         self._store.write_soon([("container_add", row)])

@@ -408,7 +408,9 @@ class Nodes:
                     self._around.calls.giving.adopt(run, function, one.container_id)
         memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
         runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in one.runs)
-        return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus)
+        started = record.function_version if record is not None else 0
+        outdated = function is not None and started not in {0, function.version}
+        return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus, outdated)
 
     def _tell_again(self, record: Record) -> None:
         """After server and machine were both killed nobody knows which input the lost container ran: say it of all."""

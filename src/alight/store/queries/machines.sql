@@ -7,8 +7,9 @@ ON CONFLICT (node_id) DO UPDATE SET hostname = excluded.hostname, version = excl
 
 -- name: container_add
 -- A container is about to start.
-INSERT OR IGNORE INTO containers (container_id, app_id, function_id, node_id, image_id, state, gpus, memory, created_at)
-VALUES (:container_id, :app_id, :function_id, :node_id, :image_id, 'starting', :gpus, :memory, :now);
+INSERT OR IGNORE INTO containers (container_id, app_id, function_id, node_id, image_id, state, gpus, memory, created_at,
+  function_version)
+VALUES (:container_id, :app_id, :function_id, :node_id, :image_id, 'starting', :gpus, :memory, :now, :function_version);
 
 -- name: container_state
 -- A container is ready.
