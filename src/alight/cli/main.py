@@ -38,6 +38,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
     "Look": {
         "app": Entry("app", "app", "List apps, read their logs, go back a version, stop them"),
         "call": Entry("call", "call", "Look at calls: what runs, what waits and why"),
+        "schedule": Entry("schedule", "schedule", "Functions that run by themselves: list, run now, pause"),
         "container": Entry("container", "container", "List containers, see where their starts went, stop them"),
         "function": Entry("later", "function", "Look at functions and their calls (not yet)"),
         "dashboard": Entry("later", "dashboard", "Open the dashboard in a browser (not yet)"),

@@ -150,6 +150,7 @@ class App(app_more.LaterApp):
             tag = checked_name(name, "function") if name is not None else raw.__qualname__
             where = f"the function {tag}"
             checked = options.check(given, old, where, shape)
+            options.check_scheduled(checked.schedule, raw, where)
             function = Function(self, tag, raw, self._with_defaults(checked, where), shape)
             check_retries(tag, checked.retries, function.traits["is_generator"], shape.web)
             self._register(tag, self._functions, function)

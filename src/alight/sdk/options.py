@@ -90,7 +90,7 @@ def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, shape: S
         retries=resources.retries(values.get("retries")),
         timeout=timeout,
         startup_timeout=startup_timeout,
-        schedule=values.get("schedule"),
+        schedule=schedule(values.get("schedule"), where),
         serialized=bool(values.get("serialized")),
         include_source=values.get("include_source"),
         block_network=bool(values.get("block_network")),
@@ -99,6 +99,36 @@ def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, shape: S
         is_generator=values.get("is_generator"),
         hosted_only=_hosted_only(values),
     )
+
+
+def schedule(value: Any, where: str) -> Any:
+    """``schedule=`` as it was given. Raises InvalidError for what is none."""
+    if value is None:
+        return None
+    from alight.sdk.schedule import Schedule  # noqa: PLC0415  containers of functions without one pay nothing
+
+    if not isinstance(value, Schedule):
+        kind = f"the text {value!r}" if isinstance(value, str) else type(value).__name__
+        raise InvalidError(
+            f"schedule= of {where} is {kind}, not a schedule",
+            hint='alight.Cron("0 9 * * 1-5") or alight.Period(hours=6)',
+        )
+    return value
+
+
+def check_scheduled(value: Any, raw: Any, where: str) -> None:
+    """Raise InvalidError for a function with a schedule that cannot be called without arguments."""
+    code = getattr(raw, "__code__", None)
+    if value is None or code is None:
+        return
+    needed = list(code.co_varnames[: code.co_argcount - len(raw.__defaults__ or ())])
+    keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    needed += [name for name in keywords if name not in (raw.__kwdefaults__ or {})]
+    if needed:
+        raise InvalidError(
+            f"{where} has a schedule, which calls it without arguments, and needs {', '.join(needed)}",
+            hint=f"give {needed[0]} a default",
+        )
 
 
 def batched(autoscaling: Autoscaling, batch: Optional[Tuple[int, int]]) -> Autoscaling:

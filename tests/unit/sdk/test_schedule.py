@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from alight.sdk.app import App
 from alight.sdk.schedule import Cron, Period, Retries
 from alight.wire.errors import InvalidError
 
@@ -63,3 +64,25 @@ def test_retries():
     ):
         with pytest.raises(InvalidError):
             Retries(**wrong)
+
+
+def test_what_is_no_schedule_is_said_where_it_stands():
+    with pytest.raises(InvalidError, match=r"schedule= of the function .*tick is the text '0 9 \* \* \*'") as caught:
+
+        @App().function(serialized=True, schedule="0 9 * * *")
+        def tick(): ...
+
+    assert "alight.Cron" in caught.value.hint
+
+
+def test_a_scheduled_function_is_called_without_arguments():
+    app = App()
+    with pytest.raises(InvalidError, match="needs x, z") as caught:
+
+        @app.function(serialized=True, schedule=Period(hours=1))
+        def tick(x, y=2, *rest, z, **more): ...
+
+    assert caught.value.hint == "give x a default"
+
+    @app.function(serialized=True, schedule=Period(hours=1))
+    def tock(y=2, *rest, z=3, **more): ...
