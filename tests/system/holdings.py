@@ -53,6 +53,11 @@ def grown(before: Holdings, after: Callable[[], Holdings], seconds: float = 20.0
         time.sleep(0.1)
 
 
+def parent(pid: int) -> int:
+    """The process that it is a child of."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def _new(before: list[str], now: list[str]) -> list[str]:
     known = list(before)
     added = []
@@ -74,8 +79,7 @@ def _below(pid: int) -> list[int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                parents.setdefault(int(fields[1]), []).append(int(entry))
+                parents.setdefault(parent(int(entry)), []).append(int(entry))
     found: list[int] = []
     left = [pid]
     while left:

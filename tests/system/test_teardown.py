@@ -14,7 +14,7 @@ from alight.node.__main__ import instance_of
 from alight.node.network import Names
 from tests.system import holdings
 from tests.system.lab import Lab, short_home  # noqa: F401 a fixture
-from tests.system.test_crashes import pid_of
+from tests.system.test_engine_kills import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,8 +84,7 @@ def _parent(lab: Lab) -> int:
     """The spawner, as the parent of a container."""
     plan = lab.plan("sh", "-c", "echo up; exec sleep 1000")
     pid = lab.started(plan).pid
-    with open(f"/proc/{pid}/stat") as file:
-        found = int(file.read().rpartition(")")[2].split()[1])
+    found = holdings.parent(pid)
     lab.run(lab.engine.remove(plan.id))
     return found
 
@@ -97,24 +96,48 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["off"])
+@pytest.fixture(params=["plain", "forked", "parked"])
 def instance(request, new_machine):
-    """An instance of one test that has started containers already."""
-    machine = new_machine(ALIGHT_TEMPLATES=request.param, ALIGHT_PARKED="1", ALIGHT_HOLDER_GRACE="1")
+    """An instance of one test, by the way in which its containers start."""
+    settings = {"ALIGHT_TEMPLATES": "off" if request.param == "plain" else "on", "ALIGHT_HOLDER_GRACE": "1"}
+    machine = new_machine(**settings, ALIGHT_PARKED="1" if request.param == "parked" else "0")
     yield machine
     machine.close()
 
 
+MODULES = {"server": "alight.server", "node": "alight.node", "spawner": "alight.node.spawner"}
+
+
+def pid_of(machine: Machine, name: str) -> int:
+    """Of one of the three; a spawner's children have its command line until they are something else."""
+    found = [pid for pid, line in machine.processes().items() if f"-m {MODULES[name]} " in line]
+    (pid,) = [one for one in found if holdings.parent(one) not in found]
+    return pid
+
+
+def settled(machine: Machine, script: Path) -> holdings.Holdings:
+    """What it holds once it has run containers, and has what it keeps between runs: a template, a fork that waits."""
+    wanted = []
+    if machine.env["ALIGHT_TEMPLATES"] == "on":
+        wanted = ["tp-", *["sh-"] * int(machine.env["ALIGHT_PARKED"])]
+    for _ in range(2):  # the template is made at the first run
+        machine.run("run", script, "--count", "8")
+        until(lambda: [name[:3] for name in sorted(held(machine)["control groups"], reverse=True)] != wanted, 20)
+    found = held(machine)
+    kinds = [name[:3] for name in sorted(found["control groups"], reverse=True)]
+    assert kinds == wanted, f"{found['control groups']}\n{machine.logs()}"
+    return found
+
+
 def held(machine: Machine) -> holdings.Holdings:
     """With the processes that there are now."""
-    pids = {name: pid_of(machine, name) for name in ("server", "node", "spawner")}
+    pids = {name: pid_of(machine, name) for name in MODULES}
     return holdings.of(machine.home, Names.of(instance_of(machine.home.resolve())), pids)
 
 
 @pytest.mark.parametrize("count", [many(FEW), many(MANY)])
 def test_runs_with_many_containers_leave_an_instance_with_what_it_had_before(instance, script, count):
-    instance.run("run", script, "--count", "8")
-    before = held(instance)
+    before = settled(instance, script)
 
     done = instance.run("run", script, "--count", count, timeout=1400)
 
@@ -125,8 +148,7 @@ def test_runs_with_many_containers_leave_an_instance_with_what_it_had_before(ins
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["node", "spawner"])
 def test_a_process_killed_among_starts_and_stops_leaves_nothing_behind(instance, script, victim):
-    instance.run("run", script, "--count", "8")
-    before = held(instance)
+    before = settled(instance, script)
 
     process = instance.start("run", script, "--count", 3 * FEW)
     seen = 0
@@ -139,6 +161,6 @@ def test_a_process_killed_among_starts_and_stops_leaves_nothing_behind(instance,
 
     assert process.returncode == 0, f"{errors}\n{instance.logs()}"
     assert seen + out.count("done") == 3 * FEW
-    # The next agent, or the next spawner, has swept: it serves another run, and then everything is as it was.
-    instance.run("run", script, "--count", "8")
+    # The next agent, or the next spawner, has swept: it serves more runs, and then everything is as it was.
+    settled(instance, script)
     assert not holdings.grown(before, lambda: held(instance)), instance.logs()

@@ -351,7 +351,9 @@ class Container:
         with contextlib.suppress(errors.Error):
             await self._engine.remove(self.id)
         await self._release()
-        self._end = (Report("ended", self.id, text=str(error), error=errors.to_wire(error)), b"")
+        # An internal failure is a process of the machine that ended: that says nothing about the function.
+        ours = isinstance(error, errors.InternalFailure)
+        self._end = (Report("ended", self.id, text=str(error), error=errors.to_wire(error), interrupted=ours), b"")
         await self._session.report(self._stages.ended(self.id))
         await self._session.report(*self._end)
 
