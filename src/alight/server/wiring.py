@@ -59,6 +59,7 @@ from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
 from alight.server.services.volumes import Volumes
+from alight.server.services.web_names import WebNames
 from alight.server.settings import DEFAULT_PORT, GROUP, LOOPBACK, Settings
 from alight.store import SqliteStore, open_store
 from alight.wire import errors, ids
@@ -80,6 +81,7 @@ class Parts:
     hub: Hub
     functions: Functions
     apps: Apps
+    names: WebNames
     deployments: Deployments
     calls: Calls
     containers: Containers
@@ -283,6 +285,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
     state = State(make_id=lambda: ids.new_id(ids.CONTAINER))
     functions = Functions(store, inbox, lambda name, need: place.check_possible(state, name, need))
     apps = Apps(store, functions, hub, inbox, settings.holder_grace)
+    functions.names = names = WebNames(functions, apps.alive)
     calls = Calls(store, functions, inbox, settings.bodies_in_memory, settings.holder_grace)
     containers = Containers(store, functions, hub)
     logs = Logs(settings.state / "logs", settings.log_bytes)
@@ -304,6 +307,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         hub=hub,
         functions=functions,
         apps=apps,
+        names=names,
         deployments=Deployments(store, apps, functions, ensure, settings.versions_kept),
         calls=calls,
         containers=containers,

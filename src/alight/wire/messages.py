@@ -12,6 +12,7 @@ from typing import Any, Dict, Optional, Tuple
 from alight.wire.failure import Failure
 from alight.wire.record import dataclass, field
 from alight.wire.spec import FunctionSpec, ImageSpec, MethodSpec, ParameterSpec
+from alight.wire.urls import WebUrl
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class PublishedFunction:
     function_id: str
     impossible: Optional[Dict[str, Any]] = None
     warning: str = ""  # e.g. "asked for A100-40GB, gets RTX 4090 (24 GB … at least as much memory)"
+    web: Tuple[WebUrl, ...] = ()  # where it answers requests
 
 
 @dataclass(frozen=True)

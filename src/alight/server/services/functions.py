@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,6 +27,7 @@ from alight.wire.codec import to_plain
 from alight.wire.messages import FunctionInfo, FunctionScaling, PublishedFunction
 from alight.wire.record import replace
 from alight.wire.spec import FunctionSpec
+from alight.wire.urls import WebUrl
 
 log = logging.getLogger(__name__)
 #: What will be heard of the first container of a new version: an error in its wire form or None, and a word for people.
@@ -70,6 +71,16 @@ class Published:
     def need(self) -> scheduled.Need:
         """What the scheduler has to know of it, as it is scaled now."""
         return need_of(_scaled(self.spec, self.scaled))
+
+
+class Names(Protocol):
+    """What gives web functions their URLs."""
+
+    def of(self, function: Published) -> tuple[WebUrl, ...]:
+        """Where it answers requests."""
+
+    def check(self, app_id: str, specs: tuple[FunctionSpec, ...], *, deployed: bool) -> None:
+        """Raise what keeps an app from having functions of these names."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,7 @@ class Functions:
         self._trials: dict[str, Trial] = {}
         self.by_id: dict[str, Published] = {}
         self._by_name: dict[tuple[str, str], str] = {}
+        self.names: Names | None = None  # of web functions
 
     def restore(self, row: Any, environment: str, owner: str, *, deployed: bool = False) -> None:
         """Take up a function or variant that an earlier server process recorded."""
@@ -178,6 +190,8 @@ class Functions:
         """
         for spec in specs:
             _check_spec(spec)
+        if self.names is not None:
+            self.names.check(app_id, specs, deployed=deployed)
         named: list[Published] = []
         changed: list[Published] = []
         for spec in specs:
@@ -391,11 +405,12 @@ class Functions:
     def answer(self, function: Published) -> PublishedFunction:
         """What its publisher hears of it."""
         name = function.spec.name
+        urls = self.names.of(function) if self.names is not None else ()
         try:
             warning = self._check(name, function.need)
         except errors.Error as error:
-            return PublishedFunction(name, function.function_id, impossible=errors.to_wire(error))
-        return PublishedFunction(name, function.function_id, warning=warning)
+            return PublishedFunction(name, function.function_id, errors.to_wire(error), web=urls)
+        return PublishedFunction(name, function.function_id, warning=warning, web=urls)
 
     def _unknown(self, app: str, app_id: str, name: str) -> errors.NotFoundError:
         names = sorted(one.key for one in self.of_app(app_id))
