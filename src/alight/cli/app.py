@@ -12,7 +12,7 @@ from typing import Any, List, Optional, Tuple
 
 import click
 
-from alight.cli import options, session, tables, terminal
+from alight.cli import options, schedule_words, session, tables, terminal
 from alight.cli.errors import UsageError
 from alight.wire.codec import loads_head, to_plain
 from alight.wire.deploying import (
@@ -138,7 +138,8 @@ def info(app_name: str, environment: Optional[str], as_json: bool) -> None:
     for one in found.functions:
         what = f"{one.name[:-2]} ({', '.join(one.methods)})" if one.name.endswith(".*") else one.name
         many = f"{one.containers} container{'' if one.containers == 1 else 's'}"
-        print(f"  {what}  {one.function_id}  {many if one.containers else 'no containers'}")
+        timed = f"  runs {schedule_words.describe(one.schedule)}" if one.schedule else ""
+        print(f"  {what}  {one.function_id}  {many if one.containers else 'no containers'}{timed}")
 
 
 @app.command()

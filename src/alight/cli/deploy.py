@@ -12,7 +12,7 @@ from typing import Any, List, Optional, Sequence
 
 import click
 
-from alight.cli import warn
+from alight.cli import schedule_words, warn
 from alight.cli.errors import UsageError
 
 
@@ -64,6 +64,9 @@ def deploy(
     deployed, seconds = _deploy(app, app_name, quiet=quiet, timestamps=timestamps, **options)
     for line in said(deployed, seconds):
         print(line)
+    if deployed.done.changed:
+        for line in schedule_words.of_app(app):
+            print(f"  {line}")
     if stream_logs:
         from alight.cli import app as commands  # noqa: PLC0415  this option alone
 

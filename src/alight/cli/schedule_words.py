@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Tuple
 
 _UNITS: Dict[str, str] = {
     "years": "year", "months": "month", "weeks": "week", "days": "day", "hours": "h", "minutes": "min", "seconds": "s",
@@ -18,6 +18,13 @@ def describe(plain: Mapping[str, Any]) -> str:
     parts = [(name, plain.get("period", {}).get(name, 0)) for name in _UNITS]
     found: Tuple[str, ...] = tuple(_amount(name, value) for name, value in parts if value)
     return f"every {' '.join(found)}" if found else ""
+
+
+def of_app(app: Any) -> List[str]:
+    """A line for each function of a declared app that runs by itself."""
+    functions = sorted(app._functions.items())  # noqa: SLF001  the CLI is the SDK's face
+    scheduled = [(name, one.options.schedule) for name, one in functions if one.options.schedule is not None]
+    return [f"schedule: {name} runs {describe(schedule.to_plain())}" for name, schedule in scheduled]
 
 
 def _amount(name: str, value: float) -> str:

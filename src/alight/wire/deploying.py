@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from alight.wire.messages import PublishedFunction
 from alight.wire.record import dataclass, field
@@ -146,6 +146,7 @@ class FunctionLine:
     methods: Tuple[str, ...] = ()
     is_web: bool = False
     containers: int = 0
+    schedule: Dict[str, Any] = field(default_factory=dict)  # as declared, see FunctionSpec
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,9 @@ class Describer:
                 if one.function_id in {record.function_id, self._base(record.function_id)}
             )
             methods = tuple(method.name for method in one.spec.methods)
-            lines.append(FunctionLine(one.spec.name, one.function_id, methods, one.spec.is_web, count))
+            lines.append(
+                FunctionLine(one.spec.name, one.function_id, methods, one.spec.is_web, count, dict(one.spec.schedule))
+            )
         return AppDescribed(
             app_id,
             row["name"],
