@@ -18,21 +18,25 @@ fail() {
   exit 1
 }
 
-# set_up run|dev: everything that `alight run` needs on one machine; `dev` adds the tools that judge the code.
+# set_up run|dev [PROGRAM:PACKAGE…]: everything that `alight run` needs on one machine, and the packages of those
+# programs; `dev` adds the tools that judge the code.
 set_up() {
   [ "$(uname -s)" = Linux ] || fail "this script needs Linux, and this is $(uname -s)" "on other systems Alight is a client: pip install ."
-  ensure_packages
-  ensure_venv "$1"
+  local kind=$1
+  shift
+  ensure_packages "$@"
+  ensure_venv "$kind"
 }
 
 ensure_packages() {
-  local missing=()
+  local missing=() wanted
   has_python || missing+=(python3 python3-venv)
   has_command runc || has_command crun || missing+=(runc)
   has_command mmdebstrap || missing+=(mmdebstrap)
   has_command nft || missing+=(nftables)
   [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+  for wanted in "$@"; do has_command "${wanted%%:*}" || missing+=("${wanted##*:}"); done
   if [ ${#missing[@]} -gt 0 ]; then
     install_packages "${missing[@]}" || fail "the system's packages could not be installed" "apt-get's own words are above"
   fi

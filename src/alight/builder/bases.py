@@ -28,6 +28,9 @@ from alight.wire.errors import ImageBuildError
 #: The Python that each suite of Debian brings, and the glibc (2.x) that it runs on.
 SUITES = {"bullseye": ("3.9", 31), "bookworm": ("3.11", 36), "trixie": ("3.13", 41)}
 
+#: The same of suites that are not released: what they hold changes from day to day, so they are asked last.
+TESTING = {"forky": ("3.14", 43)}
+
 #: What an image of another Python stands on, the first that its interpreter can run on.
 FOR_OTHER_PYTHONS = ("bookworm", "trixie")
 
@@ -98,9 +101,18 @@ def suite_for(minor: str) -> str | None:
     return next((suite for suite, (python, _) in SUITES.items() if python == minor), None)
 
 
+def testing_for(minor: str) -> str | None:
+    """The suite of Debian that is not released yet and whose own Python is ``minor``."""
+    return next((suite for suite, (python, _) in TESTING.items() if python == minor), None)
+
+
+def _python_of(suite: str) -> str:
+    return {**SUITES, **TESTING}[suite][0]
+
+
 def python_version(root: Path, suite: str) -> str:
     """The whole version of the Python in a Debian that was made: "3.11.2"."""
-    minor = SUITES[suite][0]
+    minor = _python_of(suite)
     status = (root / "var/lib/dpkg/status").read_text(errors="replace")
     package = rf"^Package: python{re.escape(minor)}\n(?:.+\n)*?Version: (\d+\.\d+\.\d+)"
     found = re.search(package, status, re.MULTILINE)
@@ -127,7 +139,7 @@ async def make_debian(suite: str, workspace: Workspace, host: HostConfig, on_out
             "images cannot be built: there is no mmdebstrap on this machine",
             hint="apt install mmdebstrap, or alight doctor --fix",
         )
-    minor = SUITES[suite][0]
+    minor = _python_of(suite)
     sources = debian_sources(suite, host)
     keyrings = [_keyring(source, workspace.scratch / f"key-{number}") for number, source in enumerate(sources)]
     lines = "".join(source.line(keyring) + "\n" for source, keyring in zip(sources, keyrings, strict=True))

@@ -16,12 +16,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from alight.builder import (
-    bases,
     commands,
+    debian_step,
     digest,
     exchange,
     foreign_steps,
@@ -29,11 +28,10 @@ from alight.builder import (
     installs,
     layers,
     lock,
-    pythons,
     recipe,
     trouble,
 )
-from alight.builder.chain import STANDARD_ENV, Chain, Job, secret_values, with_record, with_setting
+from alight.builder.chain import Chain, Job, secret_values, with_record, with_setting
 from alight.builder.dockerfile import DockerSteps
 from alight.builder.hostconfig import HostConfig
 from alight.builder.inventory import Inventory
@@ -60,6 +58,7 @@ class Builder:
         self._foreign = foreign_steps.ForeignSteps(
             self._store, host, fetch_tree, in_container=self._in_container, new_name=self._new_name
         )
+        self._debian = debian_step.DebianStep(self._store, host, self._in_container, self._new_name)
         self.exchange = exchange.Exchange(home, self._store, self.inventory)
         self._docker = DockerSteps(home, self._store, host, fetch_tree, self._new_name, self._chain_of)
 
@@ -189,7 +188,7 @@ class Builder:
 
     async def _make(self, job: Job) -> layers.Record:
         if job.step.op == "debian_slim":
-            return await self._base(job)
+            return await self._debian.make(job)
         if job.step.op in self._foreign.ops:
             return await self._foreign.make(job)
         if job.step.op == "imported":
@@ -222,62 +221,6 @@ class Builder:
             await self._in_container(job, space, replace(command, env=env), binds)
             await asyncio.to_thread(self._store.keep_layer, space, name)
         return layers.Record(name, step.title, (name,), dict(command.facts))
-
-    async def _base(self, job: Job) -> layers.Record:
-        asked = str(job.step.what.get("locked", {}).get("python") or job.step.what["python"])
-        minor = recipe.minor_of(asked)
-        suite = bases.suite_for(minor)
-        base = await self._debian(suite, job) if suite else None
-        if base and asked in (minor, base.facts["python_version"]):
-            return self._base_record(job, base)
-        with self._store.workspace() as space:
-            found = await pythons.find(asked, self._host, space.scratch, job.note, standalone_only=bool(suite))
-            if found is None:
-                assert base  # without one, `find` raises
-                job.note(
-                    f"Python {asked} is not to be had here: taking Debian's {base.facts['python_version']} instead"
-                )
-                return self._base_record(job, base)
-            if asked not in (minor, found.version):
-                job.note(f"Python {asked} is not to be had here: taking {found.version} instead")
-            base = await self._debian(found.suite, job)
-            below = self._store.path(base.layers[0])
-            job.note(f"Python {found.version} from {found.origin}")
-            await asyncio.to_thread(pythons.lay, found, space.upper, partial(pythons.has_library, below))
-            chain = Chain(layers=base.layers)
-            script = pythons.finishing_script(found)
-            command = installs.Command(("/bin/sh", "-c", script), dict(STANDARD_ENV), network=False)
-            await self._in_container(replace(job, chain=chain), space, command, ())
-            name = digest.renewed_key(self._new_name(job), base.key)
-            await asyncio.to_thread(self._store.keep_layer, space, name)
-        return layers.Record(name, job.step.title, (name, *base.layers), {"python_version": found.version})
-
-    def _base_record(self, job: Job, base: layers.Record) -> layers.Record:
-        key = digest.step_key(self._new_name(job), {"base": base.key})
-        return layers.Record(key, job.step.title, base.layers, base.facts)
-
-    async def _debian(self, suite: str, job: Job) -> layers.Record:
-        key = digest.step_key(digest.ROOT, {"debian": suite, "machine": bases.machine()})
-        before = self._store.record(key)
-        if before is not None and not job.step.force:
-            return before
-        async with self._store.alone(key, lambda: job.tell("waiting", "", 0.0)):
-            now = self._store.record(key)
-            if now is not None and (not job.step.force or now != before):
-                return now
-            job.note(f"making a minimal Debian {suite}: about half a minute, once for all images")
-            name = key if before is None else digest.renewed_key(key, randomness.token_hex(8))
-            with self._store.workspace() as space:
-                output = job.output()
-                status = await bases.make_debian(suite, space, self._host, output.feed)
-                output.close()
-                if status != 0:
-                    raise bases.failed(job.step.title, suite, status, output)
-                version = await asyncio.to_thread(bases.python_version, space.upper, suite)
-                await asyncio.to_thread(self._store.keep_layer, space, name)
-            record = layers.Record(name, f"Debian {suite}", (name,), {"python_version": version}, made_at=time.time())
-            await asyncio.to_thread(self._store.keep_record, key, record)
-            return record
 
     async def _in_container(
         self, job: Job, space: layers.Workspace, command: installs.Command, binds: tuple[tuple[str, str, bool], ...]

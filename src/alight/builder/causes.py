@@ -40,6 +40,11 @@ _TLS_HINT = (
     "and restart the node"
 )
 
+_EXPIRED_HINT = (
+    "ALIGHT_DEBIAN_MIRROR names another mirror; for one that is meant to be old, apt's setting "
+    'Acquire::Check-Valid-Until "false" of the machine that builds (/etc/apt/apt.conf.d) holds for images, too'
+)
+
 # In order: a full disk and a broken TLS make tools say that packages don't exist, so those come first.
 CAUSES: tuple[tuple[str, str, str | None], ...] = (
     (
@@ -56,6 +61,11 @@ CAUSES: tuple[tuple[str, str, str | None], ...] = (
         r"Temporary failure (?:in name resolution|resolving)|dns error|failed to lookup address|Could not resolve host",
         "a host name could not be resolved",
         "check the network and DNS of the machine that builds",
+    ),
+    (
+        r"Release file for (\S+) is (?:expired|not valid yet)",
+        "the package list {0} is older than it says it may be, or this machine's clock is wrong",
+        _EXPIRED_HINT,
     ),
     (
         r"Because (\S+) was not found in the package registry",

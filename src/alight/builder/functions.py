@@ -35,7 +35,7 @@ if function["definition"] == "serialized":
 if function.get("source_path"):
     function["source_path"] = lent + "/files" + function["source_path"]
 ambient.container = ambient.Container("", "", "", "", "", function["name"], "")
-raw = load.load(function, serialized)
+raw = load.checked(load.find(function, serialized), function)
 args, kwargs = payload.loads(arguments, "the arguments of run_function()")
 result = raw(*args, **kwargs)
 if inspect.isawaitable(result):

@@ -102,7 +102,7 @@ def poetry_install(step: Step, indexes: Indexes, python: str) -> Command:
     options = [
         word for name in ("with", "without", "only") for one in what.get(name, ()) for word in (f"--{name}", one)
     ]
-    lock = "as it is" if what.get("locked") else "lock"
+    lock = "as it is" if what.get("frozen") else "lock"
     argv = ("/bin/sh", "-c", _POETRY, f"{LENT}/context", python, wanted, lock, *options)
     return Command(argv, {**indexes.joined(what).env(), "TMPDIR": f"{CACHES}/temporary"})
 

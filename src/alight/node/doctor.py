@@ -56,6 +56,7 @@ def examine(home: Path) -> list[Check]:
         _nft,
         _mmdebstrap,
         _uv,
+        lambda: _image_tools(Path("/")),
         _forwarding,
         _firewalls,
         lambda: _disk(home),
@@ -169,6 +170,31 @@ def _uv() -> Check:
         path = found
     done = _run(path, "--version")
     return Check("uv", OK, (done.stdout.strip() if done is not None else "") or path)
+
+
+def _image_tools(root: Path) -> Check:
+    """What only some images need: Dockerfiles, and images as files."""
+    lacking = {
+        "buildah": "Dockerfiles cannot be built",
+        "mkfs.erofs": "images cannot be exported",
+    }
+    packages = {"buildah": "buildah", "mkfs.erofs": "erofs-utils"}
+    gone = [name for name in lacking if _run(name, "--version") is None]
+    said = [f"no {name}: {lacking[name]}" for name in gone]
+    if not _knows_erofs(root):
+        said.append("no EROFS in the kernel: images cannot be imported")
+    if not said:
+        return Check("image tools", OK, "Dockerfiles, export and import of images work")
+    fix = _apt(*(packages[name] for name in gone)) if gone else ()
+    return Check("image tools", WARNING, "; ".join(said), fix)
+
+
+def _knows_erofs(root: Path) -> bool:
+    """Whether the kernel mounts EROFS: built in, loaded, or a module that a mount would load."""
+    if any(line.split()[-1:] == ["erofs"] for line in _lines(root / "proc/filesystems")):
+        return True
+    modules = root / "lib/modules" / os.uname().release
+    return any("/erofs.ko" in line for name in ("modules.dep", "modules.builtin") for line in _lines(modules / name))
 
 
 def _forwarding() -> Check:

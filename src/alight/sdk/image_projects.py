@@ -67,7 +67,7 @@ class ProjectSteps(Steps):
             warnings.warn("old_installer= has no effect: uv installs what poetry locked", stacklevel=2)
         file = absolute(poetry_pyproject_toml)
         lock = None if poetry_lockfile is None else absolute(poetry_lockfile)
-        op: Dict[str, Any] = {"op": "poetry_install", "name": file.name, "locked": not ignore_lockfile}
+        op: Dict[str, Any] = {"op": "poetry_install", "name": file.name, "frozen": not ignore_lockfile}
         op.update(_some(version=poetry_version, without=without, only=only, **{"with": with_}))
         return self._with(
             op, How(force_build, env, secrets, gpu), context=lambda: _poetry_project(file, lock, ignore=ignore_lockfile)

@@ -82,10 +82,15 @@ def test_the_setting_wins(debian):
 
 
 @pytest.mark.parametrize(
-    ("minor", "suite"), [("3.9", "bullseye"), ("3.11", "bookworm"), ("3.13", "trixie"), ("3.12", None)]
+    ("minor", "suite"), [("3.9", "bullseye"), ("3.11", "bookworm"), ("3.13", "trixie"), ("3.12", None), ("3.14", None)]
 )
 def test_each_python_of_debian_has_its_suite(minor, suite):
     assert bases.suite_for(minor) == suite
+
+
+def test_what_is_not_released_is_no_suite_but_the_last_resort():
+    assert bases.testing_for("3.14") == "forky"
+    assert bases.testing_for("3.15") is None
 
 
 def test_the_whole_version_is_read_from_the_package_list(tmp_path):

@@ -49,6 +49,10 @@ def test_an_ordinary_address_stays():
         ("Because nosuch was not found in the package registry and you require nosuch", "nosuch does not exist"),
         ("ERROR: No matching distribution found for nosuch==9", "no version of nosuch==9"),
         ("Because there is no version of six==99 and you require six==99", "no version of six==99"),
+        (
+            "E: Release file for http://deb.debian.org/debian/dists/forky/InRelease is expired (invalid since 14d 2h).",
+            "the package list http://deb.debian.org/debian/dists/forky/InRelease is older than it says",
+        ),
         ("E: Unable to locate package nosuch", "the Debian package nosuch does not exist"),
         ("E: Package 'nosuch' has no installation candidate", "the Debian package nosuch cannot be installed"),
         ("invalid peer certificate: UnknownIssuer", "certificate was not trusted"),

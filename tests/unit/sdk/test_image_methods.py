@@ -116,7 +116,7 @@ def test_a_poetry_project_needs_its_lock_unless_it_is_ignored(tmp_path):
     step = last(
         BASE.poetry_install_from_file("pyproject.toml", ignore_lockfile=True, with_=["dev"], poetry_version="1.8")
     )
-    assert (step["with"], step["version"], step["locked"]) == (["dev"], "1.8", False)
+    assert (step["with"], step["version"], step["frozen"]) == (["dev"], "1.8", False)
 
 
 def test_private_repositories_need_a_token_and_a_known_host():
