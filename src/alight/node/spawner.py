@@ -173,6 +173,7 @@ class Spawner:
                 next_tick = time.monotonic() + _TICK_SECONDS
                 self._end_slow_starts()
                 self._programs.end_slow_starts()
+                self._runtime.remove_busy_groups()
                 for container in self.containers.values():
                     container.save_if_needed()
         log.info("spawner ends")

@@ -76,6 +76,21 @@ class Runtime:
     shared: mounts.Shared
     users: bool
     """Whether containers can have user namespaces here."""
+    busy_groups: set[str] = field(default_factory=set)
+    """Control groups of what is gone that could not be removed yet: somebody in them is still ending."""
+
+    def remove_group(self, group: str) -> None:
+        """Now, or as soon as it can be (``remove_busy_groups``)."""
+        if not cgroups.remove(group):
+            self.busy_groups.add(group)
+
+    def remove_busy_groups(self) -> None:
+        """Try again, from time to time."""
+        for group in [*self.busy_groups]:
+            if cgroups.remove(group):
+                self.busy_groups.discard(group)
+            else:
+                log.warning("the control group %s is still in use", group)
 
 
 class Container:
@@ -187,8 +202,7 @@ class Container:
         self._unmount()
         shutil.rmtree(self.request.work, ignore_errors=True)
         shutil.rmtree(f"{self._runtime.root}/{self.request.id}", ignore_errors=True)
-        if not cgroups.remove(self.request.group):
-            log.warning("a control group of %s is still in use", self.request.id)
+        self._runtime.remove_group(self.request.group)
 
     def pump(self) -> int:
         """Move what is in the pipes now to the file; its size after that. Not more, or a busy writer would hold us."""
