@@ -104,10 +104,16 @@ def said(deployed: Any, seconds: float) -> List[str]:
     if functions:
         shown = ", ".join(one[:-2] + " (class)" if one.endswith(".*") else one for one in functions)
         lines.append(f"  functions: {shown}")
+    for one in done.functions:
+        if one.web:
+            from alight.sdk import web_urls  # noqa: PLC0415  few apps have web functions
+
+            lines += [f"  {line}" for line in web_urls.lines(one.name, one.web)]
     if done.gone:
         lines.append(f"  gone: {', '.join(one.removesuffix('.*') for one in done.gone)}")
-    if functions:
-        lines.append(f"  call: {call_of(name, functions, deployed.environment)}")
+    called = [one.name for one in done.functions if not one.web]
+    if called:
+        lines.append(f"  call: {call_of(name, sorted(called), deployed.environment)}")
     return lines
 
 

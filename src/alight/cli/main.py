@@ -61,6 +61,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "token": Entry("token", "token", "Who may use the server"),
         "profile": Entry("profile", "profile", "Which server to use"),
         "config": Entry("config", "config", "Show the settings in force"),
+        "workspace": Entry("workspace", "workspace", "Tokens for callers of protected web functions"),
         "environment": Entry("environment", "environment", "Sets of names: make, list, choose, delete them"),
     },
 }

@@ -194,10 +194,20 @@ class Function(Handle):
 
     @dual
     async def get_web_url(self) -> Optional[str]:
-        """The URL of a web function; None for others."""
-        if self._web is not None:
-            raise errors.UnimplementedError("a web function's URL comes with `alight serve`, which this version lacks")
-        return None
+        """The URL of a web function, as it works where this is called; None for others."""
+        if self._raw is not None and self._web is None:
+            return None
+        from alight.sdk import web_urls  # noqa: PLC0415  few functions have one
+
+        callee = await self._callee()
+        return await web_urls.url_of(callee, callee.method)
+
+    @property
+    def web_url(self) -> Optional[str]:
+        """The old name of ``get_web_url()``. Deprecated."""
+        warnings.warn("web_url has a new name: get_web_url()", errors.DeprecationError, stacklevel=2)
+        found: Optional[str] = self.get_web_url()
+        return found
 
     @dual
     @unimplemented("Function.info() would return what the server knows of the function")
@@ -223,7 +233,7 @@ class Function(Handle):
             return
         if self._web is not None:
             raise errors.InvalidError(
-                f"{self._name} is a web function: it answers requests", hint="`alight serve` gives it a URL"
+                f"{self._name} is a web function: it answers requests", hint="get_web_url() says where"
             )
         is_generator = self._is_generator()
         if is_generator is None:

@@ -133,6 +133,8 @@ class Run:
         """Ids, warnings, and what can never run here."""
         for one in published.functions:
             running.function_ids[one.name] = one.function_id
+            if one.web:
+                self._show_urls(one)
             if one.impossible is not None:
                 self._impossible.add(one.name)
                 error = errors.from_wire(one.impossible)
@@ -142,6 +144,12 @@ class Run:
                     progress.current().warn(f"{one.name} cannot run here: {error}")
             elif one.warning and self._is_needed(one.name):
                 progress.current().note(f"{one.name}: {one.warning}")
+
+    def _show_urls(self, one: messages.PublishedFunction) -> None:
+        from alight.sdk import web_urls  # noqa: PLC0415  few apps have web functions
+
+        for line in web_urls.lines(one.name, one.web):
+            progress.current().note(line)
 
     async def _build(self, running: RunningApp, specs: Mapping[str, FunctionSpec]) -> None:
         """Have the needed images made, all at the same time."""

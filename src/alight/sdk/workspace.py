@@ -1,14 +1,15 @@
-"""The people and tokens of one server. Managing them from Python comes later; `alight token` does what is there."""
+"""The people and tokens of one server. From Python one manages tokens of web functions; `alight token` has the rest."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
 
-from alight.sdk.client import Client
+from alight.sdk.client import Client, default_client
 from alight.sdk.object import Object
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
+from alight.wire import admission, urls
 from alight.wire.errors import UnimplementedError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _NO_BILLING = "there is no billing yet"
 _NO_PEOPLE = "there are no members beside the owner yet"
 _NO_SERVICE_USERS = "there are no service users yet; `alight setup` makes tokens"
-_NO_PROXY_TOKENS = "there are no tokens for web endpoints yet"
+_NO_SCOPES = "tokens are good in all environments"
 
 
 class WorkspaceBilling:
@@ -89,37 +90,54 @@ class WorkspaceMemberTokens:
 
 
 class WorkspaceProxyTokens:
-    """``workspace.proxy_tokens``: what callers of protected web endpoints show."""
+    """``workspace.proxy_tokens``: what callers of protected web functions show."""
+
+    def __init__(self, client: Optional[Client] = None) -> None:
+        self._client = client
 
     @dual
-    @unimplemented(f"Workspace.proxy_tokens.create would make a token for web endpoints; {_NO_PROXY_TOKENS}")
     async def create(self, name: str = "") -> TokenData:
-        """Make a token."""
+        """Make a token, which opens the web functions of whoever makes it. Its secret is never shown again."""
+        from alight.sdk import reports  # noqa: PLC0415  only who asks for it
+
+        made = await self._there().call("proxy_token.create", urls.ProxyTokenCreate(name), admission.TokenCreated)
+        return reports.TokenData(made.token_id, made.token_secret)
 
     @dual
-    @unimplemented(f"Workspace.proxy_tokens.list would list tokens for web endpoints; {_NO_PROXY_TOKENS}")
     async def list(self, environment_name: Optional[str] = None) -> List[ProxyTokenInfo]:
-        """Every token."""
+        """Every token that one may see, newest first. They are good in all environments."""
+        from alight.sdk import reports  # noqa: PLC0415  only who asks for it
+        from alight.sdk.secret import moment  # noqa: PLC0415  only who asks for it
+
+        del environment_name
+        listed = await self._there().call("proxy_token.list", {}, urls.ProxyTokenListed)
+        return [
+            reports.ProxyTokenInfo(one.token_id, moment(one.created_at), False, one.name, one.created_by)
+            for one in listed.tokens
+        ]
 
     @dual
-    @unimplemented(f"Workspace.proxy_tokens.update would rename a token; {_NO_PROXY_TOKENS}")
     async def update(self, proxy_token_id: str, *, name: str) -> None:
-        """Rename a token."""
+        """Rename a token. Raises NotFoundError."""
+        await self._there().do("proxy_token.update", urls.ProxyTokenName(proxy_token_id, name))
 
     @dual
-    @unimplemented(f"Workspace.proxy_tokens.allow would let a token into an environment; {_NO_PROXY_TOKENS}")
+    @unimplemented(f"Workspace.proxy_tokens.allow would let a token into an environment; {_NO_SCOPES}")
     async def allow(self, proxy_token_id: str, environment_name: str) -> None:
         """Let a token into an environment."""
 
     @dual
-    @unimplemented(f"Workspace.proxy_tokens.revoke would take a token out of an environment; {_NO_PROXY_TOKENS}")
+    @unimplemented(f"Workspace.proxy_tokens.revoke would take a token out of an environment; {_NO_SCOPES}")
     async def revoke(self, proxy_token_id: str, environment_name: str) -> None:
         """Take a token out of an environment."""
 
     @dual
-    @unimplemented(f"Workspace.proxy_tokens.delete would delete a token; {_NO_PROXY_TOKENS}")
     async def delete(self, proxy_token_id: str) -> None:
-        """Delete a token."""
+        """Delete a token: whoever sends it is refused from then on. Raises NotFoundError."""
+        await self._there().do("proxy_token.delete", urls.ProxyTokenName(proxy_token_id))
+
+    def _there(self) -> Client:
+        return self._client or default_client()
 
 
 class WorkspaceServiceUsers:
@@ -197,8 +215,8 @@ class Workspace(Object):
 
     @property
     def proxy_tokens(self) -> WorkspaceProxyTokens:
-        """Tokens for web endpoints."""
-        return WorkspaceProxyTokens()
+        """Tokens for protected web functions."""
+        return WorkspaceProxyTokens(self._client)
 
     @property
     def service_users(self) -> WorkspaceServiceUsers:

@@ -47,6 +47,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "function.bind": _CODE,
     "function.scale": _CODE,
     "function.stats": _CODE,
+    "function.urls": _CODE,
+    "proxy_token.create": _PEOPLE,
+    "proxy_token.list": _PEOPLE,
+    "proxy_token.update": _PEOPLE,
+    "proxy_token.delete": _PEOPLE,
     "image.ensure": _PEOPLE,
     "image.work": _OWNER,  # images are everybody's, and so is what prune removes
     "image.get": _PEOPLE,

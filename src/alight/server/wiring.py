@@ -39,6 +39,8 @@ from alight.server.routes import setup as setup_routes
 from alight.server.routes import terminals as terminals_routes
 from alight.server.routes import tokens as tokens_routes
 from alight.server.routes import volumes as volumes_routes
+from alight.server.routes import web as web_routes
+from alight.server.services.access import ProxyTokens
 from alight.server.services.apps import App, Apps
 from alight.server.services.blobs import Blobs
 from alight.server.services.call_views import CallViews
@@ -82,6 +84,7 @@ class Parts:
     functions: Functions
     apps: Apps
     names: WebNames
+    access: ProxyTokens
     deployments: Deployments
     calls: Calls
     containers: Containers
@@ -209,6 +212,9 @@ class Server:
             **setup_routes.routes(parts.setup, parts.tokens),
             **terminals_routes.routes(Terminals(), parts.apps, parts.containers),
             **tokens_routes.routes(parts.tokens),
+            **web_routes.routes(
+                parts.functions, parts.names, web_routes.Inside(parts.containers, parts.nodes), parts.access
+            ),
         }
 
     def _views(self) -> CallViews:
@@ -236,6 +242,7 @@ class Server:
         parts.apps.on_stop += [parts.calls.forget_app, lambda app_id, why: self._schedules.look()]
         parts.deployments.on_change = self._schedules.look
         await parts.apps.load()
+        await parts.access.load()
         await parts.containers.load()
         machines = {record.node_id for record in parts.containers.alive.values()}
         taken_up = await parts.calls.load()
@@ -308,6 +315,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         functions=functions,
         apps=apps,
         names=names,
+        access=ProxyTokens(store, functions.owner_of),
         deployments=Deployments(store, apps, functions, ensure, settings.versions_kept),
         calls=calls,
         containers=containers,

@@ -72,6 +72,7 @@ class NodeHello:
     gpus: Tuple[GpuInfo, ...] = ()
     containers: Tuple[HeldContainer, ...] = ()
     architecture: str = ""
+    gateway: str = ""  # where its containers reach the web gateway by the name ``urls.INSIDE``; "" for nowhere
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class WebUrl:
     """Where one web function, or one web method of a class, answers.
 
     ``url`` has a host name of its own, ``path_url`` needs no resolver, ``inside`` works in containers that have a
-    network. All of them end with "/"; ``url`` and ``inside`` are the path forms too where the label went to another
+    network. None ends with "/"; ``url`` and ``inside`` are the path forms too where the label went to another
     app. ``note`` is a sentence for people: that the label was shortened, or who took it.
     """
 

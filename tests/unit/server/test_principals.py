@@ -48,6 +48,7 @@ OPEN_TO = {
         "function.bind",
         "function.scale",
         "function.stats",
+        "function.urls",
         "volume.ensure",
         "volume.list",
         "volume.delete",

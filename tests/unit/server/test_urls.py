@@ -94,13 +94,13 @@ def test_the_newest_run_takes_a_dev_label_and_the_older_one_keeps_its_path():
     found = endpoints((App("ap-1", "x", 1, "running"), web("f")), (App("ap-2", "x", 2, "running"), web("f")))
     assert labels(found) == {"x-f-dev": ("ap-2", "f")}
     older = urls.url_of(found[0], urls.Base("127.0.0.1:9080"), found)
-    assert older.url == older.path_url == "http://localhost:9080/_/main/ap-1/f/"
-    assert older.inside == "http://alight.internal/_/main/ap-1/f/"
+    assert older.url == older.path_url == "http://localhost:9080/_/main/ap-1/f"
+    assert older.inside == "http://alight.internal/_/main/ap-1/f"
     assert "newer" in older.note
     newer = urls.url_of(found[1], urls.Base("127.0.0.1:9080"), found)
-    assert newer.url == "http://x-f-dev.localhost:9080/"
-    assert newer.path_url == "http://localhost:9080/_/main/x/f/"
-    assert newer.inside == "http://x-f-dev.alight.internal/"
+    assert newer.url == "http://x-f-dev.localhost:9080"
+    assert newer.path_url == "http://localhost:9080/_/main/x/f"
+    assert newer.inside == "http://x-f-dev.alight.internal"
     assert not newer.note
 
 
@@ -135,14 +135,14 @@ def test_a_path_means_the_deployed_app_of_a_name_and_every_app_by_its_id():
 @pytest.mark.parametrize(
     ("base", "label", "path"),
     [
-        (urls.Base("127.0.0.1:9080"), "http://l.localhost:9080/", "http://localhost:9080/_/main/x/f/"),
-        (urls.Base("0.0.0.0:80", "box"), "http://l.localhost:80/", "http://box:80/_/main/x/f/"),
-        (urls.Base("10.0.0.5:9080"), "http://l.localhost:9080/", "http://10.0.0.5:9080/_/main/x/f/"),
-        (urls.Base("[fd00::1]:9080"), "http://l.localhost:9080/", "http://[fd00::1]:9080/_/main/x/f/"),
+        (urls.Base("127.0.0.1:9080"), "http://l.localhost:9080", "http://localhost:9080/_/main/x/f"),
+        (urls.Base("0.0.0.0:80", "box"), "http://l.localhost:80", "http://box:80/_/main/x/f"),
+        (urls.Base("10.0.0.5:9080"), "http://l.localhost:9080", "http://10.0.0.5:9080/_/main/x/f"),
+        (urls.Base("[fd00::1]:9080"), "http://l.localhost:9080", "http://[fd00::1]:9080/_/main/x/f"),
         (
             urls.Base("0.0.0.0:443", "box", "apps.example.com"),
-            "https://l.apps.example.com/",
-            "https://apps.example.com/_/main/x/f/",
+            "https://l.apps.example.com",
+            "https://apps.example.com/_/main/x/f",
         ),
     ],
 )
@@ -154,7 +154,7 @@ def test_urls_begin_with_where_the_gateway_is_reached(base, label, path):
 
 def test_names_in_paths_are_quoted():
     found = endpoints((App("ap-1", "", 1, "running", description="my run/1"), web("f")))
-    assert urls.path_of(found[0]) == "/_/main/my%20run%2F1/f/"
+    assert urls.path_of(found[0]) == "/_/main/my%20run%2F1/f"
 
 
 def test_two_functions_of_an_app_with_one_label_are_refused():

@@ -353,6 +353,11 @@ class Functions:
             )
         return found
 
+    def owner_of(self, function_id: str) -> str | None:
+        """Whose a function is; None where there is none."""
+        found = self.by_id.get(function_id)
+        return None if found is None or found.gone else found.owner
+
     def forget_app(self, app_id: str) -> None:
         """The app has ended."""
         for key in [key for key in self._by_name if key[0] == app_id]:

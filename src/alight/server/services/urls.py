@@ -228,8 +228,8 @@ class Base:
     def label(self, label: str) -> str:
         """The URL of a label."""
         if self.domain:
-            return f"https://{label}.{self.domain}/"
-        return f"http://{label}.localhost:{self._port}/"
+            return f"https://{label}.{self.domain}"
+        return f"http://{label}.localhost:{self._port}"
 
     def path(self, endpoint: Endpoint, *, by_id: bool = False) -> str:
         """The URL of a path."""
@@ -238,9 +238,9 @@ class Base:
 
 
 def path_of(endpoint: Endpoint, *, by_id: bool = False) -> str:
-    """The path form's path, which is the application's root path, and a "/"."""
+    """The path form's path: the application's root path."""
     app = endpoint.app_id if by_id else endpoint.app
-    return PATH_PREFIX + "/".join(quote(one, safe="") for one in (endpoint.environment, app, endpoint.function)) + "/"
+    return PATH_PREFIX + "/".join(quote(one, safe="") for one in (endpoint.environment, app, endpoint.function))
 
 
 def url_of(endpoint: Endpoint, base: Base, found: Sequence[Endpoint]) -> WebUrl:
@@ -263,7 +263,7 @@ def url_of(endpoint: Endpoint, base: Base, found: Sequence[Endpoint]) -> WebUrl:
     return WebUrl(
         (base.label(label) if base.address else "") if label else path_url,
         path_url,
-        f"http://{label}.{INSIDE}/" if label else f"http://{INSIDE}{path}",
+        f"http://{label}.{INSIDE}" if label else f"http://{INSIDE}{path}",
         endpoint.method,
         endpoint.requires_proxy_auth,
         endpoint.custom_domains,

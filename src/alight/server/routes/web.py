@@ -1,0 +1,64 @@
+"""Requests about web functions: where they answer, and tokens for those that are protected."""
+
+from __future__ import annotations
+
+from alight.server.auth import CONTAINER
+from alight.server.request import Request, Routes
+from alight.server.services.access import ProxyTokens
+from alight.server.services.containers import Containers
+from alight.server.services.functions import Functions, may_use
+from alight.server.services.nodes import Nodes
+from alight.server.services.web_names import WebNames
+from alight.wire import errors
+from alight.wire.urls import FunctionUrls, ProxyTokenCreate, ProxyTokenName
+
+
+def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyTokens) -> Routes:
+    async def urls(request: Request) -> None:
+        asked = request.arguments(FunctionUrls)
+        function = functions.get(asked.function_id)
+        if not may_use(request.who, function):
+            raise errors.PermissionDeniedError("this function belongs to somebody else")
+        is_inside = request.who.kind == CONTAINER and inside.reaches(request.who.container_id)
+        await request.stream.send(FunctionUrls(function.function_id, names.of(function), is_inside))
+
+    async def create(request: Request) -> None:
+        await request.stream.send(await tokens.create(request.arguments(ProxyTokenCreate).name, request.who))
+
+    async def listed(request: Request) -> None:
+        await request.stream.send(tokens.listed(request.who))
+
+    async def update(request: Request) -> None:
+        asked = request.arguments(ProxyTokenName)
+        await tokens.rename(asked.token_id, asked.name, request.who)
+        await request.stream.send({})
+
+    async def delete(request: Request) -> None:
+        await tokens.delete(request.arguments(ProxyTokenName).token_id, request.who)
+        await request.stream.send({})
+
+    return {
+        "function.urls": urls,
+        "proxy_token.create": create,
+        "proxy_token.list": listed,
+        "proxy_token.update": update,
+        "proxy_token.delete": delete,
+    }
+
+
+class Inside:
+    """Which containers reach the gateway by its name inside containers."""
+
+    def __init__(self, containers: Containers, nodes: Nodes) -> None:
+        self._containers = containers
+        self._nodes = nodes
+
+    def reaches(self, container_id: str) -> bool:
+        """Those with a network, on a machine that lends them the gateway."""
+        record = self._containers.alive.get(container_id)
+        if record is None:
+            return False
+        session = self._nodes.sessions.get(record.node_id)
+        function = self._containers.functions.by_id.get(record.function_id)
+        blocked = function is not None and function.spec.block_network
+        return session is not None and bool(session.hello.gateway) and not blocked

@@ -1,0 +1,115 @@
+"""Tokens of those who call protected web functions: made once, shown once, kept as a hash, looked up in memory.
+
+They open web functions and nothing else: they are no tokens of clients, and the server's own methods know nothing of
+them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from alight.server.auth import OWNER, Principal, hash_secret
+from alight.store.base import Store
+from alight.wire import errors, ids
+from alight.wire.admission import TokenCreated
+from alight.wire.urls import ProxyTokenInfo, ProxyTokenListed
+
+_SECRET = "ws"
+_ID = "wk"
+_NAME_MOST = 64
+_NOTE_SECONDS = 60.0  # how old the noted last use of a busy token may be
+
+
+@dataclass(frozen=True)
+class _Kept:
+    secret_hash: bytes
+    name: str
+    owner: str
+    created_at: float
+    last_used_at: float | None = None
+
+
+class ProxyTokens:
+    """``owner_of`` says whose a function is, None for one that is not there."""
+
+    def __init__(self, store: Store, owner_of: Callable[[str], str | None]) -> None:
+        self._store = store
+        self._owner_of = owner_of
+        self._tokens: dict[str, _Kept] = {}
+
+    async def load(self) -> None:
+        """Take up what there is. Until then nobody is let in."""
+        for row in reversed(await self._store.read("proxy_tokens")):
+            self._tokens[row["token_id"]] = _Kept(
+                bytes(row["secret_hash"]), row["name"], row["owner"], row["created_at"], row["last_used_at"]
+            )
+
+    async def create(self, name: str, who: Principal) -> TokenCreated:
+        """A new one. The secret is in the answer and nowhere else. Raises InvalidError."""
+        made, secret = ids.new_id(_ID), f"{_SECRET}-{secrets.token_urlsafe(24)}"
+        kept = _Kept(hash_secret(secret), _checked(name), who.owner, time.time())
+        row = {"token_id": made, "secret_hash": kept.secret_hash, "name": name, "owner": kept.owner}
+        await self._store.write([("proxy_token_add", {**row, "now": kept.created_at})])
+        self._tokens[made] = kept
+        return TokenCreated(made, secret)
+
+    def listed(self, who: Principal) -> ProxyTokenListed:
+        """Newest first: the server's owner sees all, users their own."""
+        mine = [(token_id, one) for token_id, one in self._tokens.items() if _theirs(one, who)]
+        return ProxyTokenListed(
+            tuple(
+                ProxyTokenInfo(token_id, one.name, one.created_at, one.owner, one.last_used_at)
+                for token_id, one in reversed(mine)
+            )
+        )
+
+    async def rename(self, token_id: str, name: str, who: Principal) -> None:
+        """Raises NotFoundError, InvalidError."""
+        kept = self._mine(token_id, who)
+        await self._store.write([("proxy_token_name", {"token_id": token_id, "name": _checked(name)})])
+        self._tokens[token_id] = replace(kept, name=name)
+
+    async def delete(self, token_id: str, who: Principal) -> None:
+        """Whoever has it is refused from the next request on. Raises NotFoundError."""
+        self._mine(token_id, who)
+        await self._store.write([("proxy_token_delete", {"token_id": token_id})])
+        self._tokens.pop(token_id, None)
+
+    def check(self, key: str, secret: str, function_id: str) -> bool:
+        """Whether whoever shows this may call this web function."""
+        kept = self._tokens.get(key)
+        # Compared in any case, so that time tells nobody which ids there are.
+        known = hmac.compare_digest(kept.secret_hash if kept is not None else bytes(32), hash_secret(secret))
+        if kept is None or not known:
+            return False
+        owner = self._owner_of(function_id)
+        if owner is None or kept.owner not in {OWNER, owner}:
+            return False
+        now = time.time()
+        if kept.last_used_at is None or abs(now - kept.last_used_at) > _NOTE_SECONDS:
+            self._tokens[key] = replace(kept, last_used_at=now)
+            self._store.write_soon([("proxy_token_used", {"token_id": key, "now": now})])
+        return True
+
+    def _mine(self, token_id: str, who: Principal) -> _Kept:
+        kept = self._tokens.get(token_id)
+        if kept is None or not _theirs(kept, who):
+            raise errors.NotFoundError(
+                f"there is no token {token_id} for web functions",
+                hint="`alight workspace proxy-tokens list` shows those there are",
+            )
+        return kept
+
+
+def _theirs(kept: _Kept, who: Principal) -> bool:
+    return who.kind == OWNER or kept.owner == who.owner
+
+
+def _checked(name: str) -> str:
+    if len(name) > _NAME_MOST or not name.isprintable():
+        raise errors.InvalidError(f"the name of a token has at most {_NAME_MOST} characters, all printable")
+    return name
