@@ -73,7 +73,8 @@ class Service:
         self._loop: Any = None
         self._instance: Any = None
         self._main_thread = get_ident()
-        self._grace = _GRACE
+        self._is_web = False
+        self.grace = _GRACE  # seconds from being told to leave to the end
 
     def run(self) -> int:
         try:
@@ -93,6 +94,7 @@ class Service:
     def _start(self, start: Dict[str, Any], serialized: bytes) -> bool:
         """Import the user's code; say ready, or what it raised."""
         name = start["function"]["name"]
+        self._is_web = bool(start["function"].get("web"))
         self.link.begin()
         try:
             waits = Waits(self.link.waiting)
@@ -100,6 +102,7 @@ class Service:
             ambient.stop_fetching_inputs = self._stop_fetching
             ambient.input_concurrency = self._concurrency
             targets = self._targets(start["function"], serialized)
+            site = self._site(start, targets)
         except BaseException as error:  # noqa: BLE001  a module may raise anything while it is imported
             if self.told_to_leave:
                 return False
@@ -110,7 +113,7 @@ class Service:
             stdio.flush()
             return False
         self.runner = Runner(targets, self.link.outputs, start.get("spool", ""))
-        self._way = self._choose(start["function"].get("autoscaling", {}))
+        self._way = self._choose(start["function"].get("autoscaling", {}), site)
         stdio.flush()
         self.link.ready(self._stages.told(), ok=True)
         return True
@@ -146,10 +149,26 @@ class Service:
         targets: Dict[str, Target] = self._instance.targets()
         return targets
 
-    def _choose(self, scaling: Dict[str, Any]) -> Any:
+    def _site(self, start: Dict[str, Any], targets: Dict[str, Target]) -> Any:
+        """What answers requests of the world, ready to: None where nothing does."""
+        if not self._is_web:
+            return None
+        from alight.runtime import web  # noqa: PLC0415  only for web functions
+
+        calls = {name: target.call for name, target in targets.items()}
+        site = web.Site(start["function"], calls, start.get("spool", ""))
+        with self._stages.measured("enter"):
+            site.open(self.loop())
+        return site
+
+    def _choose(self, scaling: Dict[str, Any], site: Any) -> Any:
         """The way in which inputs are run."""
         self.most = self.limit = max(1, scaling.get("max_concurrent_inputs", 1))
         self.batch = (scaling.get("batch_size", 0), scaling.get("batch_wait", 0.0))
+        if site is not None:
+            from alight.runtime import web  # noqa: PLC0415  here already
+
+            return web.Web(self, site)
         is_async = any(target.is_async for target in self.runner.targets.values())
         if self.batch[0]:
             from alight.runtime import batches  # noqa: PLC0415  only for @batched
@@ -170,19 +189,24 @@ class Service:
         if self._loop is None:
             import asyncio  # noqa: PLC0415  only where the user's code is async
 
-            self._loop = asyncio.new_event_loop()
+            if self._is_web:
+                from alight.runtime import web  # noqa: PLC0415  only for web functions
+
+                self._loop = web.new_loop()
+            else:
+                self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
         return self._loop
 
     def ends(self, kind: int, head: Any) -> bool:
         """Whether this arrival is the last that counts."""
         if kind == Kind.LINK_STOP:
-            self._grace = float(head.get("grace", _GRACE))
+            self.grace = float(head.get("grace", _GRACE))
         return kind in {Kind.LINK_STOP, Kind.END}
 
     def _leave(self) -> int:
         """Run exit hooks, let user threads and exit functions end within the grace; the node ends what is left."""
-        grace = max(0.1, self._grace - 0.5)
+        grace = max(0.1, self.grace - 0.5)
         code = 128 + self.told_to_leave if self.told_to_leave else 0
 
         def cut_short() -> None:
@@ -237,7 +261,11 @@ class Service:
     def _stop_fetching(self) -> None:
         """In user code: return what was not begun, and end after what was."""
         self._unbroken(lambda: self.link.give_back(for_good=True))
-        self.link.deliver((Kind.LINK_STOP, {"grace": self._grace}, b""))
+        self.link.deliver((Kind.LINK_STOP, {"grace": self.grace}, b""))
+
+    def leave_by_itself(self) -> None:
+        """Nothing more can be done here: end as if told to."""
+        self._stop_fetching()
 
     def _concurrency(self, limit: Optional[int]) -> int:
         """In user code: how many inputs run at a time, after setting it."""
@@ -283,7 +311,7 @@ class Service:
             ambient.terminal.interrupt()  # Ctrl-C of the user whose terminal it is; machines send SIGTERM
             return
         self.told_to_leave = number
-        stop: Arrival = (Kind.LINK_STOP, {"grace": self._grace}, b"")
+        stop: Arrival = (Kind.LINK_STOP, {"grace": self.grace}, b"")
         runner = self.runner
         if runner is None:
             sys.exit(128 + number)

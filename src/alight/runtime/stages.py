@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 class Stages:
-    """``seconds``: "import" (finding the user's code) and "enter" (the instance and its hooks)."""
+    """``seconds``: "import" (finding the user's code) and "enter" (the instance and its hooks, the
+    applications of web functions)."""
 
     def __init__(self) -> None:
         self.seconds: Dict[str, float] = {}
@@ -43,7 +44,8 @@ class _Measured:
         self._began = time.monotonic()
 
     def __exit__(self, *_error: Any) -> None:
-        self._seconds[self._name] = round(time.monotonic() - self._began, 4)
+        took = time.monotonic() - self._began
+        self._seconds[self._name] = round(self._seconds.get(self._name, 0.0) + took, 4)
 
 
 class _Importing:

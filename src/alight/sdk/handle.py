@@ -287,7 +287,7 @@ class Handle(Object):
     def _traits_of_code(self) -> Dict[str, Any]:
         declared = self._options.is_generator if self._options.is_generator is not None else self._shape.is_generator
         traits = traits_of_code(self._raw, declared)
-        return {**traits, "is_web": True} if self._web is not None else traits
+        return {**traits, "is_web": True, "web": dict(self._web)} if self._web is not None else traits
 
     def _running_app(self) -> Optional[RunningApp]:
         return self._app._running if self._app is not None else None  # noqa: SLF001  of this package

@@ -86,6 +86,7 @@ class Service(Function):
     _parameters: Optional[Tuple[ParameterSpec, ...]] = None
     _class_name = ""
     _is_async = False
+    _web_of: Mapping[str, Any] = {}  # what decorators said of methods that answer requests, by name
     _given: Mapping[str, Any] = {}
 
     def describe(self, class_name: str, found: Mapping[str, Found], specs: Tuple[ParameterSpec, ...]) -> None:
@@ -94,6 +95,7 @@ class Service(Function):
         self._methods = tuple(one.spec for one in found.values())
         self._parameters = specs
         self._is_async = any(traits_of_code(one.raw, None)["is_async"] for one in found.values())
+        self._web_of = {name: dict(one.shape.web) for name, one in found.items() if one.shape.web is not None}
 
     def look_in(self, app_name: str, environment: Optional[str], client: Optional[Client]) -> None:
         """It is a class of that app."""
@@ -123,6 +125,8 @@ class Service(Function):
             "class_name": self._class_name,
             "methods": self._methods or (),
             "class_parameters": self._parameters or (),
+            "is_web": all(one.is_web for one in self._methods or (_PLAIN,)),
+            "web": self._web_of,
         }
 
     def method_specs(self) -> Mapping[str, MethodSpec]:

@@ -45,6 +45,7 @@ def waiting(spec: FunctionSpec) -> FunctionSpec:
         is_generator=False,
         is_async=False,
         is_web=False,
+        web={},
         enable_memory_snapshot=False,
         class_name="",
         methods=(),

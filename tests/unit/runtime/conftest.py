@@ -15,6 +15,7 @@ from alight.wire import chunk, ids, payload
 from alight.wire.codec import Frame, FrameReader, Kind, dumps_head, encode_frame, loads_head
 from alight.wire.commands import LinkHello, LinkReady, LinkReturned, LinkStart, LinkStop, Output
 from alight.wire.spec import FunctionSpec
+from tests.unit.runtime.gateway import Gateway
 
 #: Any Python that a container may have; the one of the tests unless told otherwise.
 PYTHON = os.environ.get("ALIGHT_TEST_PYTHON", sys.executable)
@@ -224,3 +225,23 @@ def node(bare_node):
     """With a runtime that has said hello."""
     bare_node.run()
     return bare_node
+
+
+@pytest.fixture
+def serve(node):
+    """Starts a web function; returns a connection of a gateway to it. More of those: ``serve.connect()``."""
+    made = []
+
+    def connect():
+        made.append(Gateway(node.directory))
+        return made[-1]
+
+    def start(code, kind="asgi_app", said=None, **spec):
+        ready, _ = node.start(code, is_web=True, web=said or {"kind": kind}, **spec)
+        assert ready.failure is None, ready
+        return connect()
+
+    start.connect = connect
+    yield start
+    for one in made:
+        one.close()
