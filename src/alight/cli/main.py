@@ -31,7 +31,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "run": Entry("run", "run", "Run a function or local entrypoint of a script"),
         "python": Entry("python", "python", "Run a Python script in which `import modal` means Alight"),
         "deploy": Entry("deploy", "deploy", "Keep an app callable from anywhere, until it is stopped"),
-        "serve": Entry("later", "serve", "Run an app and reload it on change (not yet)"),
+        "serve": Entry("serve", "serve", "Run an app until Ctrl-C and reload it on change"),
         "shell": Entry("shell", "shell", "Open a shell in a function's container or an image"),
         "curl": Entry("later", "curl", "Call a web function with credentials (not yet)"),
     },

@@ -51,6 +51,7 @@ class Resolver:
         self._images: Dict[int, Tuple[Image, ImageSpec, Tuple[FilesAt, ...]]] = {}
         self._trees: Dict[Any, Tuple[LocalFiles, FilesAt]] = {}
         self._secrets: Dict[int, Tuple[Secret, str]] = {}
+        self.sources: List[LocalFiles] = []  # all that was looked at on this machine
         self._minor = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
     async def function(self, name: str, raw: Any, options: Options, traits: Mapping[str, Any]) -> FunctionSpec:
@@ -218,6 +219,7 @@ class Resolver:
             at = self._tree(step.files())
             op.update(tree=at.tree, to=at.path)
         if step.requirements:
+            self.sources += [LocalFiles(file, "") for file in step.requirements]
             op["requirements"] = [_requirements(file, op.get("pyproject_groups")) for file in step.requirements]
             op.pop("pyproject_groups", None)
         if step.late is not None:
@@ -243,6 +245,7 @@ class Resolver:
         known = self._trees.get(key)
         if known is None:
             tree = collect(files, self._hashes)
+            self.sources.append(files)
             manifest = encode_tree(list(tree.entries))
             digest = digest_of(manifest)
             self._contents[digest] = manifest
@@ -261,6 +264,7 @@ class Resolver:
                 continue
             given = content if isinstance(content, LocalFiles) else LocalFiles(content, f"/{name}")
             tree = collect(given, self._hashes)
+            self.sources.append(given)
             self._contents.update(tree.contents)
             below = name if given.local.is_dir() else name.rpartition("/")[0]
             for entry in tree.entries:

@@ -146,6 +146,40 @@ def collect(files: LocalFiles, hashes: Hashes) -> Tree:
     return Tree(files.remote, tuple(entries), contents)
 
 
+def places(files: LocalFiles) -> Tuple[Set[str], Set[str]]:
+    """The files that go along, and the directories that more of them may appear in. Absolute paths."""
+    root = os.path.realpath(files.local)
+    if not os.path.isdir(root):
+        return {_placed(files.local)}, set()
+    found: Set[str] = set()
+    directories = {root}
+    for relative, _path, kind in _walk(Path(root), files):
+        path = os.path.join(root, relative)
+        if kind != "directory":
+            found.add(path)
+            path = os.path.dirname(path)
+        while len(path) > len(root):
+            directories.add(path)
+            path = os.path.dirname(path)
+    return found, directories
+
+
+def local_modules() -> Set[str]:
+    """The files of all imported modules that are neither installed nor Alight's own. Absolute paths."""
+    found = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name.partition(".")[0] not in {"alight", "modal"}:
+            path = _placed(Path(file))
+            if path.endswith(".py") and not _is_installed(Path(path)):
+                found.add(path)
+    return found
+
+
+def _placed(path: Path) -> str:
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
 class Hashes:
     """sha256 of files, remembered between runs for large ones."""
 

@@ -93,10 +93,15 @@ class AppCreated:
 
 @dataclass(frozen=True)
 class AppPublish:
-    """app.publish → AppPublished: the app's functions, each new or changed. Idempotent by name."""
+    """app.publish → AppPublished: the app's functions, each new or changed. Idempotent by name.
+
+    ``whole``: it has no others afterwards, and containers of what is different end at once; what they were at begins
+    anew. For runs whose source changes while they go on.
+    """
 
     app_id: str
     functions: Tuple[FunctionSpec, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from alight.server.services.apps import Apps, may_touch
 from alight.server.services.containers import Containers
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub, Watcher
+from alight.server.services.reloading import reload
 from alight.store.base import Store
+from alight.wire import errors
 from alight.wire.messages import AppCreate, AppDetach, AppEvent, AppList, AppPublish, AppPublished, AppStop, AppWatch
 from alight.wire.states import AppState
 
@@ -30,6 +32,12 @@ def routes(apps: Apps, functions: Functions, containers: Containers, watching: W
         asked = request.arguments(AppPublish)
         app = apps.get(asked.app_id, request.who)
         deployed = app.state == AppState.DEPLOYED
+        if asked.whole:
+            if deployed:
+                raise errors.InvalidError("a deployed app gets its functions by `alight deploy`")
+            done = await reload(functions, watching.store, app, asked.functions)
+            await request.stream.send(AppPublished(done))
+            return
         done = await functions.publish(app.app_id, app.environment, app.owner, asked.functions, deployed=deployed)
         await request.stream.send(AppPublished(done))
 
@@ -79,7 +87,7 @@ class Watching:
     """Serves ``app.watch``: kept output in order of time, then what comes, at the reader's pace."""
 
     def __init__(self, store: Store, hub: Hub, logs: Logs, containers: Containers) -> None:
-        self._store = store
+        self.store = store
         self._hub = hub
         self._logs = logs
         self._containers = containers
@@ -105,7 +113,7 @@ class Watching:
             self._hub.leave(watcher)
 
     async def _replay(self, stream: Stream, asked: AppWatch, places: dict[str, int]) -> None:
-        rows = await self._store.read("containers_of_app", app_id=asked.app_id)
+        rows = await self.store.read("containers_of_app", app_id=asked.app_id)
         names = list(dict.fromkeys([row["container_id"] for row in rows] + self._living(asked.app_id)))
         if asked.container:
             names = [name for name in names if name == asked.container]
