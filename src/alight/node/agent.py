@@ -23,6 +23,7 @@ from alight.node.blobs import Blobs
 from alight.node.commands import Commands
 from alight.node.container import Container
 from alight.node.engine.base import ContainerState, Engine
+from alight.node.entrance import Entrance
 from alight.node.execs import Execs
 from alight.node.gpus import GpuLocks, GpuProvider
 from alight.node.images import Images
@@ -76,6 +77,7 @@ class Agent:
         volumes = Volumes(self._home)
         runner = StepRunner(engine, notices, dns, volumes, gpus)
         self._session = Session(settings.server, self, self._on_stream)
+        dns.entrance = Entrance(engine, self._session, settings.server.path)
         blobs = Blobs(self._session)
         trees = Trees(self._home, blobs)
         runtime = RuntimeFiles(self._home, runner if engine.isolates else None)
@@ -153,6 +155,7 @@ class Agent:
             gpus=self._gpus.gpus(),
             containers=tuple(one.held() for one in self._commands.containers.values()),
             architecture=platform.machine(),
+            gateway=self._engine.isolates,
         )
 
     def on_connected(self) -> None:

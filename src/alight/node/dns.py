@@ -1,7 +1,8 @@
 """Names for containers: answers at 127.0.0.53 inside by asking the host's resolvers.
 
-A forwarder and nothing more: it never caches, never looks into a question. Sockets in the container's network belong
-to the container, those towards the resolvers to the host; so any resolver that the host can reach will do.
+A forwarder and nothing more: it never caches, and looks into no question but for the gateway's names (``own_names``).
+Sockets in the container's network belong to the container, those towards the resolvers to the host; so any resolver
+that the host can reach will do.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alight.node import own_names
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 log = logging.getLogger("alight.node.dns")
 
@@ -58,10 +61,17 @@ def nameservers(text: str) -> list[str]:
 class Forwarder:
     """Serves one container until it is closed."""
 
-    def __init__(self, udp: socket.socket, tcp: socket.socket, resolvers: Resolvers) -> None:
+    def __init__(
+        self,
+        udp: socket.socket,
+        tcp: socket.socket,
+        resolvers: Resolvers,
+        gateway: Callable[[], Awaitable[str]] | None = None,
+    ) -> None:
         self._udp = udp
         self._tcp = tcp
         self._resolvers = resolvers
+        self._gateway = gateway  # makes the web gateway reachable and says at which address; "" when it cannot be
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._datagrams: asyncio.DatagramTransport | None = None
@@ -92,15 +102,21 @@ class Forwarder:
             task.add_done_callback(self._tasks.discard)
 
     async def _answer_datagram(self, question: bytes, client: tuple[str, int]) -> None:
-        answer = await ask_datagram(question, self._resolvers.addresses())
+        answer = await self._own(question) or await ask_datagram(question, self._resolvers.addresses())
         if self._datagrams is not None and not self._datagrams.is_closing():
             self._datagrams.sendto(answer, client)
+
+    async def _own(self, question: bytes) -> bytes:
+        """The answer to a question for the gateway's names; nothing for all others."""
+        if not own_names.is_ours(question):
+            return b""
+        return own_names.answer(question, await self._gateway() if self._gateway is not None else "")
 
     async def _serve_stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 question = await _read_message(reader)
-                answer = await ask_stream(question, self._resolvers.addresses())
+                answer = await self._own(question) or await ask_stream(question, self._resolvers.addresses())
                 writer.write(_LENGTH.pack(len(answer)) + answer)
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):

@@ -9,6 +9,7 @@ import logging
 
 from alight.node.dns import Forwarder, Resolvers
 from alight.node.engine.base import Engine, EngineError
+from alight.node.entrance import Entrance
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ class Dns:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.entrance: Entrance | None = None  # of the web gateway: set by who knows the way to it
         self._resolvers = Resolvers()
         self._forwarders: dict[str, Forwarder] = {}
 
@@ -29,11 +31,18 @@ class Dns:
             log.warning("container %s has no name resolution: %s", container_id, error)
             return
         if sockets is not None:
-            forwarder = self._forwarders[container_id] = Forwarder(*sockets, self._resolvers)
+            entrance = self.entrance
+
+            async def gateway() -> str:
+                return await entrance.open(container_id) if entrance is not None else ""
+
+            forwarder = self._forwarders[container_id] = Forwarder(*sockets, self._resolvers, gateway)
             await forwarder.start()
 
     async def stop(self, container_id: str) -> None:
         """The container is gone."""
+        if self.entrance is not None:
+            await self.entrance.close(container_id)
         forwarder = self._forwarders.pop(container_id, None)
         if forwarder is not None:
             await forwarder.close()

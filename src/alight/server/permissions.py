@@ -91,6 +91,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "terminal.attach": _PEOPLE,
     "terminal.open": frozenset({CONTAINER}),
     "node.session": frozenset({NODE}),
+    "web.enter": frozenset({NODE}),
 }
 
 

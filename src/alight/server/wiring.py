@@ -212,10 +212,11 @@ class Server:
             **setup_routes.routes(parts.setup, parts.tokens),
             **terminals_routes.routes(Terminals(), parts.apps, parts.containers),
             **tokens_routes.routes(parts.tokens),
-            **web_routes.routes(
-                parts.functions, parts.names, web_routes.Inside(parts.containers, parts.nodes), parts.access
-            ),
+            **web_routes.routes(parts.functions, parts.names, self._inside(), parts.access),
         }
+
+    def _inside(self) -> web_routes.Inside:
+        return web_routes.Inside(self.parts.containers, self.parts.nodes, str(self.settings.run / "web.sock"))
 
     def _views(self) -> CallViews:
         parts = self.parts

@@ -72,7 +72,7 @@ class NodeHello:
     gpus: Tuple[GpuInfo, ...] = ()
     containers: Tuple[HeldContainer, ...] = ()
     architecture: str = ""
-    gateway: str = ""  # where its containers reach the web gateway by the name ``urls.INSIDE``; "" for nowhere
+    gateway: bool = False  # whether its containers reach the web gateway by the name ``urls.INSIDE``
 
 
 @dataclass(frozen=True)

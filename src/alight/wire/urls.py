@@ -11,6 +11,7 @@ from alight.wire.record import dataclass
 
 #: The name that the gateway has inside containers; labels stand before it.
 INSIDE = "alight.internal"
+INSIDE_PORT = 9080
 
 
 @dataclass(frozen=True)

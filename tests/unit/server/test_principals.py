@@ -62,10 +62,10 @@ OPEN_TO = {
         "secret.lookup",
         "terminal.open",
     },
-    NODE: {"node.session", "blob.missing", "blob.put", "blob.get", "blob.place"},
+    NODE: {"node.session", "web.enter", "blob.missing", "blob.put", "blob.get", "blob.place"},
     STRANGER: {"setup.begin", "setup.poll"},
 }
-NO_PERSONS = {"node.session", "terminal.open"}
+NO_PERSONS = {"node.session", "web.enter", "terminal.open"}
 OWNERS_ALONE = {
     "server.stop",
     "environment.delete",

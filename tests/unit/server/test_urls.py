@@ -95,12 +95,12 @@ def test_the_newest_run_takes_a_dev_label_and_the_older_one_keeps_its_path():
     assert labels(found) == {"x-f-dev": ("ap-2", "f")}
     older = urls.url_of(found[0], urls.Base("127.0.0.1:9080"), found)
     assert older.url == older.path_url == "http://localhost:9080/_/main/ap-1/f"
-    assert older.inside == "http://alight.internal/_/main/ap-1/f"
+    assert older.inside == "http://alight.internal:9080/_/main/ap-1/f"
     assert "newer" in older.note
     newer = urls.url_of(found[1], urls.Base("127.0.0.1:9080"), found)
     assert newer.url == "http://x-f-dev.localhost:9080"
     assert newer.path_url == "http://localhost:9080/_/main/x/f"
-    assert newer.inside == "http://x-f-dev.alight.internal"
+    assert newer.inside == "http://x-f-dev.alight.internal:9080"
     assert not newer.note
 
 

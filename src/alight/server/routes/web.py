@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from alight.link.stream import Stream
 from alight.server.auth import CONTAINER
 from alight.server.request import Request, Routes
 from alight.server.services.access import ProxyTokens
@@ -11,6 +14,8 @@ from alight.server.services.nodes import Nodes
 from alight.server.services.web_names import WebNames
 from alight.wire import errors
 from alight.wire.urls import FunctionUrls, ProxyTokenCreate, ProxyTokenName
+
+_PIECE = 64 << 10
 
 
 def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyTokens) -> Routes:
@@ -37,8 +42,26 @@ def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyT
         await tokens.delete(request.arguments(ProxyTokenName).token_id, request.who)
         await request.stream.send({})
 
+    async def enter(request: Request) -> None:
+        """A connection of a container on another machine to the gateway, as it is."""
+        stream = request.stream
+        try:
+            reader, writer = await asyncio.open_unix_connection(inside.gateway)
+        except OSError as error:
+            raise errors.ServiceError(f"the server's web gateway does not listen: {error.strerror}") from error
+        up = asyncio.ensure_future(_up(stream, writer))
+        try:
+            while piece := await reader.read(_PIECE):
+                await stream.send(None, piece)
+            stream.end_nowait()
+            await up
+        finally:
+            up.cancel()
+            writer.close()
+
     return {
         "function.urls": urls,
+        "web.enter": enter,
         "proxy_token.create": create,
         "proxy_token.list": listed,
         "proxy_token.update": update,
@@ -47,9 +70,10 @@ def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyT
 
 
 class Inside:
-    """Which containers reach the gateway by its name inside containers."""
+    """Which containers reach the gateway by its name inside containers; ``gateway`` is its socket on this machine."""
 
-    def __init__(self, containers: Containers, nodes: Nodes) -> None:
+    def __init__(self, containers: Containers, nodes: Nodes, gateway: str) -> None:
+        self.gateway = gateway
         self._containers = containers
         self._nodes = nodes
 
@@ -61,4 +85,11 @@ class Inside:
         session = self._nodes.sessions.get(record.node_id)
         function = self._containers.functions.by_id.get(record.function_id)
         blocked = function is not None and function.spec.block_network
-        return session is not None and bool(session.hello.gateway) and not blocked
+        return session is not None and session.hello.gateway and not blocked
+
+
+async def _up(stream: Stream, writer: asyncio.StreamWriter) -> None:
+    while (message := await stream.recv()) is not None:
+        writer.write(message[1])
+        await writer.drain()
+    writer.write_eof()

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from alight.wire import errors
 from alight.wire.spec import FunctionSpec
 from alight.wire.states import AppState
-from alight.wire.urls import INSIDE, WebUrl
+from alight.wire.urls import INSIDE, INSIDE_PORT, WebUrl
 
 LABEL_MOST = 63  # characters of a part of a host name
 _KEPT = 56  # of a label that is too long, before the hash
@@ -263,7 +263,7 @@ def url_of(endpoint: Endpoint, base: Base, found: Sequence[Endpoint]) -> WebUrl:
     return WebUrl(
         (base.label(label) if base.address else "") if label else path_url,
         path_url,
-        f"http://{label}.{INSIDE}" if label else f"http://{INSIDE}{path}",
+        f"http://{label}.{INSIDE}:{INSIDE_PORT}" if label else f"http://{INSIDE}:{INSIDE_PORT}{path}",
         endpoint.method,
         endpoint.requires_proxy_auth,
         endpoint.custom_domains,
