@@ -24,15 +24,18 @@ def published(state: State, event: events.FunctionPublished, now: float, decisio
     """Enter a function, or its newer version."""
     function = state.functions.get(event.function_id)
     old: list[Container] = []
+    pace = None
     if function is None:
         function = Function(event.function_id, event.app_id, event.name, event.need, event.need.slots)
         state.functions[event.function_id] = function
     else:
-        old = [state.containers[name] for name in function.containers]
+        old, pace = [state.containers[name] for name in function.containers], function.pace
         _renew(function, event)
     function.kept, function.awake = event.kept, function.awake or event.kept
     serving = [one for one in old if one.container_id in function.serving] if not event.recreate else []
-    if not (event.trial and serving):
+    if event.trial and serving:
+        function.pace = pace  # or each deploy under load would start containers as if nothing were known
+    else:
         function.proven = function.version
         serving = []
     for container in old:

@@ -169,7 +169,7 @@ def test_what_does_not_come_up_is_taken_back_whole(world):
         await team.call()
         old = set(node.containers)
         error = await failing(world, team, node, changed(F, 1), FunctionSpec(name="h"))
-        assert "v2 of shop did not come up: f() failed" in str(error)
+        assert "v2 of shop did not come up: f() ended" in str(error)
         assert "ModuleNotFoundError: no numpy" in str(error)
         assert "/root/shop.py:3 in <module>: import numpy" in str(error)
         assert error.hint == "v1 serves on"

@@ -17,7 +17,7 @@ from typing import Any
 
 from alight.server.auth import OWNER, Principal
 from alight.server.services.apps import App, Apps
-from alight.server.services.functions import Change, Functions, Trial, shown_name
+from alight.server.services.functions import Change, Functions, Trial, shown_name, spoken_name
 from alight.store.base import Row, Statement, Store
 from alight.wire import deploying, errors, ids
 from alight.wire.codec import from_plain, to_plain
@@ -235,7 +235,7 @@ class Deployments:
                 app.environment,
                 app.owner,
                 wish.specs,
-                gone=f"%s() is not in v{following} of {wish.name} any more",
+                gone=f"%s is not in v{following} of {wish.name} any more",
                 renew=wish.renew,
                 deployed=True,
             )
@@ -259,8 +259,8 @@ class Deployments:
                 self._take(app, wish, number, tags)
             trial = new or wish.renew
             trials = self._functions.carry_out(change, trial=trial, recreate=wish.strategy == deploying.RECREATE)
-        named = {one.function_id: shown_name(one.key) for one in change.changed}
-        failed, notes = await _outcome({key: (f"{named[key]}()", trial) for key, trial in trials.items()})
+        named = {one.function_id: spoken_name(one.key) for one in change.changed}
+        failed, notes = await _outcome({key: (named[key], trial) for key, trial in trials.items()})
         if failed is not None:
             await self._take_back(wish, number, before, change, failed)
         gone = tuple(shown_name(one.key) for one in change.gone if not one.base)
@@ -295,7 +295,7 @@ class Deployments:
         app, (function, error) = wish.app, failed
         said = str(error.get("message") or "nobody knows why")
         what = f"v{number} of {wish.name}" if not wish.renew else f"a fresh container of {wish.name}"
-        why = f"{what} did not come up: {function} failed before it could take an input"
+        why = f"{what} did not come up: {function} ended before it could take an input"
         log.warning("app %s: %s: %s", app.app_id, why, said.splitlines()[0])
         if app.app_id in self._apps.alive:
             async with self._functions.changing:

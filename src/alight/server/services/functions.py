@@ -207,7 +207,7 @@ class Functions:
             named.append(fresh)
         stays = {one.function_id for one in named}
         leaving = [
-            dataclasses.replace(one, gone=gone % shown_name(one.key), version=one.version + 1)
+            dataclasses.replace(one, gone=gone % spoken_name(one.key), version=one.version + 1)
             for one in self.by_id.values()
             if gone and one.app_id == app_id and not one.gone and not {one.function_id, one.base} & stays
         ]
@@ -439,6 +439,12 @@ def shown_name(key: str, method: str = "") -> str:
     """What people call it: "train" for a variant of train, "Model.predict" for a method."""
     name = key.partition(_VARIANT)[0]
     return name[:-1] + method if method and name.endswith(".*") else name
+
+
+def spoken_name(key: str) -> str:
+    """Its name within a sentence: "train()", "the class Model"."""
+    name = shown_name(key)
+    return f"the class {name[:-2]}" if name.endswith(".*") else f"{name}()"
 
 
 def may_use(who: Principal, function: Published) -> bool:
