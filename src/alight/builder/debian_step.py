@@ -43,7 +43,8 @@ class DebianStep:
                 testing = bases.testing_for(minor)
                 if testing is None:
                     raise
-                job.note(f"{error}; taking Debian {testing}, which is not released yet")
+                job.note(str(error))
+                job.note(f"taking the one of Debian {testing}, which is not released yet")
                 base, found = await self._suite(testing, job), None
                 if asked in (minor, base.facts["python_version"]):
                     return self._record(job, base)

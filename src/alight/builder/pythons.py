@@ -165,7 +165,7 @@ async def _download(version: str, host: HostConfig, into: Path) -> tuple[Path | 
     if process.returncode == 0 and prefix is not None:
         return prefix, ""
     lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
-    return None, re.sub(r"^error:\s*", "", lines[-1]) if lines else f"exit status {process.returncode}"
+    return None, re.sub(r"^(?:error|cause):\s*", "", lines[-1]) if lines else f"exit status {process.returncode}"
 
 
 def _installed(into: Path, minor: str) -> Path | None:

@@ -10,7 +10,7 @@ from typing import List, Optional
 
 import click
 
-from alight.cli import image_files, image_lock, options, session, tables, terminal
+from alight.cli import image_build, image_files, image_lock, options, session, tables, terminal
 from alight.cli.errors import UsageError
 from alight.wire.built import BuiltImageInfo, ImageWork, ImageWorked
 from alight.wire.codec import to_plain
@@ -22,7 +22,7 @@ _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 @click.group(short_help="What functions run in: list, look, clear up.")
 def image() -> None:
-    """What functions run in. Images are built when an app runs; these commands look at those that are there."""
+    """What functions run in. Images are built when an app runs, or by `build`; most commands look at what is there."""
 
 
 @image.command("list")
@@ -86,6 +86,8 @@ def history(image_id: str, as_json: bool) -> None:
     _layers(one)
 
 
+image.add_command(image_build.build)
+image.add_command(image_build.pull)
 image.add_command(image_lock.lock)
 image.add_command(image_files.export)
 image.add_command(image_files.import_)

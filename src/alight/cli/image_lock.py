@@ -40,7 +40,7 @@ def lock(reference: str, output: Optional[Path], check: bool) -> None:
     module = loading.load(parsed)
     named = references.find(module, parsed).target if parsed.thing else None
     apps = list(references.find_apps(module).values())
-    images = _images(apps, named)
+    images = images_of(apps, named)
     if not images:
         raise UsageError(f"{reference} has no function whose image could be locked")
     if check:
@@ -60,7 +60,7 @@ def lock(reference: str, output: Optional[Path], check: bool) -> None:
     print(f"Wrote {target}: {len(rows)} images, {count} packages, {debian} of Debian's", file=sys.stderr)
 
 
-def _images(apps: List[Any], named: Any) -> List[Tuple[List[str], Any]]:
+def images_of(apps: List[Any], named: Any) -> List[Tuple[List[str], Any]]:
     """Each image that functions have, once, with their names. An image by its id is what it is."""
     from alight.sdk.image import Image  # noqa: PLC0415  loads the SDK
     from alight.sdk.image_parts import FROM_ID  # noqa: PLC0415

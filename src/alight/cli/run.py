@@ -92,7 +92,7 @@ def run(
         raise UsageError("--gpu wants a type of GPU, or none", hint="--gpu none runs functions without a GPU")
 
     if substitutes:
-        _substitute(substitutes)
+        substitute(substitutes)
 
     from alight import compat  # noqa: PLC0415  after the options were found to be right
     from alight.cli import loading  # noqa: PLC0415  start-up weight
@@ -116,7 +116,7 @@ def run(
         _write(chosen.write_result, value, runnable.name)
 
 
-def _substitute(substitutes: Tuple[str, ...]) -> None:
+def substitute(substitutes: Tuple[str, ...]) -> None:
     """Put what the command line says before the setting, for this process. Raises InvalidError."""
     from alight.sdk import config, image_substitutes  # noqa: PLC0415  only this option needs them
 
