@@ -1,0 +1,354 @@
+"""Requests that a program of the user's own serves, on a port in its container: HTTP/1.1 on both sides.
+
+Connections are kept and used for one request at a time. After an upgrade both sides are joined as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from alight.gateway.answering import Prepared
+from alight.gateway.exchange import SENT, Exchange
+from alight.gateway.framing import Body, Chunked, Endless, Sized
+from alight.gateway.heads import HOP_BY_HOP, Answer, BadRequest, read_answer
+from alight.wire import errors
+
+if TYPE_CHECKING:
+    from alight.gateway.gateway import Gateway
+
+log = logging.getLogger(__name__)
+_END = b"\r\n\r\n"
+_HEAD_BYTES = 256 << 10
+_GIVE_UP = 5.0
+_WAIT = 0.1
+_KEPT = 64  # connections without a request, of one container
+_SHORTEST = 1e-4
+
+
+class Ports:
+    """The connections to a port of one container."""
+
+    def __init__(self, gateway: Gateway, container_id: str, port: int) -> None:
+        self.container_id = container_id
+        self.exchanges: dict[int, Spliced] = {}
+        self._gateway = gateway
+        self._port = port
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._dialling: dict[Exchange, asyncio.Task[None]] = {}
+        self._number = 0
+        self._gone = False
+
+    def take(self, exchange: Spliced) -> None:
+        """Carry a request to the program, on a connection that has none or a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing():
+                self._begin(exchange, connection, used=True)
+                return
+        self._dialling[exchange] = asyncio.get_running_loop().create_task(self._dial(exchange))
+
+    def forget(self, exchange: Spliced) -> None:
+        """It is not wanted any more, and was not sent."""
+        task = self._dialling.pop(exchange, None)
+        if task is not None:
+            task.cancel()
+
+    def over(self, exchange: Spliced, connection: Connection, *, keep: bool) -> None:
+        """A request is done with its connection."""
+        self.exchanges.pop(exchange.number, None)
+        connection.exchange = None
+        if keep and not self._gone and len(self._idle) < _KEPT:
+            self._idle.append(connection)
+        else:
+            connection.transport.abort()
+
+    def left(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if connection.exchange is not None:
+            self.exchanges.pop(connection.exchange.number, None)
+        if not self._all and not self._dialling:
+            self._gateway.parted(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """See ``backend.Backend``."""
+        return not (self.exchanges or self._dialling)
+
+    def close(self) -> None:
+        """See ``backend.Backend``."""
+        self._gone = True
+        dialling, self._dialling = self._dialling, {}
+        for task in dialling.values():
+            task.cancel()
+        for connection in list(self._all):
+            connection.transport.abort()
+        for exchange in dialling:
+            exchange.return_to_line()
+
+    def _begin(self, exchange: Spliced, connection: Connection, *, used: bool) -> None:
+        self._number += 1
+        self.exchanges[self._number] = exchange
+        connection.exchange = exchange
+        exchange.send(self._number, connection, used=used)
+
+    async def _dial(self, exchange: Spliced) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _GIVE_UP
+        connection = Connection(self)
+        while True:
+            try:
+                await self._gateway.connect(connection, self.container_id, self._port)
+                break
+            except (errors.Error, OSError) as error:
+                if loop.time() >= until:
+                    del self._dialling[exchange]
+                    self._gateway.unreachable(self.container_id, f"nothing answers at its port {self._port}: {error}")
+                    exchange.return_to_line()
+                    return
+            await asyncio.sleep(_WAIT)
+        self._all.add(connection)
+        if self._dialling.pop(exchange, None) is not None:
+            self._begin(exchange, connection, used=False)
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a program."""
+
+    def __init__(self, ports: Ports) -> None:
+        self.exchange: Spliced | None = None
+        self.transport: asyncio.Transport
+        self._ports = ports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's by class
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.transport.abort()  # it speaks without having been asked
+            return
+        try:
+            exchange.on_answer(data)
+        except BadRequest as error:
+            exchange.fail(str(error))
+        except Exception:  # one of the four loops: what a program says ends its own connection alone
+            log.exception("fault %s at an answer of a program", os.urandom(4).hex())
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        exchange = self.exchange
+        self._ports.left(self)
+        self.exchange = None
+        if exchange is not None:
+            exchange.hung_up()
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None and self.exchange.client is not None:
+            self.exchange.client.hold_body()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None and self.exchange.client is not None:
+            self.exchange.client.want_body()
+
+
+class Spliced(Exchange):
+    """One request to a program."""
+
+    number = 0
+    _connection: Connection | None = None
+    _used = False
+    _buffer = b""
+    _body: Body | None = None
+    _answer: Answer | None = None
+    _joined = False
+    _keep = True
+    _held = False
+
+    def send(self, number: int, connection: Connection, *, used: bool) -> None:
+        """There is a connection: the head, and what has come of the body."""
+        self.number, self._connection, self._used = number, connection, used
+        self.sent()
+        connection.transport.write(self._head())
+        pieces, self._pieces = self._pieces, []
+        self._forward(pieces, done=self.body_done)
+
+    def feed(self, pieces: list[bytes], *, done: bool) -> None:
+        self.body_done = done
+        if self.state == SENT:
+            self._forward(pieces, done=done)
+        else:
+            self._pieces = [*self._pieces, *pieces]
+            if sum(map(len, self._pieces)) > _HEAD_BYTES and self.client is not None:
+                self.client.hold_body()
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the client after an upgrade."""
+        if self._connection is not None:
+            self._connection.transport.write(data)
+
+    def on_answer(self, data: bytes) -> None:
+        """Bytes of the program."""
+        if self._joined:
+            if self.client is not None:
+                self.client.write(data)
+            return
+        if self._body is None:
+            self._buffer += data
+            if not self._read_head():
+                return
+            data, self._buffer = self._buffer, b""
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Bytes that follow a head."""
+        body = self._body
+        if body is None:  # joined just now
+            if data:
+                self.on_answer(data)
+            return
+        pieces, rest = body.feed(data)
+        self._write(pieces, last=body.done)
+        if rest and self._connection is not None:
+            self._connection.transport.abort()  # more than it announced: what follows cannot be told apart
+
+    def hung_up(self) -> None:
+        """The program ended the connection."""
+        self._connection = None
+        if isinstance(self._body, Endless):
+            self._write([], last=True)
+        elif self._joined:
+            client, self.client = self.client, None
+            self._end(max(_SHORTEST, self.gateway.now() - self.since))
+            if client is not None:
+                client.close()
+        elif self._used and self.client is not None and not self.answering.begun and self.head.length == 0:
+            # It had been kept for too long: the program did not see the request.
+            self._used = False
+            self._buffer = b""
+            self.server.take(self)
+        else:
+            self.lost()
+
+    def fail(self, said: str) -> None:
+        """What the program says is no answer."""
+        self._finish(keep=False)
+        self._tell(502, f"{said} (request {self.request_id})")
+
+    def cancel(self) -> None:
+        """A program is told by the end of its connection."""
+        if self.state == SENT:
+            self.cancelled = self.gateway.now()
+            self._finish(keep=False)
+
+    def filled(self) -> None:
+        if self._connection is not None and not self._held:
+            self._held = True
+            self._connection.transport.pause_reading()
+
+    def drained(self) -> None:
+        if self._connection is not None and self._held:
+            self._held = False
+            self._connection.transport.resume_reading()
+
+    def rewind(self) -> None:
+        self._connection, self._buffer, self._body, self._answer = None, b"", None, None
+
+    # inside
+
+    def _head(self) -> bytes:
+        head, found, client = self.head, self.found, self.client
+        assert client is not None
+        target = found.path + b"?" + head.query if head.query else found.path
+        lines = [head.method + b" " + target + b" HTTP/1.1"]
+        lines += [name + b": " + value for name, value in head.fields]
+        said = client.forwarded(head)
+        lines += [name + b": " + value for name, value in zip(said[::2], said[1::2])]
+        if found.root:
+            lines.append(b"x-forwarded-prefix: " + found.root)
+        if not head.host:
+            lines.append(b"host: localhost")
+        if head.chunked:
+            lines.append(b"transfer-encoding: chunked")
+        if head.upgrade:
+            lines += [b"connection: Upgrade", b"upgrade: " + head.upgrade]
+        return b"\r\n".join(lines) + _END
+
+    def _forward(self, pieces: list[bytes], *, done: bool) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        if self.head.chunked:
+            parts = [part for one in pieces if one for part in (b"%x\r\n" % len(one), one, b"\r\n")]
+            pieces = [*parts, b"0\r\n\r\n"] if done else parts
+        if pieces:
+            connection.transport.writelines(pieces)
+        if self.client is not None and connection.transport.get_write_buffer_size() == 0:
+            self.client.want_body()
+
+    def _read_head(self) -> bool:
+        """Whether the head of the answer proper is whole. Interim answers are left out: ours was given already."""
+        while True:
+            end = self._buffer.find(_END)
+            if end < 0:
+                if len(self._buffer) > _HEAD_BYTES:
+                    raise BadRequest("the program in the container answers with too large a head", 502)
+                return False
+            answer = read_answer(self._buffer[: end + 2], self.head.method)
+            self._buffer = self._buffer[end + 4 :]
+            if answer.upgrade or answer.status >= 200:
+                break
+        self._start(answer)
+        return True
+
+    def _start(self, answer: Answer) -> None:
+        client = self.client
+        if answer.upgrade:
+            if not self.head.upgrade or client is None:
+                raise BadRequest("the program in the container changes the protocol without having been asked", 502)
+            lines = b"".join(name + b": " + value + b"\r\n" for name, value in answer.fields)
+            self._joined = self.answering.begun = True
+            upgrade = b"connection: Upgrade\r\nupgrade: " + self.head.upgrade
+            client.write(b"HTTP/1.1 101 Switching Protocols\r\n" + lines + upgrade + _END)
+            client.upgrade(self)
+            return
+        if answer.chunked:
+            self._body = Chunked()
+        elif answer.length >= 0:
+            self._body = Sized(answer.length)
+        else:
+            self._body = Endless()
+        self._answer = answer
+
+    def _write(self, pieces: list[bytes], *, last: bool) -> None:
+        data = b"".join(pieces) if len(pieces) != 1 else pieces[0]
+        keep = self._answer is not None and self._answer.keep and self.body_done
+        if last:
+            self._finish(keep=keep and not isinstance(self._body, Endless))
+        client = self.client
+        if client is None:
+            return
+        if self.answering.begun:
+            self.answering.more(data, last=last)
+        elif self._answer is not None:
+            fields = [one for one in self._answer.fields if one[0].lower() not in HOP_BY_HOP]
+            prepared = Prepared(self._answer.status, fields)
+            self.answering.start(prepared, data, last=last)
+        if last:
+            self.client = None
+            client.finished(keep=self.answering.keep)
+
+    def _finish(self, *, keep: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if self._held:
+                self._held = False
+                connection.transport.resume_reading()
+            self.server.over(self, connection, keep=keep)
+        self._end(max(_SHORTEST, self.gateway.now() - self.since))
