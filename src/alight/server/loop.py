@@ -23,10 +23,11 @@ from alight.server.events import Inbox
 from alight.server.services.apps import Apps
 from alight.server.services.calls import Calls
 from alight.server.services.containers import Containers, Record
-from alight.server.services.functions import Functions, Published
+from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
 from alight.server.services.images import Images
 from alight.server.services.nodes import Nodes
+from alight.server.services.published import Published
 from alight.server.services.secrets import Secrets
 from alight.wire import errors
 from alight.wire.commands import Command, Run, StartContainer

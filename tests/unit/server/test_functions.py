@@ -12,8 +12,9 @@ from alight.server.auth import CONTAINER, OWNER, USER, Principal
 from alight.server.events import Inbox
 from alight.server.services import variants
 from alight.server.services.apps import Apps
-from alight.server.services.functions import Functions, may_use
+from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
+from alight.server.services.published import may_use
 from alight.server.services.variants import Wish
 from alight.store import open_store
 from alight.wire import errors

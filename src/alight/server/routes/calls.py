@@ -16,7 +16,8 @@ from alight.server.routes.telling import Teller
 from alight.server.services.apps import Apps
 from alight.server.services.call import Call
 from alight.server.services.calls import Calls, Sending
-from alight.server.services.functions import Functions, Published, may_use
+from alight.server.services.functions import Functions
+from alight.server.services.published import Published, may_use
 from alight.server.services.readers import Reader
 from alight.server.services.together import together
 from alight.store.base import Row

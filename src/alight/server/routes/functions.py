@@ -8,7 +8,8 @@ from alight.server.auth import CONTAINER, Principal
 from alight.server.request import Request, Routes
 from alight.server.services import variants
 from alight.server.services.apps import Apps
-from alight.server.services.functions import Functions, Published, may_use
+from alight.server.services.functions import Functions
+from alight.server.services.published import Published, may_use
 from alight.wire import errors
 from alight.wire.messages import FunctionBind, FunctionFind, FunctionLookup, FunctionScale, FunctionStats
 

@@ -9,8 +9,9 @@ from alight.server.auth import CONTAINER
 from alight.server.request import Request, Routes
 from alight.server.services.access import ProxyTokens
 from alight.server.services.containers import Containers
-from alight.server.services.functions import Functions, may_use
+from alight.server.services.functions import Functions
 from alight.server.services.nodes import Nodes
+from alight.server.services.published import may_use
 from alight.server.services.web_names import WebNames
 from alight.wire import errors
 from alight.wire.urls import FunctionUrls, ProxyTokenCreate, ProxyTokenName

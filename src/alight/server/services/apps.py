@@ -18,8 +18,9 @@ from alight.scheduler.events import AppEnded
 from alight.server.auth import CONTAINER, OWNER, Principal
 from alight.server.events import Inbox
 from alight.server.leases import Leases
-from alight.server.services.functions import Functions, is_variant
+from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
+from alight.server.services.published import is_variant
 from alight.store.base import Statement, Store
 from alight.wire import errors, ids
 from alight.wire.messages import AppCreate, AppCreated, AppList, AppListed, AppSummary

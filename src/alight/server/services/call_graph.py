@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from alight.server.services.call_views import CallViews
-from alight.server.services.functions import shown_name
+from alight.server.services.published import shown_name
 from alight.store.base import Row, Store
 from alight.wire import chunk, ids
 from alight.wire.messages import CallGraph, CallUpdate

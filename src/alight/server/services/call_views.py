@@ -17,7 +17,8 @@ from alight.scheduler import state as scheduled
 from alight.scheduler import why
 from alight.scheduler.state import State
 from alight.server.services.apps import Apps
-from alight.server.services.functions import Functions, shown_name
+from alight.server.services.functions import Functions
+from alight.server.services.published import shown_name
 from alight.store.base import Row, Store
 from alight.wire import errors, ids
 from alight.wire.messages import (

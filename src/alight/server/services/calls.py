@@ -22,9 +22,10 @@ from alight.server.events import Inbox
 from alight.server.services import results
 from alight.server.services.book import Book, Line, call_row, chunk_row
 from alight.server.services.call import Call, Chunk
-from alight.server.services.functions import Functions, Published
+from alight.server.services.functions import Functions
 from alight.server.services.giving import Giving
 from alight.server.services.outcomes import Outcomes
+from alight.server.services.published import Published
 from alight.server.services.readers import Reader
 from alight.server.services.window import Window
 from alight.store.base import Row, Statement, Store

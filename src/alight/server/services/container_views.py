@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from alight.server.services import remedy
-from alight.server.services.functions import shown_name
+from alight.server.services.published import shown_name
 from alight.store.base import Row, Store
 from alight.wire import errors
 from alight.wire.starts import (

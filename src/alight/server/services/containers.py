@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alight.server.auth import CONTAINER, Principal
-from alight.server.services.functions import Functions, Published
+from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
+from alight.server.services.published import Published
 from alight.server.services.starts import Starts
 from alight.store.base import Store
 from alight.wire.messages import AppEvent

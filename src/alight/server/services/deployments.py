@@ -17,7 +17,8 @@ from typing import Any
 
 from alight.server.auth import OWNER, Principal
 from alight.server.services.apps import App, Apps
-from alight.server.services.functions import Change, Functions, Trial, shown_name, spoken_name
+from alight.server.services.functions import Functions, Trial
+from alight.server.services.published import Change, shown_name, spoken_name
 from alight.store.base import Row, Statement, Store
 from alight.wire import deploying, errors, ids
 from alight.wire.codec import from_plain, to_plain

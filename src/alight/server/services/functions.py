@@ -1,76 +1,41 @@
-"""Published functions and their variants: their specs, and what the scheduler has to know of each."""
+"""The functions of living apps: published, changed, gone, found; and what everybody hears of it."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
-import math
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import msgspec
-
-from alight.scheduler import schedules
 from alight.scheduler import state as scheduled
 from alight.scheduler.events import FunctionPublished, FunctionRetired, FunctionReverted, FunctionScaled
-from alight.server.auth import CONTAINER, OWNER, Principal
 from alight.server.events import Inbox
 from alight.server.services import variants
+from alight.server.services.published import (
+    SCALABLE,
+    VARIANT,
+    Change,
+    Published,
+    check_spec,
+    gone_error,
+    renewed,
+    restored,
+    scalable,
+    scaled_spec,
+    spoken_name,
+    statements_of,
+)
 from alight.server.services.variants import Wish
-from alight.store.base import Statement, Store
+from alight.store.base import Store
 from alight.wire import errors, ids
-from alight.wire.codec import to_plain
 from alight.wire.messages import FunctionInfo, FunctionScaling, PublishedFunction
-from alight.wire.record import replace
 from alight.wire.spec import FunctionSpec
 from alight.wire.urls import WebUrl
 
 log = logging.getLogger(__name__)
 #: What will be heard of the first container of a new version: an error in its wire form or None, and a word for people.
 Trial = asyncio.Future[tuple[dict[str, Any] | None, str]]
-_SCALABLE = ("min_containers", "max_containers", "buffer_containers", "scaledown_window")
-_VARIANT = "#"  # between a function's name and what makes it a variant; no function's own name has it
-
-
-@dataclass
-class Published:
-    """A function of a living app, or a variant of one.
-
-    ``spec`` is what was declared, ``scaled`` the fields of its scaling that were set by hand since. ``gone`` says why
-    nobody finds it any more, as a sentence: what runs of it may finish.
-    """
-
-    function_id: str
-    app_id: str
-    environment: str
-    owner: str
-    spec: FunctionSpec
-    version: int = 1
-    base: str = ""  # of a variant: the function that it is one of
-    wish: Wish = field(default_factory=Wish)
-    scaled: dict[str, Any] = field(default_factory=dict)
-    deployed: bool = False
-    gone: str = ""
-
-    @property
-    def kept(self) -> bool:
-        """Whether its containers are there without any input: of deployed apps, where nothing is left to be given."""
-        ready = self.base or not any(one.required for one in self.spec.class_parameters)
-        return self.deployed and not self.gone and bool(ready)
-
-    @property
-    def key(self) -> str:
-        """Its name among the functions and variants of its app."""
-        return f"{self.spec.name}{_VARIANT}{self.wish.digest}" if self.base else self.spec.name
-
-    @property
-    def need(self) -> scheduled.Need:
-        """What the scheduler has to know of it, as it is scaled now."""
-        return need_of(_scaled(self.spec, self.scaled))
 
 
 class Names(Protocol):
@@ -81,47 +46,6 @@ class Names(Protocol):
 
     def check(self, app_id: str, specs: tuple[FunctionSpec, ...], *, deployed: bool) -> None:
         """Raise what keeps an app from having functions of these names."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """What publishing an app's functions comes to: pure, until ``Functions.carry_out`` does it.
-
-    ``named`` are the functions that were asked for, as they will be; ``changed`` what is new or different, variants
-    included; ``gone`` what is there no more. ``before``: each of the two as it was, None for what was not there.
-    """
-
-    named: tuple[Published, ...]
-    changed: tuple[Published, ...] = ()
-    gone: tuple[Published, ...] = ()
-    before: dict[str, Published | None] = field(default_factory=dict)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether there is more to it than scaling that is as declared again."""
-        return bool(self.gone) or any(one.version != _version(self.before[one.function_id]) for one in self.changed)
-
-    @property
-    def statements(self) -> list[Statement]:
-        """How the store keeps it."""
-        return [statement for one in (*self.changed, *self.gone) for statement in _statements(one)]
-
-
-class _Kept(msgspec.Struct):
-    """What a row keeps beside the spec, in the same JSON."""
-
-    base: str = ""
-    changes: dict[str, Any] = {}
-    given: dict[str, str] | None = None
-    scaled: dict[str, Any] = {}
-
-
-class _Row(msgspec.Struct):
-    kept: _Kept = msgspec.field(default_factory=_Kept)
-
-
-_decode = msgspec.json.Decoder(FunctionSpec).decode
-_decode_kept = msgspec.json.Decoder(_Row).decode
 
 
 class Functions:
@@ -139,24 +63,10 @@ class Functions:
 
     def restore(self, row: Any, environment: str, owner: str, *, deployed: bool = False) -> None:
         """Take up a function or variant that an earlier server process recorded."""
-        spec, kept = _decode(row["spec"]), _decode_kept(row["spec"]).kept
-        wish = Wish(kept.changes, spec.parameters, kept.given) if kept.base else Wish()
-        one = Published(
-            row["function_id"],
-            row["app_id"],
-            environment,
-            owner,
-            spec,
-            row["version"],
-            kept.base,
-            wish,
-            kept.scaled,
-            deployed,
-            row["gone"],
-        )
+        one = restored(row, environment, owner, deployed=deployed)
         self._enter(one)
         if one.gone:
-            self._inbox.put(FunctionRetired(one.function_id, _gone_error(one)))
+            self._inbox.put(FunctionRetired(one.function_id, gone_error(one)))
 
     async def publish(
         self, app_id: str, environment: str, owner: str, specs: tuple[FunctionSpec, ...], *, deployed: bool = False
@@ -189,7 +99,7 @@ class Functions:
         ``renew``: fresh containers for what is the same. Hold ``changing`` from here until it is carried out.
         """
         for spec in specs:
-            _check_spec(spec)
+            check_spec(spec)
         if self.names is not None:
             self.names.check(app_id, specs, deployed=deployed)
         named: list[Published] = []
@@ -201,7 +111,7 @@ class Functions:
                 changed.append(fresh)
             else:
                 again = old if old.deployed == deployed else dataclasses.replace(old, deployed=deployed)
-                fresh = _renewed(again, spec, renew=renew)
+                fresh = renewed(again, spec, renew=renew)
                 now = (fresh, *self._derived_anew(fresh, renew=renew))
                 changed += [one for one in now if one is not self.by_id[one.function_id]]
             named.append(fresh)
@@ -232,7 +142,7 @@ class Functions:
             self._announce(one, trial=waited, recreate=recreate)
         for one in change.gone:
             self.by_id[one.function_id] = one
-            self._inbox.put(FunctionRetired(one.function_id, _gone_error(one)))
+            self._inbox.put(FunctionRetired(one.function_id, gone_error(one)))
         return trials
 
     def back(self, change: Change, why: str) -> Change:
@@ -275,17 +185,17 @@ class Functions:
             return self.answer(found)
         async with self.changing:
             found = self.get(found.function_id)
-            key = f"{found.spec.name}{_VARIANT}{wish.digest}"
+            key = f"{found.spec.name}{VARIANT}{wish.digest}"
             variant = self._named(found.app_id, key)
             if variant is None:
                 spec = variants.derive(found.spec, wish)
-                _check_spec(spec)
+                check_spec(spec)
                 function_id = ids.new_id(ids.FUNCTION)
                 whose = (found.app_id, found.environment, found.owner)
                 variant = Published(
                     function_id, *whose, spec, base=found.function_id, wish=wish, deployed=found.deployed
                 )
-                await self._store.write(_statements(variant))
+                await self._store.write(statements_of(variant))
                 self._enter(variant)
         return self.answer(variant)
 
@@ -299,17 +209,17 @@ class Functions:
             if changes:
                 scaled = dict(found.scaled)
                 for name, value in changes.items():
-                    if name not in _SCALABLE:
+                    if name not in SCALABLE:
                         raise errors.InvalidError(
-                            f"{name!r} is not a setting of the autoscaler", hint=f"it has: {', '.join(_SCALABLE)}"
+                            f"{name!r} is not a setting of the autoscaler", hint=f"it has: {', '.join(SCALABLE)}"
                         )
                     scaled.pop(name, None)
                     if value is not None:
-                        scaled[name] = _scalable(found.spec.name, name, value)
-                _check_spec(_scaled(found.spec, scaled))
+                        scaled[name] = scalable(found.spec.name, name, value)
+                check_spec(scaled_spec(found.spec, scaled))
                 if scaled != found.scaled:
                     fresh = dataclasses.replace(found, scaled=scaled)
-                    await self._store.write(_statements(fresh))
+                    await self._store.write(statements_of(fresh))
                     self._take(fresh)
                     self._inbox.put(FunctionScaled(function_id, fresh.need))
                     found = fresh
@@ -385,12 +295,12 @@ class Functions:
                 continue
             try:
                 spec = variants.derive(base.spec, one.wish)
-                _check_spec(spec)
+                check_spec(spec)
             except errors.InvalidError as error:
                 log.warning("%s of app %s stays at its earlier version: %s", one.key, one.app_id, error)
                 continue
             again = one if one.deployed == base.deployed else dataclasses.replace(one, deployed=base.deployed)
-            found.append(_renewed(again, spec, renew=renew))
+            found.append(renewed(again, spec, renew=renew))
         return found
 
     def _enter(self, function: Published) -> None:
@@ -428,112 +338,3 @@ class Functions:
             hint = f"it has: {shown}" if shown else "it has no functions"
         what = f"class {name[:-2]!r}" if name.endswith(".*") else f"function {name!r}"
         return errors.NotFoundError(f"{app} has no {what}", hint=hint)
-
-
-def is_variant(key: str) -> bool:
-    """Whether this is the name of a variant, which people need not see."""
-    return _VARIANT in key
-
-
-def shown_name(key: str, method: str = "") -> str:
-    """What people call it: "train" for a variant of train, "Model.predict" for a method."""
-    name = key.partition(_VARIANT)[0]
-    return name[:-1] + method if method and name.endswith(".*") else name
-
-
-def spoken_name(key: str) -> str:
-    """Its name within a sentence: "train()", "the class Model"."""
-    name = shown_name(key)
-    return f"the class {name[:-2]}" if name.endswith(".*") else f"{name}()"
-
-
-def may_use(who: Principal, function: Published) -> bool:
-    """Whether a principal may call and scale a function: the server's owner any, users their own, and a container
-    those of its own owner and environment."""
-    if who.kind == CONTAINER and who.environment != function.environment:
-        return False
-    return who.kind == OWNER or who.owner == function.owner
-
-
-def need_of(spec: FunctionSpec) -> scheduled.Need:
-    """What the scheduler has to know of a function."""
-    asked, scaling = spec.resources, spec.autoscaling
-    window = scaling.scaledown_window
-    return scheduled.Need(
-        cpu=asked.cpu if asked.cpu is not None else scheduled.DEFAULT_CPU,
-        memory=asked.memory if asked.memory is not None else scheduled.DEFAULT_MEMORY,
-        gpus=tuple(asked.gpus),
-        min_containers=scaling.min_containers,
-        max_containers=scaling.max_containers,
-        buffer_containers=scaling.buffer_containers,
-        scaledown_window=window if window is not None else scheduled.DEFAULT_WINDOW,
-        max_concurrent=max(1, scaling.max_concurrent_inputs),
-        target_concurrent=scaling.target_concurrent_inputs,
-        batch_size=scaling.batch_size,
-        single_use=scaling.single_use,
-        retries=spec.retries,
-    )
-
-
-def _renewed(old: Published, spec: FunctionSpec, *, renew: bool = False) -> Published:
-    """The function as it is published now; the very same one when nothing is different."""
-    if old.spec != spec or old.gone or renew:
-        return dataclasses.replace(old, spec=spec, version=old.version + 1, scaled={}, gone="")
-    return dataclasses.replace(old, scaled={}) if old.scaled else old
-
-
-def _version(function: Published | None) -> int:
-    return 0 if function is None else function.version
-
-
-def _gone_error(function: Published) -> dict[str, Any]:
-    return errors.to_wire(errors.NotFoundError(function.gone))
-
-
-def _scaled(spec: FunctionSpec, scaled: dict[str, Any]) -> FunctionSpec:
-    return replace(spec, autoscaling=replace(spec.autoscaling, **scaled)) if scaled else spec
-
-
-def _scalable(function: str, name: str, value: Any) -> Any:
-    """A value for a setting of the autoscaler. Raises InvalidError for one that is no such number."""
-    seconds = name == "scaledown_window"
-    number = not isinstance(value, bool) and isinstance(value, (int, float) if seconds else int)
-    if not number or not 0 <= value < math.inf:
-        what = "seconds" if seconds else "a number of containers"
-        raise errors.InvalidError(f"{function}(): {name}={value!r} is not {what}")
-    return float(value) if seconds else value
-
-
-def _check_spec(spec: FunctionSpec) -> None:
-    asked, scaling = spec.resources, spec.autoscaling
-    if not spec.name or len(spec.name) > 256 or _VARIANT in spec.name:
-        raise errors.InvalidError(f"a function's name has 1 to 256 characters, and no {_VARIANT}")
-    for value, what in ((asked.cpu, "cpu"), (asked.memory, "memory"), (spec.timeout, "timeout")):
-        if value is not None and not 0 < value < float("inf"):
-            raise errors.InvalidError(f"{spec.name}(): {what}={value} is not above 0")
-    if spec.schedule:
-        schedules.parse(spec.schedule, spec.name)
-    most = scaling.max_containers
-    if most is not None and most < max(1, scaling.min_containers):
-        least = f"min_containers={scaling.min_containers}" if scaling.min_containers > 1 else "1"
-        raise errors.InvalidError(f"{spec.name}(): max_containers={most} is too small: it is at least {least}")
-
-
-def _statements(function: Published) -> list[Statement]:
-    now = time.time()
-    kept = _Kept(function.base, function.wish.changes, function.wish.given, function.scaled)
-    plain = to_plain(function.spec)
-    if function.base or function.scaled:
-        plain["kept"] = msgspec.to_builtins(kept)
-    row = {
-        "function_id": function.function_id,
-        "app_id": function.app_id,
-        "name": function.key,
-        "spec": json.dumps(plain),
-        "version": function.version,
-        "now": now,
-        "gone": function.gone,
-    }
-    digests = {files.tree for files in function.spec.files} | {function.spec.serialized}
-    refs = [{"digest": digest, "holder": function.app_id, "now": now} for digest in sorted(digests) if digest]
-    return [("function_put", row), ("blob_ref_add", refs)]

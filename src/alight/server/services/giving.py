@@ -11,8 +11,8 @@ from alight.server.events import Inbox
 from alight.server.services import results
 from alight.server.services.book import Book
 from alight.server.services.call import Call, Chunk, Holding
-from alight.server.services.functions import Published
 from alight.server.services.outcomes import Outcomes
+from alight.server.services.published import Published
 from alight.server.services.ranges import Ranges
 from alight.server.services.window import Window
 from alight.store.base import Store

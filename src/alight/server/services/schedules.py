@@ -21,8 +21,9 @@ from alight.server.services.apps import App, Apps
 from alight.server.services.call import Call
 from alight.server.services.call_views import CallViews
 from alight.server.services.calls import Calls
-from alight.server.services.functions import Functions, Published
+from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
+from alight.server.services.published import Published
 from alight.server.services.schedule_entry import Entry, from_row
 from alight.store.base import Statement, Store
 from alight.wire import errors, ids, payload

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from alight.server.services import urls
-from alight.server.services.functions import Functions, Published
+from alight.server.services.functions import Functions
+from alight.server.services.published import Published
 from alight.wire.spec import FunctionSpec
 from alight.wire.urls import WebUrl
 
