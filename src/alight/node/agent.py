@@ -22,6 +22,7 @@ from alight.node import machine, usage
 from alight.node.blobs import Blobs
 from alight.node.commands import Commands
 from alight.node.container import Container
+from alight.node.dials import Dials
 from alight.node.engine.base import ContainerState, Engine
 from alight.node.entrance import Entrance
 from alight.node.execs import Execs
@@ -95,12 +96,14 @@ class Agent:
         self._around = Surroundings(shop, self._session, notices, dns, locks, keeper, set(), self._forget)
         self._commands = Commands(self._around, self.shut_down)
         self._execs = Execs(engine, self._commands.containers)
+        self._dials = Dials(engine, self._commands.containers, settings.home / "run" / "dial.sock")
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until told to leave (containers run on) or to shut down (nothing is left)."""
         await self._engine.open()
         self._sweep()
         await self._adopt()
+        self._dials.open()
         loop = asyncio.get_running_loop()
         containers = self._commands.containers
         # Slow, and nothing waits for them: the sweep reads the machine's package settings, too, and the runtime's files
@@ -122,6 +125,7 @@ class Agent:
             for task in (*background, *ends):
                 task.cancel()
             await asyncio.gather(sweeping, *background, *ends, return_exceptions=True)
+            self._dials.close()
             for container in self._commands.containers.values():
                 container.let_go()
             refused = background[0].done() and not background[0].cancelled()
@@ -183,6 +187,8 @@ class Agent:
             await self._around.shop.images.serve_work(stream, running)
         elif stream.method == "node.exec":
             await self._execs.serve(stream)
+        elif stream.method == "node.dial":
+            await self._dials.serve(stream)
         elif stream.method == "node.volume":
             await self._around.shop.volumes.serve(stream)
         else:

@@ -208,6 +208,19 @@ class VolumeWork:
     at: VolumePath
 
 
+@dataclass(frozen=True)
+class Dial:
+    """args of ``node.dial``, and the one JSON line that is said on ``run/dial.sock``: a connection to a container.
+
+    ``port`` is one of the container's loopback; 0: the socket on which its runtime takes web requests. On the stream
+    raw bytes follow as bodies both ways, each way until its END. The socket answers with one byte and the connected
+    descriptor, or with a line of JSON that says what went wrong (``errors.to_wire``).
+    """
+
+    container: str
+    port: int = 0
+
+
 # --------------------------------------------------------------------------------------------- node ↔ runtime (the
 # link)
 
