@@ -1,11 +1,9 @@
 """One version of a script, in a process of its own: `alight serve` starts one of these for each change.
 
-    python -m alight.cli.reloader FD
-
 What to do comes on stdin, a line of JSON each: first {reference, module, name}, which may be long after the start, so
-that Python and Alight are loaded by then; later {app_id, environment}. What came of it goes to FD in the same form: {kind:
-loaded, name, tags}, {kind: watched, files, folders}, {kind: published, functions, scheduled}. Errors are printed here, as
-`alight run` prints them, and end it with their exit code. It ends when its stdin does.
+that Python and Alight are loaded by then; later {app_id, environment}. What came of it goes to another descriptor in
+the same form, by ``kind``: loaded {name, tags}, watched {files, folders}, published {functions, scheduled}. Errors are
+printed here, as `alight run` prints them, and end it with their exit code. It ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -24,10 +22,21 @@ from alight.sdk import progress, serving, source
 from alight.sdk.sync import run
 from alight.wire.errors import InvalidError
 
+#: What Python is told, with the descriptor in its place. The user's folder holds nothing that Alight should import.
+COMMAND = "import sys; sys.path[:] = filter(None, sys.path); from alight.cli.reloader import end; end({descriptor})"
 
-def main() -> int:
+
+def end(descriptor: int) -> None:
+    """The whole process."""
+    code = main(descriptor)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # what the script started in the background is not waited for
+
+
+def main(descriptor: int) -> int:
     """Wait for a script, publish it. Returns the exit code."""
-    commands, report = os.fdopen(os.dup(0), "r"), os.fdopen(int(sys.argv[1]), "w")
+    commands, report = os.fdopen(os.dup(0), "r"), os.fdopen(descriptor, "w")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -114,10 +123,3 @@ def _named_in(error: BaseException) -> Set[str]:
 def _next(commands: Any) -> Any:
     line = commands.readline()
     return json.loads(line) if line else None
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # what the script started in the background is not waited for

@@ -68,9 +68,11 @@ class _Reloader:
     """A process that loads one version. What it says goes into the queue, with itself; None when it has ended."""
 
     def __init__(self, events: queue.Queue[Event]) -> None:
+        from alight.cli import reloader  # noqa: PLC0415  loads the SDK
+
         reading, writing = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "alight.cli.reloader", str(writing)],
+            [sys.executable, "-c", reloader.COMMAND.format(descriptor=writing)],
             stdin=subprocess.PIPE,
             pass_fds=(writing,),
             start_new_session=True,  # Ctrl-C is for the command, which ends this
