@@ -315,6 +315,28 @@ def test_from_python_with_tags_and_a_commit(shop):
     assert "Nothing has changed" in shop.deploy().stdout, "an anonymous secret with the same values is the same"
 
 
+def test_a_machine_elsewhere_calls_it_with_a_token(shop):
+    shop.version(1)
+    server = shop.machine.json("server", "status")
+    token = shop.machine.json("token", "new", "--name", shop.name)[0]
+    file = shop.folder / "elsewhere.py"
+    file.write_text(f"import alight\nprint(alight.Function.from_name({shop.name!r}, 'price').remote(4)[:2])\n")
+    home = shop.folder / "home"
+    environment = {
+        "ALIGHT_HOME": str(home),
+        "ALIGHT_CONFIG_PATH": str(home / "alight.toml"),
+        "ALIGHT_SERVER_URL": f"https://{server['address']}",
+        "ALIGHT_FINGERPRINT": server["fingerprint"],
+        "ALIGHT_TOKEN_ID": token["token_id"],
+        "ALIGHT_TOKEN_SECRET": token["token_secret"],
+    }
+    words = [sys.executable, str(file)]
+    done = subprocess.run(
+        words, env=shop.machine.environment(**environment), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "(1, 4)\n", done.stderr
+
+
 def test_bad_input_gets_a_sentence(shop):
     shop.script.write_text("import alight\napp = alight.App()\n@app.function()\ndef f(): pass\n")
     assert "an app needs a name to be deployed" in shop.deploy(status=2).stderr

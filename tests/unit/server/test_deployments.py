@@ -274,6 +274,31 @@ def test_a_server_that_starts_again_has_them_all(world):
     team(world, work)
 
 
+def test_a_server_that_is_killed_in_a_trial_goes_on_with_the_new_version(world):
+    async def work(world, team, node):
+        await team.deploy(F)
+        await team.call()
+        (old,) = node.containers
+        node.hold = True
+        under_way = asyncio.ensure_future(team.deploy(changed(F, 1)))
+        await world.until(lambda: len(node.containers) == 2)
+        (new,) = set(node.containers) - {old}
+        await node.disconnect()
+        await world.crash()
+        with contextlib.suppress(errors.Error):
+            await under_way
+        node.hold = False
+        await world.serve()
+        await node.connect(world.socket)
+        later = Team(await world.client())
+        await world.until(lambda: old not in node.containers)
+        update, _ = await later.client.remote(await later.find())
+        assert update.container == new
+        assert (await later.history()).current == 2
+
+    team(world, work)
+
+
 def test_bad_input_gets_a_sentence(world):
     async def work(world, team, node):
         for name, environment, words in (("", "", "needs a name"), ("a/b", "", "'a/b'"), ("shop", "no such", "cannot")):
