@@ -158,3 +158,18 @@ def test_the_running_script_is_the_module_that_containers_know(monkeypatch):
     del sys.modules["surely_a_script"]
     source.name_main("json")
     assert sys.modules["json"] is not sys.modules["__main__"]
+
+
+def test_what_is_watched_of_a_tree_is_what_goes_along(tmp_path):
+    package = tmp_path / "package"
+    (package / "inner").mkdir(parents=True)
+    (package / "data").mkdir()
+    for name in ("__init__.py", "inner/code.py", "data/rows.csv"):
+        (package / name).write_text("")
+    files, folders = source.places(source.LocalFiles(package, "/root/package", NON_PYTHON_FILES, hidden=False))
+    assert files == {str(package / "__init__.py"), str(package / "inner" / "code.py")}
+    assert folders == {str(package), str(package / "inner")}
+    assert source.places(source.LocalFiles(package / "__init__.py", "/root/x.py")) == (
+        {str(package / "__init__.py")},
+        set(),
+    )
