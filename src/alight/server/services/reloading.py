@@ -17,7 +17,7 @@ async def reload(
     What is the same keeps its containers. Raises InvalidError for a spec that cannot be: then all is as it was.
     """
     async with functions.changing:
-        gone = "%s() is not in the script any more"
+        gone = "%s is not in the script any more"
         change = functions.plan(app.app_id, app.environment, app.owner, specs, gone=gone)
         if change.statements:
             await store.write(change.statements)
