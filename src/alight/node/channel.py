@@ -96,9 +96,11 @@ def listen(folder: Path, name: str, mode: int) -> socket.socket:
 class RuntimeLink(asyncio.Protocol):
     """One connection at link.sock: bare frames of stream 0."""
 
-    def __init__(self, owner: LinkOwner, inside: Inside) -> None:
+    def __init__(self, owner: LinkOwner, inside: Inside, pid: Callable[[], Awaitable[int]] | None = None) -> None:
+        """``pid`` says who is at the other end, where the kernel cannot: of a connection that we made ourselves."""
         self._owner = owner
         self._inside = inside
+        self._other_pid = pid
         self._reader = FrameReader()
         self._held: list[Frame] = []
         self._early = 0  # bytes of them
@@ -149,10 +151,19 @@ class RuntimeLink(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
+    def abandon(self) -> None:
+        """Nobody is at the other end, nor will be."""
+        if self._task is not None:
+            self._task.cancel()
+        if self.transport is not None and not self._admitted:
+            self.transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's by class
-        sock = transport.get_extra_info("socket")
-        self.pid, _, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if self._other_pid is None:
+            sock = transport.get_extra_info("socket")
+            said = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            self.pid, _, _ = _CREDENTIALS.unpack(said)
         self._task = asyncio.get_running_loop().create_task(self._admit())
 
     def data_received(self, data: bytes) -> None:
@@ -184,11 +195,15 @@ class RuntimeLink(asyncio.Protocol):
 
     async def _admit(self) -> None:
         try:
-            inside = await self._inside()
+            if self._other_pid is not None:
+                self.pid = await self._other_pid()
+                admitted = self._owner.may_link(self.pid)
+            else:
+                admitted = self.pid in await self._inside() and self._owner.may_link(self.pid)
         except errors.Error as error:
             self._refuse(str(error))
             return
-        if self.pid not in inside or not self._owner.may_link(self.pid):
+        if not admitted:
             self._refuse(f"process {self.pid} is not this container's runtime")
             return
         self._admitted = True
@@ -236,6 +251,15 @@ async def serve_link(folder: Path, owner: LinkOwner, inside: Inside) -> asyncio.
     listener = listen(folder, LINK, 0o600)
     loop = asyncio.get_running_loop()
     return await loop.create_unix_server(lambda: RuntimeLink(owner, inside), sock=listener)
+
+
+async def given_link(
+    ours: socket.socket, owner: LinkOwner, inside: Inside, pid: Callable[[], Awaitable[int]]
+) -> RuntimeLink:
+    """The link at our end of a pair of sockets whose other end the runtime ``pid`` gets."""
+    ours.setblocking(False)
+    _, link = await asyncio.get_running_loop().connect_accepted_socket(lambda: RuntimeLink(owner, inside, pid), ours)
+    return link
 
 
 async def serve_sdk(folder: Path, container_id: str, inside: Inside, session: Session) -> SdkSocket:

@@ -13,19 +13,23 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from alight.node import channel, endings, execs, starts
+from alight.node import channel, endings, execs, starts, stopping
+from alight.node.doors import Doors
 from alight.node.ends import Ends
 from alight.node.engine.base import ContainerState
 from alight.node.exchange import Exchange
+from alight.node.held_volumes import HeldVolumes
 from alight.node.ledger import Ledger
 from alight.node.logs import OutputTail
 from alight.node.prepare import Prepared, prepare
 from alight.node.stages import Stages
+from alight.node.stopping import Stopping
 from alight.node.surroundings import Surroundings
 from alight.node.volumes import same_directory
 from alight.wire import chunk, errors
@@ -34,7 +38,6 @@ from alight.wire.commands import (
     HeldContainer,
     LinkHello,
     LinkReady,
-    LinkStop,
     Output,
     Report,
     Run,
@@ -48,10 +51,6 @@ _LEDGER_FILE = "ledger"
 #: How soon output is carried to the server: while somebody watches, and else.
 _PROMPT = 0.004
 _UNHURRIED = 0.25
-#: How long a runtime that failed to import the user's code, or was told to stop, may take to leave.
-_LEAVING = 2.0
-#: How long a runtime may take to say what it has not begun, before it is killed.
-_RECALL = 0.25
 #: Where its start went is said with the first answer, or so long after it was ready.
 _START_SAID = 2.0
 
@@ -68,19 +67,20 @@ class Container:
         self._session = around.session
         self._folder = self._engine.directory(self.id)
         self._tail = OutputTail(self.id, self._folder / "output.log", self._session.report)
-        self._exchange: Exchange | None = None
+        self.exchange: Exchange | None = None
         self._prepared: Prepared | None = None
-        self._servers: list[asyncio.AbstractServer | channel.SdkSocket] = []
+        self._doors = Doors(self._folder, self, self._inside)
         self._startup: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = -1
-        self._life: asyncio.Task[None] | None = None
-        self._held_volumes = False
+        self.life: asyncio.Task[None] | None = None
+        self._volumes = HeldVolumes(around.shop.volumes, start.function.volumes)
+        self._stopper = Stopping(self, self._engine)
         self._starting = False
         self._begun = False
         self._level = 0  # of the template that it was forked from
         self._runs = asyncio.Event()
-        self._returned = asyncio.Event()
+        self._pid = 0  # of its first process, once it runs
         self._begun_at = time.time()
         self._stages = Stages()
         self._waiting = 0
@@ -95,7 +95,7 @@ class Container:
 
     def begin(self) -> None:
         """Start it. What goes wrong is reported as its end."""
-        self._life = asyncio.get_running_loop().create_task(self._guarded(self._live()))
+        self.life = asyncio.get_running_loop().create_task(self._guarded(self._live()))
 
     def adopt(self, state: ContainerState) -> None:
         """Take up a container that an earlier agent started."""
@@ -107,24 +107,24 @@ class Container:
         exchange.take_up()
         self._tail.acked = self._tail.sent = exchange.ledger.log_acked
         self.ready = exchange.ledger.ready and state.status == "running"
-        self._life = asyncio.get_running_loop().create_task(self._guarded(self._live_on(state)))
+        self.life = asyncio.get_running_loop().create_task(self._guarded(self._live_on(state)))
 
     def give(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
         """Hand inputs to the runtime."""
         if self._stages.awaits_input:
             self._stages.given()
-        if self._exchange is not None:
-            self._exchange.give(inputs, head, body)
+        if self.exchange is not None:
+            self.exchange.give(inputs, head, body)
 
     def cancel(self, call_id: str, position: int) -> None:
         """Cancel one input of a call, or all (-1); their outputs say how that went."""
-        if self._exchange is not None:
-            self._exchange.cancel(call_id, position)
+        if self.exchange is not None:
+            self.exchange.cancel(call_id, position)
 
     def recall(self) -> None:
         """Have back what has not begun; it is reported as returned."""
-        if self._exchange is not None:
-            self._exchange.recall()
+        if self.exchange is not None:
+            self.exchange.recall()
 
     def stop(self, grace: float, reason: str) -> None:
         """End it within ``grace`` seconds."""
@@ -132,24 +132,24 @@ class Container:
         if self._starting:
             return  # the engine cannot be interrupted; it is ended as soon as it runs
         if not self._begun:
-            if self._life is not None:
-                self._life.cancel()
+            if self.life is not None:
+                self.life.cancel()
             return
         if self._end is None:
-            self._soon(self._stop(grace))
+            self.soon(self._stopper.stop(grace))
 
     def on_outputs_acked(self, serials: tuple[int, ...], answered: tuple[Run, ...]) -> None:
         """The server keeps these."""
-        if self._exchange is not None:
-            self._exchange.on_acked(serials, answered)
+        if self.exchange is not None:
+            self.exchange.on_acked(serials, answered)
         self._finish_if_done()
 
     def on_log_acked(self, offset: int) -> None:
         """The server keeps the log up to there."""
         self._tail.on_ack(offset)
-        if self._exchange is not None:
-            self._exchange.ledger.log_acked = self._tail.acked
-            self._exchange.ledger.note()
+        if self.exchange is not None:
+            self.exchange.ledger.log_acked = self._tail.acked
+            self.exchange.ledger.note()
         self._finish_if_done()
 
     def on_end_acked(self) -> None:
@@ -160,15 +160,15 @@ class Container:
 
     def on_connected(self) -> None:
         """Say again what was not acknowledged."""
-        if self._exchange is not None:
-            self._exchange.replay()  # now: what comes in the meantime comes after
-        self._soon(self._replay())
+        if self.exchange is not None:
+            self.exchange.replay()  # now: what comes in the meantime comes after
+        self.soon(self._replay())
 
     def on_disconnected(self) -> None:
         """Nothing said since the last acknowledgement can be relied on."""
         self._tail.on_disconnected()
-        if self._exchange is not None:
-            self._exchange.write_down()
+        if self.exchange is not None:
+            self.exchange.write_down()
 
     def on_watched(self) -> None:
         """Somebody looks at the output from now on."""
@@ -176,7 +176,7 @@ class Container:
 
     def held(self) -> HeldContainer:
         """What the server hears of it after a reconnect."""
-        unanswered = self._exchange.unanswered if self._exchange is not None else ()
+        unanswered = self.exchange.unanswered if self.exchange is not None else ()
         return HeldContainer(self.id, self._start.function_id, self._start.app_id, self.ready, unanswered)
 
     @property
@@ -193,15 +193,19 @@ class Container:
         return self._link is not None or not self.ready
 
     @property
+    def has_ended(self) -> bool:
+        return self._end is not None
+
+    @property
     def running(self) -> bool:
         return self._begun and self._end is None
 
     def let_go(self) -> None:
         """The agent leaves; the container runs on."""
-        for task in (*self._tasks, *([self._life] if self._life is not None else [])):
+        for task in (*self._tasks, *([self.life] if self.life is not None else [])):
             task.cancel()
-        if self._exchange is not None:
-            self._exchange.let_go()
+        if self.exchange is not None:
+            self.exchange.let_go()
         self._close_sockets()
         self._tail.close()
 
@@ -246,23 +250,28 @@ class Container:
         start, around = self._start, self._around
         self._prepared = prepared = await prepare(start, around.shop, self._stages)
         around.gpu_locks.take(self.id, start.gpus)
-        self._open_exchange()
+        exchange = self._open_exchange()
         (self._folder / _START_FILE).write_bytes(starts.encode(start))
         await self._open_sockets()
-        self._hold_volumes()
+        self._volumes.hold()
         self._stages.reached("mounts", "exec")
         self._starting = True
         try:
-            started = await around.keeper.start(start, prepared)
+            started = await around.keeper.start(start, prepared, self._link_for_fork)
         finally:
             self._starting = False
         state, self._level = started.state, started.level
         self._stages.note(level=started.level, refused=started.refused)
         self._begun, self._begun_at = True, state.started_at
         self._stages.started(state.how, state.stages)
+        if started.level == 0:
+            self._doors.take_back()
+        elif self._doors.has_given:
+            self._pid = exchange.ledger.link_pid = state.pid or 0
+            self._was_told(prepared)
         self._runs.set()
         if self._stopping:
-            await self._kill()
+            await self._stopper.kill()
             return
         for target, source in prepared.mounts:
             if state.pid is not None and not await asyncio.to_thread(same_directory, state.pid, target, source):
@@ -281,7 +290,7 @@ class Container:
         if state.status == "running":
             try:
                 self._around.gpu_locks.take(self.id, self._start.gpus)
-                self._hold_volumes()
+                self._volumes.hold()
                 await self._open_sockets()
                 await self._attend(self._start.function.block_network)
             except (errors.Error, OSError) as error:
@@ -291,7 +300,7 @@ class Container:
                 # Its secrets were in the killed agent's memory alone; the server starts another.
                 self._start_error = errors.InternalFailure("the node was restarted while this container started")
                 self._interrupted = True
-                await self._kill()
+                await self._stopper.kill()
         await self._until_end()
 
     async def _until_end(self) -> None:
@@ -306,7 +315,7 @@ class Container:
         if self._startup is not None:
             self._startup.cancel()
         self.ready = False
-        exchange = self._exchange
+        exchange = self.exchange
         if exchange is not None:
             exchange.close()
         self._close_sockets()
@@ -341,8 +350,8 @@ class Container:
                 self._session.report_soon(Report("waiting", self.id, count=self._waiting))
             self._tail.notice(0)
             return
-        if self._exchange is not None:
-            await self._exchange.settle()
+        if self.exchange is not None:
+            await self.exchange.settle()
         await self._session.report(*self._end)
 
     async def _never_started(self, error: errors.Error) -> None:
@@ -361,48 +370,10 @@ class Container:
         self._around.keeper.gone(self.id)
         self._around.gpu_locks.release(self.id)
         await self._around.dns.stop(self.id)
-        for mount in self._start.function.volumes:
-            if not mount.read_only and self._held_volumes:
-                try:
-                    await self._around.shop.volumes.sync(mount.volume_id)
-                except (errors.Error, OSError) as error:
-                    log.warning("the volume %s was not synced after %s: %s", mount.volume_id, self.id, error)
-                self._around.shop.volumes.release(mount.volume_id)
-        self._held_volumes = False
-
-    def _hold_volumes(self) -> None:
-        self._held_volumes = True
-        for mount in self._start.function.volumes:
-            if not mount.read_only:
-                self._around.shop.volumes.hold(mount.volume_id)
-
-    async def _stop(self, grace: float) -> None:
-        link = self._link
-        if self._exchange is not None:
-            self._exchange.stopping = True
-        if grace > 0 and link is not None and self.ready:
-            link.send(Kind.LINK_STOP, LinkStop(grace=grace))
-            last = min(_LEAVING, grace / 4)
-            if not await self._wait_life(grace - last):
-                await self._engine.signal(self.id, signal.SIGTERM)
-                await self._wait_life(last)
-        if self._end is None:
-            await self._kill()
-
-    async def _wait_life(self, seconds: float) -> bool:
-        if self._life is None:
-            return True
-        done, _ = await asyncio.wait({self._life}, timeout=seconds)
-        return bool(done)
-
-    async def _kill(self) -> None:
-        try:
-            await self._engine.kill(self.id)
-        except errors.Error as error:
-            log.warning("container %s could not be ended: %s", self.id, error)
+        await self._volumes.release(self.id)
 
     def _finish_if_done(self) -> None:
-        exchange = self._exchange
+        exchange = self.exchange
         if not self._end_acked or (exchange is not None and exchange.unacknowledged):
             return
         if self._tail.acked < self._tail.size():
@@ -413,7 +384,7 @@ class Container:
             self._around.notices.forget(self._watch)
         if exchange is not None:
             exchange.ledger.close()
-        self._soon(self._remove())
+        self.soon(self._remove())
 
     async def _remove(self) -> None:
         try:
@@ -438,28 +409,36 @@ class Container:
             watched=lambda: self._watched,
             give_up=self._give_up,
         )
-        self._exchange = Exchange(ends, Ledger(self._folder / _LEDGER_FILE))
-        return self._exchange
+        self.exchange = Exchange(ends, Ledger(self._folder / _LEDGER_FILE))
+        return self.exchange
 
     @property
     def _link(self) -> channel.RuntimeLink | None:
-        return self._exchange.link if self._exchange is not None else None
+        return self.exchange.link if self.exchange is not None else None
+
+    async def _inside(self) -> set[int]:
+        await self._runs.wait()  # the runtime may be here before the engine has said that it runs
+        return await self._engine.inside(self.id)
+
+    async def _first_pid(self) -> int:
+        await self._runs.wait()
+        return self._pid
 
     async def _open_sockets(self) -> None:
-        folder = self._folder / "sock"
+        await self._doors.open(None if self._start.function.restrict_access else self._session)
 
-        async def inside() -> set[int]:
-            await self._runs.wait()  # the runtime may be here before the engine has said that it runs
-            return await self._engine.inside(self.id)
-
-        self._servers.append(await channel.serve_link(folder, self, inside))
-        if not self._start.function.restrict_access:
-            self._servers.append(await channel.serve_sdk(folder, self.id, inside, self._session))
+    async def _link_for_fork(self, level: int) -> socket.socket | None:
+        """The other end of a link with what a fork of a template of ``level`` has to know in it already. None: it is to
+        dial, because something has to be looked at before it may begin."""
+        prepared = self._prepared
+        if prepared is None or prepared.mounts:
+            return None
+        link, theirs = await self._doors.give(self._first_pid)
+        link.send(Kind.LINK_START, starts.for_runtime(self._start, prepared, level), prepared.serialized)
+        return theirs
 
     def _close_sockets(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        self._doors.close()
         link = self._link
         if link is not None:
             link.close()
@@ -483,13 +462,13 @@ class Container:
 
     def may_link(self, pid: int) -> bool:
         """See ``channel.LinkOwner``."""
-        exchange = self._exchange
+        exchange = self.exchange
         return exchange is not None and exchange.link is None and exchange.ledger.link_pid in (0, pid)
 
     def on_link(self, link: channel.RuntimeLink, hello: LinkHello) -> None:
-        exchange = self._exchange
+        exchange = self.exchange
         assert exchange is not None
-        self._stages.reached("runtime", "other")
+        self._stages.reached("runtime", "import" if self._prepared is None else "other")
         exchange.link = link
         exchange.ledger.link_pid = link.pid
         exchange.ledger.note()
@@ -505,24 +484,24 @@ class Container:
         self._around.keeper.through(self.id)
         if ready.failure is not None or ready.error is not None:
             self._init_failure = (ready, body)
-            asyncio.get_running_loop().call_later(_LEAVING, self._kill_soon)
+            asyncio.get_running_loop().call_later(stopping.LEAVING, self._stopper.kill_soon)
             return
-        assert self._exchange is not None
-        ledger = self._exchange.ledger
+        assert self.exchange is not None
+        ledger = self.exchange.ledger
         self.ready = ledger.ready = True
         ledger.note()
         self._session.report_soon(Report("ready", self.id))
         asyncio.get_running_loop().call_later(_START_SAID, self._say_start)
 
     def on_link_values(self, values: chunk.Outputs, head: bytes, body: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.on_values(values, head, body)
+        if self.exchange is not None:
+            self.exchange.on_values(values, head, body)
         if self._stages.open:
             self._session.report_soon(self._stages.answered(self.id, values.ended - values.busy))
 
     def on_link_output(self, output: Output, body: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.on_output(output, body)
+        if self.exchange is not None:
+            self.exchange.on_output(output, body)
         if self._stages.open:
             self._session.report_soon(self._stages.answered(self.id, output.started_at))
 
@@ -536,26 +515,29 @@ class Container:
         self._session.report_soon(Report("waiting", self.id, count=count))
 
     def on_link_returned(self, runs: tuple[Run, ...]) -> None:
-        if self._exchange is not None:
-            self._exchange.on_returned(runs)
-        self._returned.set()
+        if self.exchange is not None:
+            self.exchange.on_returned(runs)
+        self._stopper.returned()
 
     def on_link_lost(self, link: channel.RuntimeLink) -> None:
-        if self._exchange is not None and self._exchange.link is link:
-            self._exchange.link = None
+        if self.exchange is not None and self.exchange.link is link:
+            self.exchange.link = None
 
     def _start_runtime(self) -> None:
         """Tell the runtime what it is for, once both it and we are ready for that."""
-        link, prepared, start = self._link, self._prepared, self._start
+        link, prepared = self._link, self._prepared
         if link is None or prepared is None or not self._begun:
             return
-        message = starts.for_runtime(start, prepared, self._level)
+        message = starts.for_runtime(self._start, prepared, self._level)
         link.send(Kind.LINK_START, message, prepared.serialized)
-        execs.remember(self._folder, prepared)
         self._stages.reached("other", "import")
+        self._was_told(prepared)
+
+    def _was_told(self, prepared: Prepared) -> None:
+        execs.remember(self._folder, prepared)
         # From here on nobody needs the secrets.
         self._prepared = None
-        self._start = replace(start, secrets={})
+        self._start = replace(self._start, secrets={})
 
     def _startup_expired(self, limit: float) -> None:
         name = self._start.function.name
@@ -563,28 +545,14 @@ class Container:
             f"{name} was not ready within {limit:g} s of its container's start",
             hint="importing its code takes longer than that: raise startup_timeout (or timeout)",
         )
-        self._kill_soon()
+        self._stopper.kill_soon()
 
     def _give_up(self, reason: str) -> None:
         self._stopping = self._stopping or reason
-        self._soon(self._recall_and_kill())
+        self.soon(self._stopper.recall_and_kill())
 
-    async def _recall_and_kill(self) -> None:
-        """Kill it, after it had a moment to say what it has not begun: that costs nobody an attempt."""
-        exchange = self._exchange
-        if exchange is not None and exchange.link is not None and exchange.unanswered:
-            self._returned.clear()
-            exchange.recall()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._returned.wait(), _RECALL)
-        if self._end is None:
-            await self._kill()
-
-    def _kill_soon(self) -> None:
-        if self._end is None:
-            self._soon(self._kill())
-
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+    def soon(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside everything else, until the agent leaves."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

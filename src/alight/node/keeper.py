@@ -13,8 +13,9 @@ import json
 import logging
 import os
 import shutil
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,10 @@ EVERY = 10.0
 _MAKE_PATIENCE, _PARK_PATIENCE = 3.0, 1.0
 #: Seconds without a start before that moment: the first input of the last one goes first.
 _LULL = 0.02
+
+
+#: From the level of a template to the end of a link that a fork of it is woken with; None: it dials.
+LinkFor = Callable[[int], Awaitable[socket.socket | None]]
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,13 @@ class Keeper:
 
     # starts
 
-    async def start(self, start: StartContainer, prepared: Prepared) -> Started:
-        """Start a container: by a fork of the best template there is, or plainly."""
+    async def start(self, start: StartContainer, prepared: Prepared, link: LinkFor) -> Started:
+        """Start a container: by a fork of the best template there is, or plainly. ``link`` makes what a fork of a level
+        is woken with."""
         self._coming.add(start.container_id)
         self._starting += 1
         try:
-            return await self._start(start, prepared)
+            return await self._start(start, prepared, link)
         finally:
             self._starting -= 1
             self._last_start = time.monotonic()
@@ -99,7 +105,7 @@ class Keeper:
         self.through(container_id)
         self._snapshots.release(container_id)
 
-    async def _start(self, start: StartContainer, prepared: Prepared) -> Started:
+    async def _start(self, start: StartContainer, prepared: Prepared, link: LinkFor) -> Started:
         forks = self._forks
         refused: list[str] = []
         for level, key in self._keys(start, prepared) if forks is not None else ():
@@ -113,7 +119,9 @@ class Keeper:
             try:
                 for layer in plan.own_layers:
                     self._snapshots.use(layer, plan.id, self._engine.directory(plan.id))
-                state = await forks.start_fork(template.id, plan)
+                theirs = await link(level)
+                with theirs or contextlib.nullcontext():
+                    state = await forks.start_fork(template.id, plan, theirs)
             except (EngineError, OSError) as error:
                 self._snapshots.release(plan.id)
                 log.warning("no fork of template %s for %s: %s", template.id, start.container_id, error)

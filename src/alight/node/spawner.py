@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("alight.spawner")
 
 PACKET = 128 * 1024
-PROTOCOL = 3
+PROTOCOL = 4
+_MOST_DESCRIPTORS = 4
 STATES_PER_PACKET = 200
 _QUEUE_LIMIT = 20_000
 _TICK_SECONDS = 5.0
@@ -210,7 +211,7 @@ class Spawner:
 
     def _receive(self, client: Client) -> bool:
         try:
-            packet = client.connection.recv(PACKET)
+            packet, given, _, _ = socket.recv_fds(client.connection, PACKET, _MOST_DESCRIPTORS)
         except BlockingIOError:
             return True
         except OSError:
@@ -221,6 +222,8 @@ class Spawner:
         try:
             message = json.loads(packet)
             number = int(message.pop("n"))
+            if given:
+                message["given"] = given
             return self._commands[message.pop("op")](client, number, message)
         except EngineError as error:
             failure = error
@@ -230,6 +233,9 @@ class Spawner:
             # Nothing that a client says may end the parent of all containers.
             log.exception("a message makes no sense")
             failure = EngineError(f"The spawner does not understand this engine: {error!r}")
+        finally:
+            for one in given:
+                os.close(one)
         return client.send({"n": number, "error": errors.to_wire(failure)})
 
     def _watch(self, client: Client, *, alive: bool) -> None:

@@ -79,7 +79,8 @@ class Forks:
         name, made_as = str(message["name"]), shell.request.id
         if name != made_as and name in self._spawner.containers:
             raise EngineError(f"The container {name} exists already")
-        shell.wake(name, str(message["directory"]), message["env"], str(message["cwd"]))
+        told = {"env": message["env"], "cwd": str(message["cwd"])}
+        shell.wake(name, str(message["directory"]), told, message.get("given", []))
         self._spawner.containers[name] = self._spawner.containers.pop(made_as)
         return client.send({"n": number, "ok": shell.plain()})
 

@@ -12,7 +12,7 @@ import struct
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from alight.node import cgroups, family, filters, kernel, pause
 from alight.node.engine.base import EngineError
@@ -145,8 +145,9 @@ class Shell(Inside):
 
     # Life
 
-    def wake(self, name: str, directory: str, env: dict[str, str], cwd: str) -> None:
-        """Become the container ``name``, whose ``directory`` changes places with this one's when it is another."""
+    def wake(self, name: str, directory: str, told: dict[str, Any], given: list[int]) -> None:
+        """Become the container ``name``, whose ``directory`` changes places with this one's when it is another. The
+        fork is ``told`` that, and given these descriptors."""
         if not self.is_parked or self.control is None:
             raise EngineError(f"No fork waits in {self.request.id}")
         began = time.monotonic()
@@ -155,7 +156,7 @@ class Shell(Inside):
         self._move(directory)
         try:
             self.control.setblocking(True)
-            self.control.send(forks.WAKE + json.dumps({"env": env, "cwd": cwd}).encode())
+            socket.send_fds(self.control, [forks.WAKE + json.dumps(told).encode()], given)
         except OSError as error:
             self._move(before.directory)
             raise EngineError(f"The fork that waited in {self.request.id} does not answer: {error.strerror}") from error

@@ -105,10 +105,7 @@ class Forks:
             )
         finally:
             door.detach()
-        received: List[int] = []
-        for level, kind, raw in extra:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                received += struct.unpack(f"{len(raw) // _INT}i", raw[: len(raw) - len(raw) % _INT])
+        received = _descriptors(extra)
         if data and flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise OSError("a request was longer than it may be")
         return data, received
@@ -139,12 +136,21 @@ class Forks:
         door = socket.socket(fileno=control)
         self._pools.restore()
         door.send(wire.PARKED)
-        data = door.recv(wire.PACKET)
+        data, extra, _, _ = door.recvmsg(wire.PACKET, socket.CMSG_SPACE(_INT), socket.MSG_CMSG_CLOEXEC)
         if data[:1] != wire.WAKE:
             os._exit(0)  # it was closed: this fork is not needed
         door.close()
         woken: Dict[str, Any] = decode(data[1:].decode())
+        woken["link"] = (_descriptors(extra) or [-1])[0]
         return woken
+
+
+def _descriptors(extra: Sequence[Tuple[int, int, bytes]]) -> List[int]:
+    received: List[int] = []
+    for level, kind, raw in extra:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received += struct.unpack(f"{len(raw) // _INT}i", raw[: len(raw) - len(raw) % _INT])
+    return received
 
 
 def _tell(control: int, error: BaseException, who: str) -> None:

@@ -54,7 +54,8 @@ class Link:
     (``on_cancel``, after what they mean is marked). ``next`` returns what it got, unless somebody puts another
     function in its place."""
 
-    def __init__(self, path: str, on_cancel: Callable[[], Any]) -> None:
+    def __init__(self, path: str, on_cancel: Callable[[], Any], given: int = -1) -> None:
+        """``given`` is the descriptor of a connection that is there already."""
         self.held = Held()
         self.outputs = Outputs(self.held, self._send, _let_prints_leave, self._stir)
         self._inbox: SimpleQueue[Optional[Arrival]] = SimpleQueue()
@@ -73,6 +74,7 @@ class Link:
         self._alarm: SimpleQueue[None] = SimpleQueue()
         self._on_cancel = on_cancel
         self._path = path
+        self._given = given
         self._lock = self.outputs.lock
         self._socket: Optional[socket.socket] = None
         self._ready = False
@@ -327,9 +329,11 @@ class Link:
     def _dial(self, deadline: float) -> None:
         pause = _FIRST_PAUSE
         while not (self._closed or self._leaving):
-            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            given, self._given = self._given, -1
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, None if given < 0 else given)
             try:
-                link.connect(self._path)
+                if given < 0:
+                    link.connect(self._path)
                 # A signal that comes just before the system call does not interrupt it, and Python would hear of it
                 # with the next input only: so no wait is without an end.
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _HALF_A_SECOND)

@@ -35,17 +35,17 @@ LINK_PATH = "/run/alight/link.sock"
 _GRACE = 30.0
 
 
-def main(library: str, home: str, snapshot: Optional[Snapshot] = None) -> int:
+def main(library: str, home: str, snapshot: Optional[Snapshot] = None, link: int = -1) -> int:
     """Serve until told to stop. Returns the exit code of the process.
 
     ``library`` is where this package lies, ``home`` the container's home directory ("" outside of one), ``snapshot``
-    what a fork has from its template.
+    what a fork has from its template, ``link`` the descriptor of a connection to the node that it was given.
     """
     if snapshot is None:
         stdio.setup()
         faulthandler.enable(2)
     try:
-        code = Service(os.environ.get("ALIGHT_LINK", LINK_PATH), (home, library), snapshot).run()
+        code = Service(os.environ.get("ALIGHT_LINK", LINK_PATH), (home, library), snapshot, link).run()
     except Exception:  # noqa: BLE001  one of the four loops: our own fault, said in the container's log
         import traceback  # noqa: PLC0415  our own faults are rare
 
@@ -59,11 +59,11 @@ class Service:
     """What lives as long as the container, for all ways of running inputs (``Way``). Belongs to the main thread, save
     where it says otherwise."""
 
-    def __init__(self, path: str, places: Tuple[str, str], snapshot: Optional[Snapshot]) -> None:
+    def __init__(self, path: str, places: Tuple[str, str], snapshot: Optional[Snapshot], link: int) -> None:
         self._places = places
         self._snapshot = snapshot
         self._stages = Stages()
-        self.link = Link(path, self._cancel)
+        self.link = Link(path, self._cancel, link)
         self.runner: Any = None  # a Runner, when the user's code is imported
         self.told_to_leave = 0  # the signal that said so
         self.most = 1  # inputs at a time, as declared

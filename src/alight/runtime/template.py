@@ -44,7 +44,7 @@ def main(library: str, home: str) -> int:
         traceback.print_exc()
         return 70
     stdio.moved()
-    return serve.main(library, home, taken)
+    return serve.main(library, home, taken, woken["link"])
 
 
 def _prepare(path: str, places: Tuple[str, str]) -> Tuple[int, Optional[snapshot.Snapshot], Optional[Forks]]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -148,7 +149,10 @@ class FakeForks:
         parked = self._parked[template_id]
         parked[form] = parked.get(form, 0) + 1
 
-    async def start_fork(self, template_id: str, plan: ContainerPlan) -> ContainerState:
+    async def start_fork(
+        self, template_id: str, plan: ContainerPlan, link: socket.socket | None = None
+    ) -> ContainerState:
+        del link  # nobody is there to get it
         if self.broken:
             raise EngineError(self.broken)
         form = shape(plan, str(self._engine.directory(plan.id)))

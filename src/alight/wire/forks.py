@@ -8,8 +8,9 @@ fork's control socket.
 
 Fork: its control socket. First packet from the fork: ``PARKED`` when all is dropped and it waits, or ``FAILED`` and
 a sentence. The kernel adds whose it is (SCM_CREDENTIALS), which is how the spawner learns its pid. Then one packet
-from the spawner: ``WAKE`` and a JSON object: ``env`` (all of the environment), ``cwd``. The fork closes the socket
-and is a container's runtime from then on. When the spawner closes the socket instead, the fork exits.
+from the spawner: ``WAKE`` and a JSON object: ``env`` (all of the environment), ``cwd``. With it may come a descriptor:
+the fork's link to the node, connected, with LINK_START in it or on its way. The fork closes the control socket and is a
+container's runtime from then on. When the spawner closes the socket instead, the fork exits.
 """
 
 from __future__ import annotations

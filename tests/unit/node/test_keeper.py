@@ -35,6 +35,10 @@ def _hurry(monkeypatch):
     monkeypatch.setattr(keeper_module, "_LULL", 0.0)
 
 
+async def _dials(_level: int) -> None:
+    """Forks get no link."""
+
+
 class Place:
     """A keeper and what it keeps."""
 
@@ -77,7 +81,7 @@ class Place:
         )
         ground = Ground("me", "image", "python", {"HOME": "/root"}, "/root", "/library", (str(self.layer),), ("/code",))
         reserved = {name: value for name, value in plan.env.items() if name.startswith("ALIGHT_")}
-        started = await self.keeper.start(start, Prepared(plan, function, reserved, "/spool", ground=ground))
+        started = await self.keeper.start(start, Prepared(plan, function, reserved, "/spool", ground=ground), _dials)
         if through:
             self.keeper.through(start.container_id)
         return started

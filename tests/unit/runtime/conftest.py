@@ -58,7 +58,11 @@ class Node:
         return self.accept()
 
     def accept(self) -> LinkHello:
-        self.link, _ = self.listener.accept()
+        return self.take(self.listener.accept()[0])
+
+    def take(self, link: socket.socket) -> LinkHello:
+        """This is its link."""
+        self.link = link
         self.reader = FrameReader()
         self.frames: list[Frame] = []
         frame = self.receive()

@@ -52,14 +52,22 @@ class Fork:
             self.said = data[1:].decode()
         return data[:1]
 
-    def wake(self, cwd: str = "", **env: str) -> Node:
-        """A container's node, which has heard the fork's hello."""
+    def wake(self, cwd: str = "", *, given: bool = False, **env: str) -> Node:
+        """A container's node, which has heard the fork's hello: at its listening socket, or at a connection that the
+        fork was ``given``."""
         self.directory.mkdir(exist_ok=True)
         node = self.node = Node(self.directory)
         environment = {"PATH": os.environ["PATH"], "ALIGHT_LINK": str(node.path), **env}
         words = {"env": environment, "cwd": cwd or str(self.directory)}
-        self.control.send(wire.WAKE + json.dumps(words).encode())
-        node.accept()
+        packet = wire.WAKE + json.dumps(words).encode()
+        if given:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                socket.send_fds(self.control, [packet], [theirs.fileno()])
+            node.take(ours)
+        else:
+            self.control.send(packet)
+            node.accept()
         return node
 
     def end(self) -> int:

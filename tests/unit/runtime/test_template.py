@@ -30,6 +30,18 @@ def template(tmp_path):
     made.close()
 
 
+def test_a_fork_with_a_link_finds_in_it_what_it_is_for_and_dials_when_it_breaks(template):
+    template.up("", level=1)
+    fork = template.park()
+    node = fork.wake(cwd=str(template.directory), given=True)
+    ready, _ = node.start(CODE, template=1)
+    assert ready.failure is None
+    assert node.call(21)[0] == 42
+    node.hang_up()
+    assert node.accept().ready
+    assert node.call(4)[0] == 8
+
+
 def test_a_fork_is_a_container(template):
     ready, _ = template.up("", level=1)
     assert ready.refused == ()

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
     from alight.node.engine.base import ContainerPlan, ContainerState
@@ -37,8 +38,11 @@ class Forks(Protocol):
         shape."""
         ...
 
-    async def start_fork(self, template_id: str, plan: ContainerPlan) -> ContainerState:
-        """Like ``Engine.start``, by a parked fork of this shape or a new one."""
+    async def start_fork(
+        self, template_id: str, plan: ContainerPlan, link: socket.socket | None = None
+    ) -> ContainerState:
+        """Like ``Engine.start``, by a parked fork of this shape or a new one. ``link``: a connection that its runtime
+        gets; the caller closes it."""
         ...
 
     def parked(self, template_id: str) -> Mapping[str, int]:

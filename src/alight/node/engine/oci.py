@@ -266,9 +266,9 @@ class OciEngine:
 
     # For `forks`
 
-    async def ask(self, op: str, **arguments: Any) -> Any:
-        """A question to the spawner."""
-        return await self._spawner().ask(op, **arguments)
+    async def ask(self, op: str, given: Sequence[int] = (), **arguments: Any) -> Any:
+        """A question to the spawner, with descriptors for it."""
+        return await self._spawner().ask(op, given, **arguments)
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:

@@ -16,10 +16,12 @@ from alight.node.spawner import PACKET
 from alight.node.users import CannotMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 _MOST_DESCRIPTORS = 8
+#: Seconds until a socket that was full is tried again.
+_FULL = 0.001
 _KINDS: dict[str, type[EngineError]] = {one.code: one for one in (CannotMap, NoForks)}
 
 
@@ -81,9 +83,10 @@ class SpawnerClient:
     def is_open(self) -> bool:
         return self._open
 
-    async def ask(self, op: str, **arguments: Any) -> Any:
-        """The answer to a command. Raises ``EngineError`` as the spawner says, ``SpawnerGone`` when it ends first."""
-        answer, descriptors = await self._ask(op, arguments)
+    async def ask(self, op: str, given: Sequence[int] = (), **arguments: Any) -> Any:
+        """The answer to a command, with descriptors that it needs. Raises ``EngineError`` as the spawner says,
+        ``SpawnerGone`` when it ends first."""
+        answer, descriptors = await self._ask(op, arguments, given)
         for one in descriptors:
             os.close(one)
         return answer
@@ -104,7 +107,7 @@ class SpawnerClient:
                 future.set_exception(SpawnerGone("The spawner of this node ended"))
         self._waiting.clear()
 
-    async def _ask(self, op: str, arguments: dict[str, Any]) -> tuple[Any, list[int]]:
+    async def _ask(self, op: str, arguments: dict[str, Any], given: Sequence[int] = ()) -> tuple[Any, list[int]]:
         if not self._open:
             raise SpawnerGone("The spawner of this node ended")
         number = next(self._numbers)
@@ -114,13 +117,25 @@ class SpawnerClient:
         future: asyncio.Future[tuple[Any, list[int]]] = self._loop.create_future()
         self._waiting[number] = future
         try:
-            await self._loop.sock_sendall(self._socket, packet)
+            if given:
+                await self._send_with(packet, given)
+            else:
+                await self._loop.sock_sendall(self._socket, packet)
             return await future
         except OSError as error:
             raise SpawnerGone("The spawner of this node ended") from error
         finally:
             self._waiting.pop(number, None)
             self._parts.pop(number, None)
+
+    async def _send_with(self, packet: bytes, given: Sequence[int]) -> None:
+        while True:
+            try:
+                socket.send_fds(self._socket, [packet], list(given))
+            except BlockingIOError:
+                await asyncio.sleep(_FULL)
+            else:
+                return
 
     def _readable(self) -> None:
         while self._open:

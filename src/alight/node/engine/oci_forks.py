@@ -27,6 +27,7 @@ from alight.node.filters import NoForks
 from alight.wire import errors
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Coroutine, Mapping
 
     from alight.node.engine.base import ContainerPlan
@@ -97,9 +98,13 @@ class OciForks:
 
         await self._finished(make())
 
-    async def start_fork(self, template_id: str, plan: ContainerPlan) -> ContainerState:
+    async def start_fork(
+        self, template_id: str, plan: ContainerPlan, link: socket.socket | None = None
+    ) -> ContainerState:
         self._template(template_id)
-        return await self._whole(plan.id, self._start_fork(template_id, plan))
+        # Kept open for as long as that takes, whatever becomes of the caller.
+        held = () if link is None else (os.dup(link.fileno()),)
+        return await self._whole(plan.id, self._start_fork(template_id, plan, held))
 
     def parked(self, template_id: str) -> Mapping[str, int]:
         template = self._templates.get(template_id)
@@ -145,14 +150,21 @@ class OciForks:
             await asyncio.to_thread(shutil.rmtree, self._engine.directory(plan.id), ignore_errors=True)
             raise
 
-    async def _start_fork(self, template_id: str, plan: ContainerPlan) -> ContainerState:
+    async def _start_fork(self, template_id: str, plan: ContainerPlan, held: tuple[int, ...]) -> ContainerState:
+        try:
+            return await self._forked(template_id, plan, held)
+        finally:
+            for one in held:
+                os.close(one)
+
+    async def _forked(self, template_id: str, plan: ContainerPlan, link: tuple[int, ...]) -> ContainerState:
         directory = self._engine.prepare(plan.id)
         form = shape(plan, str(directory))
         parked = self._template(template_id).parked
         while (found := next((one for one in parked if one[0] == form), None)) is not None:
             parked.remove(found)
             try:
-                return await self._take(found[1], plan, directory)
+                return await self._take(found[1], plan, directory, link)
             except SpawnerGone:
                 raise
             except EngineError as error:
@@ -166,7 +178,7 @@ class OciForks:
             else:
                 # The groups that limit and count are of version 1: nobody has to wait for the other.
                 self._engine.background(moving)
-            return await self._wake(plan.id, plan, directory)
+            return await self._wake(plan.id, plan, directory, link)
         except EngineError:
             with contextlib.suppress(EngineError):
                 await self._engine.ask("discard", id=plan.id)
@@ -174,21 +186,20 @@ class OciForks:
             await asyncio.to_thread(_remove_but, directory, there)
             raise
 
-    async def _take(self, shell: str, plan: ContainerPlan, directory: Path) -> ContainerState:
+    async def _take(self, shell: str, plan: ContainerPlan, directory: Path, link: tuple[int, ...]) -> ContainerState:
         old = self._engine.directory(shell)
         try:
             _link_into(directory, old)  # a handful of sockets: a thread would take longer
         except OSError as error:
             raise EngineError(f"Files for {plan.id} could not be laid into it: {error}") from error
-        state = await self._wake(shell, plan, directory)
+        state = await self._wake(shell, plan, directory, link)
         # They have changed places.
         self._engine.background(asyncio.to_thread(shutil.rmtree, old, ignore_errors=True))
         return state
 
-    async def _wake(self, shell: str, plan: ContainerPlan, directory: Path) -> ContainerState:
-        answer = await self._engine.ask(
-            "wake", id=shell, name=plan.id, directory=str(directory), env=dict(plan.env), cwd=plan.cwd
-        )
+    async def _wake(self, shell: str, plan: ContainerPlan, directory: Path, link: tuple[int, ...]) -> ContainerState:
+        told = {"name": plan.id, "directory": str(directory), "env": dict(plan.env), "cwd": plan.cwd}
+        answer = await self._engine.ask("wake", link, id=shell, **told)
         return self._engine.started(answer)
 
     async def _shell(self, template_id: str, request: dict[str, Any]) -> Coroutine[Any, Any, None]:
