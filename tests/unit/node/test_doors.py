@@ -77,11 +77,11 @@ def _hello() -> bytes:
 @_in_a_loop
 async def test_what_a_fork_has_to_know_is_there_before_it_says_anything(doors):
     link, theirs = await doors.give(asyncio.Event().wait)
-    link.send(Kind.LINK_START, LinkStop(reason="this"))
+    link.send(Kind.LINK_START, LinkStop(grace=5))
     with theirs:
         (frame,) = FrameReader().feed(await asyncio.to_thread(theirs.recv, 1 << 16))
     assert frame.kind == Kind.LINK_START
-    assert json.loads(bytes(frame.head))["reason"] == "this"
+    assert json.loads(bytes(frame.head))["grace"] == 5
     doors.close()
 
 

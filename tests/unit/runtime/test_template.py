@@ -33,8 +33,8 @@ def template(tmp_path):
 def test_a_fork_with_a_link_finds_in_it_what_it_is_for_and_dials_when_it_breaks(template):
     template.up("", level=1)
     fork = template.park()
-    node = fork.wake(cwd=str(template.directory), given=True)
-    ready, _ = node.start(CODE, template=1)
+    node = fork.wake(cwd=str(template.directory), given=True, WHERE="here")
+    ready, _ = node.start(CODE, template=1, environ={"TOKEN": "hush"})
     assert ready.failure is None
     assert node.call(21)[0] == 42
     node.hang_up()
