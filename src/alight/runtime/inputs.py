@@ -42,6 +42,7 @@ class Given:
         "call",
         "call_id",
         "count",
+        "is_json",
         "is_spawned",
         "line",
         "method",
@@ -59,6 +60,7 @@ class Given:
         self.attempt = head.attempt
         self.method = head.method
         self.is_spawned = bool(head.flags & chunk.SPAWNED)
+        self.is_json = bool(head.flags & chunk.JSON)
         self.reference = bool(head.flags & chunk.REFERENCE)
         self.line: Iterator[int] = iter(range(self.count))
         self.prefix = "in" + head.call_id[2:]

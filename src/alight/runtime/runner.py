@@ -103,7 +103,13 @@ class Runner:
     def target(self, given: Given) -> Target:
         """What the chunk's inputs run; for a method that is not there, something that says so."""
         target = self.targets.get(given.method)
-        return target if target is not None else _missing(given.method, self.targets)
+        if target is None:
+            return _missing(given.method, self.targets)
+        if given.is_json:
+            from alight.runtime import jsoncalls  # noqa: PLC0415  few calls are made without Python
+
+            return jsoncalls.target(target)
+        return target
 
     def arguments(self, target: Target, given: Given, index: int) -> Any:
         """The pair of positional and keyword arguments."""
@@ -112,6 +118,10 @@ class Runner:
             from alight.runtime import spool  # noqa: PLC0415  only large arguments pay for it
 
             return spool.loads(self.spool, data, target.arguments)
+        if given.is_json:
+            from alight.runtime import jsoncalls  # noqa: PLC0415  few calls are made without Python
+
+            return jsoncalls.arguments(data, target.arguments)
         if data[:4] != _PLAIN:
             # Arrays are views of what is given here: only a writable copy gives the function arrays it may change.
             data = bytearray(data)

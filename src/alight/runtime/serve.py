@@ -201,7 +201,7 @@ class Service:
     def ends(self, kind: int, head: Any) -> bool:
         """Whether this arrival is the last that counts."""
         if kind == Kind.LINK_STOP:
-            self.grace = float(head.get("grace", _GRACE))
+            self.grace = float(head.get("grace", self.grace))
         return kind in {Kind.LINK_STOP, Kind.END}
 
     def _leave(self) -> int:
@@ -261,7 +261,7 @@ class Service:
     def _stop_fetching(self) -> None:
         """In user code: return what was not begun, and end after what was."""
         self._unbroken(lambda: self.link.give_back(for_good=True))
-        self.link.deliver((Kind.LINK_STOP, {"grace": self.grace}, b""))
+        self.link.deliver((Kind.LINK_STOP, {}, b""))
 
     def leave_by_itself(self) -> None:
         """Nothing more can be done here: end as if told to."""
@@ -311,7 +311,7 @@ class Service:
             ambient.terminal.interrupt()  # Ctrl-C of the user whose terminal it is; machines send SIGTERM
             return
         self.told_to_leave = number
-        stop: Arrival = (Kind.LINK_STOP, {"grace": self.grace}, b"")
+        stop: Arrival = (Kind.LINK_STOP, {}, b"")  # with the grace that is known
         runner = self.runner
         if runner is None:
             sys.exit(128 + number)

@@ -31,6 +31,7 @@ _LONGEST_PATH = 100  # of a socket's name, nearly
 #: Of the grace that a leaving container has, what is kept for shutting down after the requests.
 _FOR_THE_END, _MOST_FOR_THE_END = 0.25, 5.0
 _TO_BE_CANCELLED = 1.0
+_CROSSING = 0.05
 _TO_LEAVE = 1.0  # what was said to the gateway
 _ASYNC = 0x80 | 0x200  # inspect's CO_COROUTINE and CO_ASYNC_GENERATOR
 
@@ -162,6 +163,7 @@ class Web(tasks.Tasks):
         super().__init__(service)
         self._site = site
         self._watches: List[Any] = []
+        self._busy_at = 0.0  # seen to be, while leaving
 
     async def _serve(self) -> None:
         self._watches = [self._loop.create_task(self._watch(one)) for one in self._site.servers()]
@@ -176,11 +178,12 @@ class Web(tasks.Tasks):
     def _arrived(self, arrival: Arrival) -> None:
         super()._arrived(arrival)
         if self._ending and not self._site.going:
+            self._busy_at = time.monotonic()
             self._site.go()
 
     async def _finish(self, seconds: float) -> None:
         """Let requests end; after so long, end them."""
-        await _within(seconds, lambda: not self._site.running())
+        await _within(seconds, self._is_quiet)
         left = self._site.running()
         if left:
             print(f"alight: {len(left)} requests did not end within {seconds:g} s, and are cancelled", file=sys.stderr)
@@ -188,6 +191,14 @@ class Web(tasks.Tasks):
             one.abandon()
         if left:
             await _within(_TO_BE_CANCELLED, lambda: not self._site.running())
+
+    def _is_quiet(self) -> bool:
+        """Nothing runs, and nothing can have been sent to us before the gateway heard that we go."""
+        now = time.monotonic()
+        if self._site.running():
+            self._busy_at = now
+            return False
+        return now - self._busy_at > _CROSSING
 
     async def _watch(self, server: Any) -> None:
         sentence = await server.watch()
@@ -203,7 +214,7 @@ async def _within(seconds: float, is_done: Callable[[], bool]) -> None:
     deadline, pause = time.monotonic() + seconds, 0.001
     while not is_done() and time.monotonic() < deadline:
         await asyncio.sleep(pause)
-        pause = min(pause * 2, 0.05)
+        pause = min(pause * 2, 0.02)
 
 
 def checked(found: Any, what: str, kind: str) -> Any:
