@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -67,6 +68,26 @@ def test_a_deployed_function_runs_at_its_period_and_its_result_is_nobodys(world)
         done = await become(client, "succeeded")
         assert done.last_at >= first.next_at
         assert {(one.verb, one.function) for one in await calls(client)} == {("schedule", "tick")}
+
+    world(work)
+
+
+def test_a_run_begins_while_earlier_ones_go_on(world):
+    async def work(world):
+        await world.serve()
+        under_way, most = set(), []
+
+        async def slow():
+            mine = object()
+            under_way.add(mine)
+            most.append(len(under_way))
+            await asyncio.sleep(2.5)
+            under_way.discard(mine)
+
+        await world.node({"tick": slow})
+        client = await world.client()
+        await deploy(client, spec("tick", schedule=SECOND))
+        await world.until(lambda: most and max(most) >= 2)
 
     world(work)
 

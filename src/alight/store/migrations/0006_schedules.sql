@@ -1,6 +1,7 @@
--- Functions that run by themselves. schedule: JSON, as declared. version: of the app; since: a period counts from here, its deploy. done: runs up to this moment were
--- taken care of. paused outlives deploys. The rest is of the last run: due: its moment, NULL for one that somebody asked for.
--- begun: the call was accepted; a row with a call that was not is a server's that died in between. status: '' until it is over.
+-- Functions that run by themselves. schedule: JSON, as declared. version: of the app; since: a period counts from here, its
+-- deploy. done: runs up to this moment were taken care of. paused outlives deploys. The rest is of the last run: due: its moment,
+-- NULL for one that somebody asked for. begun: the call was accepted; a row with a call that was not is a server's that died in
+-- between. status: '' until it is over.
 
 CREATE TABLE schedules (
   function_id TEXT PRIMARY KEY,
