@@ -26,6 +26,8 @@ from alight.wire.messages import AppEvent
 from alight.wire.spec import ImageSpec
 
 _FILES = frozenset({"export", "missing", "import"})
+#: Seconds between two marks that an image is used: well below ``image_work._JUST_USED``.
+_USED_EVERY = 3.0
 OnEvent = Callable[[BuildEvent], None]
 Secrets = Mapping[str, Mapping[str, str]]
 
@@ -42,6 +44,7 @@ class Images:
         self._trees = trees
         self._runtime = runtime
         self._found: dict[str, BuiltImage] = {}
+        self._used_at: dict[str, float] = {}
         self._builder: Builder | None = None
 
     def sweep(self) -> int:
@@ -70,13 +73,20 @@ class Images:
         if image is None:
             image = await self.build(_unforced(spec), secrets or {}, lambda _: None)
             self._found[spec.digest] = image
-        await asyncio.to_thread(self._builder_now().inventory.used, image.digest)
+        await self._say_used(image)
         if not image.python_path:
             raise errors.InvalidError(
                 "the image has no Python, and functions need one",
                 hint="Image.from_registry() finds the one of its image, or adds one; from_scratch() has nothing to run",
             )
         return image
+
+    async def _say_used(self, image: BuiltImage) -> None:
+        """For who clears images up. A container that starts waits for it once in a while only."""
+        now = time.monotonic()
+        if now - self._used_at.get(image.digest, -_USED_EVERY) >= _USED_EVERY:
+            self._used_at[image.digest] = now
+            await asyncio.to_thread(self._builder_now().inventory.used, image.digest)
 
     async def build(self, spec: ImageSpec, secrets: Secrets, on_event: OnEvent, owner: str = "default") -> BuiltImage:
         """Make what is missing. Raises ImageBuildError, InvalidError."""

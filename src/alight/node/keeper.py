@@ -192,15 +192,17 @@ class Keeper:
                 finally:
                     alarm.cancel()
                 self._work.clear()
+                # A start that is under way goes before the book-keeping of it.
+                await self._lull(_PARK_PATIENCE, lambda: bool(self._coming or self._starting))
                 try:
-                    self._say()
+                    await self._say()
                     if time.monotonic() - measured >= EVERY:
                         measured = time.monotonic()
                         await self._measure()
                     await self._tidy()
                     self._make_next()
                     await self._park()
-                    self._say()
+                    await self._say()
                 except (errors.Error, OSError) as error:
                     log.warning("templates could not be kept in order: %s", error)
         finally:
@@ -374,7 +376,7 @@ class Keeper:
 
     # for people
 
-    def _say(self) -> None:
+    async def _say(self) -> None:
         """Leave what there is where `alight doctor` finds it."""
         parked = self._parked()
         rows = [
@@ -397,7 +399,12 @@ class Keeper:
         }
         text = json.dumps(facts)
         if text != self._written:
-            new = self._place.with_suffix(".new")
-            new.write_text(text + "\n")
-            new.replace(self._place)
+            # In a thread: to take another's place a file has to be on the disk first.
+            await asyncio.to_thread(_replace, self._place, text + "\n")
             self._written = text
+
+
+def _replace(place: Path, text: str) -> None:
+    new = place.with_suffix(".new")
+    new.write_text(text)
+    new.replace(place)
