@@ -35,8 +35,7 @@ class Framed(Exchange):
         self.sent()
         head, found, client = self.head, self.found, self.client
         assert client is not None
-        first = self._take_body()
-        flags = self.flags | (web.LAST if self._last_sent else 0)
+        first, last = self._take_body()
         fields = [
             self.request_id.encode(), head.method, client.scheme, head.version, found.path, head.query, found.root,
             *client.ends, found.target.endpoint.encode(),
@@ -44,7 +43,7 @@ class Framed(Exchange):
         for pair in head.fields:
             fields += pair
         fields += client.forwarded(head)
-        self.server.write(frame(web.REQUEST, number, web.pack(flags, fields), first))
+        self.server.write(frame(web.REQUEST, number, web.pack(self.flags | last, fields), first))
 
     def feed(self, pieces: list[bytes], *, done: bool) -> None:
         self.body_done = done
@@ -124,8 +123,8 @@ class Framed(Exchange):
         self.server.over(self.number)
         self._end(max(_SHORTEST, self.gateway.now() - self.since))
 
-    def _take_body(self) -> bytes:
-        """As much of the body as the runtime's window takes."""
+    def _take_body(self) -> tuple[bytes, int]:
+        """As much of the body as the runtime's window takes, and the flag that says whether it is the last of it."""
         data, size = b"", 0
         if self._held:
             data = b"".join(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
@@ -138,15 +137,14 @@ class Framed(Exchange):
             self._held -= size
             self._credit -= size
         self._last_sent = self.body_done and not self._held
-        return data
+        return data, web.LAST if self._last_sent else 0
 
     def _push(self) -> None:
         if self.cancelled or self._last_sent:
             return
         while (self._held and self._credit) or (self.body_done and not self._held and not self._last_sent):
-            data = self._take_body()
-            flags = web.LAST if self._last_sent else 0
-            self.server.write(frame(web.BODY, self.number, bytes((flags,)), data))
+            data, last = self._take_body()
+            self.server.write(frame(web.BODY, self.number, bytes((last,)), data))
         self._pace_client()
 
     def _pace_client(self) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
+
+from alight.wire.urls import INSIDE
 
 PATHS = b"/_/"  # /_/<environment>/<app>/<function>/…
 
@@ -13,31 +16,20 @@ PATHS = b"/_/"  # /_/<environment>/<app>/<function>/…
 class Target:
     """A web function, or a web method of a class, as requests see it.
 
-    ``endpoint`` is the method's name. ``order``: who is newer takes a label that two want. ``slots``: requests that a
-    container has at a time, 0 where the scheduler counts them; ``aim``: how many scaling aims at.
+    ``name`` is for people, ``endpoint`` the method's name. ``slots``: requests that a container has at a time;
+    ``aim``: how many of them scaling aims at. ``timeout``: seconds for a request.
     """
 
     function_id: str
-    app_id: str
-    environment: str
-    app: str
     name: str
     kind: str = "asgi_app"
     endpoint: str = ""
-    label: str = ""
-    domains: tuple[str, ...] = ()
     port: int = 0
     protected: bool = False
     timeout: float = 300.0
     slots: int = 1
     aim: int | None = None
     single_use: bool = False
-    order: float = 0.0
-
-    @property
-    def path(self) -> str:
-        """Where it is on hosts that are not its own."""
-        return f"/_/{self.environment}/{self.app}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -62,43 +54,26 @@ class Names:
 
 
 class Table:
-    """Targets by label, by domain and by path."""
+    """Targets by label, by path and by domain."""
 
     def __init__(self, names: Names = Names()) -> None:
         self.names = names
-        self._by_function: dict[str, tuple[Target, ...]] = {}
-        self._labels: dict[str, Target] = {}
-        self._domains: dict[str, Target] = {}
-        self._paths: dict[tuple[str, str, str], Target] = {}
+        self._labels: Mapping[str, Target] = {}
+        self._paths: Mapping[tuple[str, str, str], Target] = {}
+        self._domains: Mapping[str, Target] = {}
 
-    def put(self, function_id: str, targets: Iterable[Target]) -> None:
-        """What a function serves from now on; nothing, when there are no targets."""
-        fresh = tuple(targets)
-        if self._by_function.get(function_id, ()) == fresh:
-            return
-        if fresh:
-            self._by_function[function_id] = fresh
-        else:
-            self._by_function.pop(function_id, None)
-        self._labels, self._domains, self._paths = {}, {}, {}
-        every = [one for targets in self._by_function.values() for one in targets]
-        for one in sorted(every, key=lambda one: one.order):
-            self._labels[one.label] = one
-            self._domains.update(dict.fromkeys(one.domains, one))
-            self._paths[one.environment, one.app, one.name] = one
+    def fill(
+        self,
+        labels: Mapping[str, Target],
+        paths: Mapping[tuple[str, str, str], Target],
+        domains: Mapping[str, Target],
+    ) -> None:
+        """What there is from now on. ``paths`` are by environment, app and function."""
+        self._labels, self._paths, self._domains = labels, paths, domains
 
-    def of(self, function_id: str) -> tuple[Target, ...]:
-        """What a function serves."""
-        return self._by_function.get(function_id, ())
-
-    def functions(self) -> list[str]:
-        """The ids of all that serve."""
-        return list(self._by_function)
-
-    def known(self) -> list[Target]:
-        """All there are, by app and name."""
-        every = (one for targets in self._by_function.values() for one in targets)
-        return sorted(every, key=lambda one: (one.environment, one.app, one.name))
+    def known(self) -> list[str]:
+        """The paths of all there are."""
+        return sorted("/_/" + "/".join(one) for one in self._paths)
 
     def find(self, host: str, path: bytes) -> Found | None:
         """Who serves a path on a host (a name in lower case, without port). None: nobody."""
@@ -112,7 +87,7 @@ class Table:
 
     def takes_paths(self, host: str) -> bool:
         """Whether a host may be used with paths that name the function."""
-        if not host or host == "localhost" or host in self.names.hosts or host == self.names.base:
+        if host in {"", "localhost", INSIDE, self.names.base} or host in self.names.hosts:
             return True
         try:
             ipaddress.ip_address(host)
@@ -125,7 +100,7 @@ class Table:
         return bool(self._label_of(host)) or host in self._domains or self.takes_paths(host)
 
     def _label_of(self, host: str) -> str:
-        for base in ("localhost", self.names.base):
+        for base in ("localhost", INSIDE, self.names.base):
             if base and host.endswith("." + base):
                 return host[: -len(base) - 1]
         return ""
@@ -136,7 +111,7 @@ class Table:
         parts = path.decode("latin-1").split("/", 5)
         if len(parts) < 5:
             return None
-        target = self._paths.get((parts[2], parts[3], parts[4]))
+        target = self._paths.get((unquote(parts[2]), unquote(parts[3]), unquote(parts[4])))
         if target is None:
             return None
         root = "/".join(parts[:5]).encode("latin-1")

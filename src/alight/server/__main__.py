@@ -60,6 +60,7 @@ async def _serve(settings: Settings) -> int:
     try:
         await server.listen_unix()
         await server.listen_tcp()
+        await server.listen_web()
         _write_server_json(settings, server)
         log.info("Alight %s serves %s at %s", __version__, settings.home, server.address or "the local socket")
         _say_ready()
@@ -90,6 +91,7 @@ def _write_server_json(settings: Settings, server: wiring.Server) -> None:
     plain = {
         "pid": os.getpid(),
         "address": server.address,
+        "web": server.web_address,
         "fingerprint": server.fingerprint,
         "version": __version__,
         "started_at": server.started_at,

@@ -29,6 +29,7 @@ from alight.server.services.images import Images
 from alight.server.services.nodes import Nodes
 from alight.server.services.published import Published
 from alight.server.services.secrets import Secrets
+from alight.server.web import Web, is_lease
 from alight.wire import errors
 from alight.wire.commands import Command, Run, StartContainer
 from alight.wire.messages import AppEvent
@@ -50,6 +51,7 @@ class Hands:
     images: Images
     secrets: Secrets
     hub: Hub
+    web: Web
 
 
 class Loop:
@@ -103,6 +105,7 @@ class Loop:
             except Exception:  # the server's loop: see the module's docstring
                 log.exception("fault %s at %s", os.urandom(4).hex(), type(decision).__name__)
         self._do.calls.outcomes.stepped()
+        self._do.web.after_step(facts, self.state)
         if self.state.starved:
             self._do.containers.starts.look(self.state, time.time())
         when = next_wake(self.state)
@@ -118,7 +121,9 @@ class Loop:
 
     def _carry_out(self, decision: Decision) -> None:
         do = self._do
-        if isinstance(decision, decided.Give):
+        if is_lease(getattr(decision, "call_id", "")):
+            do.web.on_decision(decision)
+        elif isinstance(decision, decided.Give):
             self._give(decision)
         elif isinstance(decision, decided.Finish):
             do.calls.outcomes.finish(decision.call_id, decision.positions, decision.container_id)

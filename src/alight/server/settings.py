@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from alight.gateway.limits import Limits
 from alight.wire import errors
 
 DEFAULT_PORT = 9009
+DEFAULT_WEB_PORT = 9080
 LOOPBACK = "127.0.0.1"
 GROUP = "alight"  # of the users of a server that root runs, where the system has it
 
@@ -30,6 +32,8 @@ class Settings:
     bodies_in_memory: int = 64 << 20
     schedules_late: float | None = None  # a missed run is made up when it is no older; None: until the next one is due
     versions_kept: int = 10  # of each deployed app: so many can it go back to, the one that serves included
+    web_listen: str = ""  # HOST:PORT of the web gateway, "none", or "" for 9080 of loopback (a free one when taken)
+    web: Limits = field(default_factory=Limits)
 
     @property
     def run(self) -> Path:
@@ -48,14 +52,11 @@ class Settings:
 
     def listen_address(self) -> tuple[str, int] | None:
         """Host and port, or None for the local socket only. Raises InvalidError."""
-        if self.listen == "none":
-            return None
-        if not self.listen:
-            return LOOPBACK, DEFAULT_PORT
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise errors.InvalidError(f"--listen {self.listen}: not HOST:PORT", hint="e.g. --listen 0.0.0.0:9009")
-        return host.strip("[]"), int(port)
+        return _address("--listen", self.listen, DEFAULT_PORT)
+
+    def web_address(self) -> tuple[str, int] | None:
+        """Where the web gateway listens, in plain HTTP; None: nowhere. Raises InvalidError."""
+        return _address("ALIGHT_WEB_LISTEN", self.web_listen, DEFAULT_WEB_PORT)
 
 
 def default_home() -> Path:
@@ -82,15 +83,43 @@ def from_environment(home: Path, listen: str) -> Settings:
         images_bytes=_gib("ALIGHT_IMAGES_GIB"),
         schedules_late=_seconds("ALIGHT_SCHEDULES_LATE", 0.0) if os.environ.get("ALIGHT_SCHEDULES_LATE") else None,
         versions_kept=_count("ALIGHT_VERSIONS_KEPT", Settings.versions_kept),
+        web_listen=os.environ.get("ALIGHT_WEB_LISTEN", ""),
+        web=_web_limits(),
     )
 
 
-def _count(name: str, default: int) -> int:
+def _web_limits() -> Limits:
+    normal = Limits()
+    body = _count("ALIGHT_WEB_BODY_MIB", 0, 1 << 24)
+    return Limits(
+        head_bytes=_count("ALIGHT_WEB_HEAD_KIB", normal.head_bytes >> 10) << 10,
+        head_seconds=_seconds("ALIGHT_WEB_HEAD_SECONDS", normal.head_seconds),
+        idle_seconds=_seconds("ALIGHT_WEB_IDLE_SECONDS", normal.idle_seconds),
+        body_bytes=body << 20 if body else None,
+        message_bytes=_count("ALIGHT_WEB_MESSAGE_MIB", normal.message_bytes >> 20) << 20,
+        lease_seconds=_seconds("ALIGHT_WEB_LEASE_SECONDS", normal.lease_seconds),
+        connections=_count("ALIGHT_WEB_CONNECTIONS", normal.connections, 1_000_000),
+        trust_forwarded=os.environ.get("ALIGHT_WEB_TRUST_PROXY") == "1",
+    )
+
+
+def _address(what: str, text: str, default: int) -> tuple[str, int] | None:
+    if text == "none":
+        return None
+    if not text:
+        return LOOPBACK, default
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise errors.InvalidError(f"{what} {text}: not HOST:PORT", hint=f"e.g. {what} 0.0.0.0:{default}")
+    return host.strip("[]"), int(port)
+
+
+def _count(name: str, default: int, most: int = 10_000) -> int:
     text = os.environ.get(name)
     if not text:
         return default
-    if not text.isdigit() or not 0 < int(text) <= 10_000:
-        raise errors.InvalidError(f"{name}={text!r} is not a number from 1 to 10000")
+    if not text.isdigit() or not 0 < int(text) <= most:
+        raise errors.InvalidError(f"{name}={text!r} is not a number from 1 to {most}")
     return int(text)
 
 

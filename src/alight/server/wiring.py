@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from alight.gateway.table import Names
 from alight.link.dial import Answers, serve
 from alight.scheduler import place
 from alight.scheduler.state import State
@@ -40,6 +41,7 @@ from alight.server.routes import terminals as terminals_routes
 from alight.server.routes import tokens as tokens_routes
 from alight.server.routes import volumes as volumes_routes
 from alight.server.routes import web as web_routes
+from alight.server.services import urls
 from alight.server.services.access import ProxyTokens
 from alight.server.services.apps import App, Apps
 from alight.server.services.blobs import Blobs
@@ -48,6 +50,7 @@ from alight.server.services.calls import Calls
 from alight.server.services.container_views import ContainerViews
 from alight.server.services.containers import Containers
 from alight.server.services.deployments import Deployments
+from alight.server.services.dials import Dials
 from alight.server.services.environments import Environments
 from alight.server.services.execs import Execs
 from alight.server.services.functions import Functions
@@ -62,7 +65,9 @@ from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
 from alight.server.services.volumes import Volumes
 from alight.server.services.web_names import WebNames
-from alight.server.settings import DEFAULT_PORT, GROUP, LOOPBACK, Settings
+from alight.server.settings import GROUP, LOOPBACK, Settings
+from alight.server.web import Around as WebAround
+from alight.server.web import Web
 from alight.store import SqliteStore, open_store
 from alight.wire import errors, ids
 from alight.wire.commands import Command
@@ -72,6 +77,7 @@ from alight.wire.version import __version__
 
 log = logging.getLogger(__name__)
 _SHUTDOWN_SECONDS = 40.0
+_WEB_BACKLOG = 1024
 
 
 @dataclass
@@ -96,6 +102,8 @@ class Parts:
     blobs: Blobs
     setup: Setup
     logs: Logs
+    dials: Dials
+    web: Web
     loop: Loop
 
 
@@ -107,6 +115,7 @@ class Server:
         self.server_id = server_id
         self.started_at = time.time()
         self.address = ""
+        self.web_address = ""
         self.fingerprint = ""
         self.stop_asked = asyncio.Event()
         self.parts: Parts
@@ -169,6 +178,27 @@ class Server:
         self.address, self.fingerprint = f"{_bracketed(host)}:{port}", certificate.fingerprint
         self.parts.setup.use_certificate(certificate.fingerprint)
 
+    async def listen_web(self) -> None:
+        """The web gateway: plain HTTP on a port that stays the same from start to start, and for containers a socket
+        that their machine leads them to.
+        """
+        loop, gateway = asyncio.get_running_loop(), self.parts.web.gateway
+        path = self.settings.run / "web.sock"
+        path.unlink(missing_ok=True)
+        inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        inner.bind(str(path))
+        path.chmod(0o600)
+        self._listeners.append(await loop.create_unix_server(gateway.client, sock=inner, backlog=_WEB_BACKLOG))
+        wanted = self.settings.web_address()
+        if wanted is None:
+            return
+        sock = _bind_web(wanted, self.settings)
+        host, port = sock.getsockname()[:2]
+        self._listeners.append(await loop.create_server(gateway.client, sock=sock, backlog=_WEB_BACKLOG))
+        self.web_address = f"{_bracketed(host)}:{port}"
+        self.parts.names.base = urls.Base(self.web_address, socket.gethostname())
+        self.parts.web.table.names = Names(hosts=frozenset((socket.gethostname().lower(), host)))
+
     async def close(self) -> None:
         """Stop taking requests, write down what is under way, close the store."""
         for listener in self._listeners:
@@ -184,7 +214,8 @@ class Server:
         await self.front.close()
         await parts.store.close()
         parts.logs.close()
-        (self.settings.run / "server.sock").unlink(missing_ok=True)
+        for name in ("server.sock", "web.sock"):
+            (self.settings.run / name).unlink(missing_ok=True)
 
     def routes(self) -> Routes:
         """Every method that this server answers."""
@@ -308,7 +339,10 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         for spec in {(spec.image.digest, spec.python_version): spec for spec in specs}.values():
             await images.ensure_anywhere(spec.image, spec.python_version, (app.app_id, app.environment), tell)
 
-    loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub))
+    access = ProxyTokens(store, functions.owner_of)
+    dials = Dials(containers, nodes, settings.run)
+    web = Web(inbox, WebAround(functions.by_id, names, access, hub), dials.dial, settings.web)
+    loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub, web))
     return Parts(
         store=store,
         inbox=inbox,
@@ -316,7 +350,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         functions=functions,
         apps=apps,
         names=names,
-        access=ProxyTokens(store, functions.owner_of),
+        access=access,
         deployments=Deployments(store, apps, functions, ensure, settings.versions_kept),
         calls=calls,
         containers=containers,
@@ -328,6 +362,8 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         blobs=Blobs(settings.state / "blobs"),
         setup=Setup(""),
         logs=logs,
+        dials=dials,
+        web=web,
         loop=loop,
     )
 
@@ -339,7 +375,9 @@ def _group() -> int | None:
         return None
 
 
-def _bind(wanted: tuple[str, int], *, may_move: bool) -> socket.socket:
+def _bind(
+    wanted: tuple[str, int], *, may_move: bool, option: str = "alight server start --listen HOST:PORT"
+) -> socket.socket:
     host, port = wanted
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -351,13 +389,25 @@ def _bind(wanted: tuple[str, int], *, may_move: bool) -> socket.socket:
             if not may_move:
                 raise errors.InvalidError(
                     f"the server cannot listen on {host}:{port}: {error.strerror}",
-                    hint="choose another address: alight server start --listen HOST:PORT",
+                    hint=f"choose another address: {option}",
                 ) from error
-            log.info("port %d of loopback is taken (%s): another one is used", DEFAULT_PORT, error.strerror)
+            log.info("port %d of loopback is taken (%s): another one is used", port, error.strerror)
             sock.bind((host, 0))
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def _bind_web(wanted: tuple[str, int], settings: Settings) -> socket.socket:
+    """The gateway's port. Where nobody asked for one, it is the one of last time, so that URLs stay as they are."""
+    if settings.web_listen:
+        return _bind(wanted, may_move=False, option="ALIGHT_WEB_LISTEN=HOST:PORT")
+    kept = settings.state / "web.port"
+    text = kept.read_text().strip() if kept.is_file() else ""
+    host, port = wanted[0], int(text) if text.isdigit() and 0 < int(text) < 65536 else wanted[1]
+    sock = _bind((host, port), may_move=True)
+    kept.write_text(f"{sock.getsockname()[1]}\n")
     return sock
 
 

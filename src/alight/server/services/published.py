@@ -150,6 +150,8 @@ def may_use(who: Principal, function: Published) -> bool:
 def need_of(spec: FunctionSpec) -> scheduled.Need:
     """What the scheduler has to know of a function."""
     asked, scaling = spec.resources, spec.autoscaling
+    if spec.is_web:  # the gateway leases a container as a whole and counts the requests in it
+        scaling = replace(scaling, max_concurrent_inputs=1, target_concurrent_inputs=None, batch_size=0)
     window = scaling.scaledown_window
     return scheduled.Need(
         cpu=asked.cpu if asked.cpu is not None else scheduled.DEFAULT_CPU,
