@@ -28,6 +28,8 @@ VERSION = {version}
 
 @app.function({options})
 def price(x):
+    print("price of", x, flush=True)
+    time.sleep(0.02)
     return VERSION, x, ME
 """
 
@@ -134,12 +136,10 @@ def test_a_first_version_that_does_not_come_up_leaves_nothing(shop):
 
 def test_ten_deploys_under_load_lose_and_repeat_nothing(shop):
     shop.version(0)
-    shop.price()
-    shop.python("")  # writes the file beside the script
     program = shop.folder / "load.py"
     program.write_text(
         textwrap.dedent(f"""
-        import sys, threading, alight
+        import sys, threading, time, alight
         price = alight.Function.from_name({shop.name!r}, "price")
         stop, said = threading.Event(), []
         def call(first):
@@ -150,6 +150,7 @@ def test_ten_deploys_under_load_lose_and_repeat_nothing(shop):
                 x += 4
         threads = [threading.Thread(target=call, args=(n,)) for n in range(4)]
         for one in threads: one.start()
+        while len(said) < 10: time.sleep(0.01)
         print("up", flush=True)
         sys.stdin.readline()
         stop.set()
@@ -174,6 +175,9 @@ def test_ten_deploys_under_load_lose_and_repeat_nothing(shop):
     count, distinct, *versions = map(int, out.split())
     assert count == distinct > 50
     assert versions == list(range(11)), "each version answered while it served"
+    printed = shop.machine.run("app", "logs", shop.name, "--since", "1h").stdout.split("price of ")[1:]
+    begun = [int(x) for x in printed]
+    assert sorted(begun) == sorted(set(begun)), "none began twice"
     calls = shop.machine.json("call", "list", "--app", shop.name)
     assert not [one for one in calls if one["failed"]]
 

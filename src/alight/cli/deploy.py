@@ -99,7 +99,8 @@ def said(deployed: Any, seconds: float) -> List[str]:
     done, name = deployed.done, deployed.name
     if not done.changed:
         return [f"Nothing has changed: {name} stays at v{done.version}"]
-    lines = [f"Deployed {name} v{done.version} in {seconds:.1f} s"]
+    where = f" to the environment {deployed.environment}" if deployed.environment not in {"", "main"} else ""
+    lines = [f"Deployed {name} v{done.version}{where} in {seconds:.1f} s"]
     functions = sorted(one.name for one in done.functions)
     if functions:
         shown = ", ".join(one[:-2] + " (class)" if one.endswith(".*") else one for one in functions)

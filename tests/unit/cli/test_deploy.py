@@ -76,7 +76,7 @@ def test_what_is_printed_of_a_deploy():
     done = DeployDone("ap-1", 3, functions=functions, gone=("Old.*", "old"))
     deployed = SimpleNamespace(name="shop", environment="dev", done=done)
     assert said(deployed, 1.23) == [
-        "Deployed shop v3 in 1.2 s",
+        "Deployed shop v3 to the environment dev in 1.2 s",
         "  functions: Model (class), train",
         "  gone: Old, old",
         '  call: alight.Function.from_name("shop", "train", environment_name="dev").remote(…)',
