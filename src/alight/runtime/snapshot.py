@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: ``alight`` that scripts declare their functions with. What each costs is in docs/templates.md.
 _MODULES = (
     "alight.compat",
+    "alight.runtime.asgi",
     "alight.runtime.failures",
     "alight.runtime.instance",
     "alight.runtime.outputs",
@@ -32,6 +33,7 @@ _MODULES = (
     "alight.runtime.spool",
     "alight.runtime.tasks",
     "alight.runtime.threads",
+    "alight.runtime.web",
     "alight.wire.payload",
     "cloudpickle",
 )
@@ -113,6 +115,10 @@ class Snapshot:
                 self._found = load.find(function, serialized)
                 if not function.get("class_name"):
                     load.checked(self._found, function)
+                if function.get("web"):
+                    from alight.runtime import web  # noqa: PLC0415  only for web functions
+
+                    web.prepare(function)
             if function.get("class_name"):
                 self._take_instance(function)
         except (NotReached, PermissionDeniedError) as error:

@@ -51,6 +51,18 @@ def kinds_of(function: Dict[str, Any]) -> Dict[str, Dict[str, Any]]:
     return said if function.get("class_name") else {"": said} if said else {}
 
 
+def prepare(function: Dict[str, Any]) -> None:
+    """In a template: import what its forks would import each, for themselves. Applications are made in the forks."""
+    try:
+        import uvloop  # noqa: F401, PLC0415  of the image, perhaps
+    except ImportError:
+        pass  # then there is nothing to import
+    if any(said["kind"] == "fastapi_endpoint" for said in kinds_of(function).values()):
+        from alight.runtime import endpoints  # noqa: PLC0415  only where it is used
+
+        endpoints.load()
+
+
 class Site:
     """The applications of this container, by endpoint, and the connections of the gateway."""
 
