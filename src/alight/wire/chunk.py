@@ -29,6 +29,7 @@ SCATTERED = 2  # outputs whose positions are not consecutive: each is listed
 ITEMS = 4  # what one generator yielded, not what it ended with: ``start`` is its position, ``first`` the item's number
 LAST = 8  # inputs: the call has no more after these
 SPAWNED = 16  # inputs: nobody waits for the call, so its container's log has to tell what failed
+JSON = 64  # inputs: arguments are JSON, and so will the value be
 QUIET = 32  # outputs: what their container printed until now has left its pipes
 
 #: More inputs than this never share a chunk.

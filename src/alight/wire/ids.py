@@ -36,7 +36,11 @@ _ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 def new_id(prefix: str) -> str:
     """A fresh id with this prefix, unique without coordination."""
-    number = (int(time.time() * 1000) << 80) | int.from_bytes(os.urandom(10), "big")
+    return from_number(prefix, (int(time.time() * 1000) << 80) | int.from_bytes(os.urandom(10), "big"))
+
+
+def from_number(prefix: str, number: int) -> str:
+    """The id that stands for a number of 128 bits."""
     digits = []
     for _ in range(_BODY // 2):
         number, rest = divmod(number, 3844)

@@ -334,6 +334,7 @@ class CallStart:
     resend: bool = False  # sent before, on a connection that was lost: look for its results first
     have: Tuple[Tuple[int, int], ...] = ()
     items: int = 0
+    json: bool = False  # the body is {"args": […], "kwargs": {…}}, and the value will be JSON as well
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,16 @@ _READ_ONLY = 1 << 63
 _FIRST = 1 << 12  # so much of a file is looked at for its table of parts
 
 
+class Encoded:
+    """Bytes that are a payload already, for who agreed on another form with the reader."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it is encoded already")
+
+
 def dumps(value: Any, what: str = "value", *, by_value: bool = False) -> List[Buffer]:
     """The parts of ``value``, to be written one after the other. Large arrays are views, not copies.
 
@@ -42,6 +52,8 @@ def dumps(value: Any, what: str = "value", *, by_value: bool = False) -> List[Bu
     buffers: List[pickle.PickleBuffer] = []
     stream = None if by_value else _fast(value, buffers)
     if stream is None:
+        if type(value) is Encoded:
+            return [value.data]
         buffers = []
         stream = _cloudpickled(value, buffers, what)
     raw = [buffer.raw() for buffer in buffers]

@@ -46,9 +46,15 @@ class FunctionUrls:
 
 @dataclass(frozen=True)
 class ProxyTokenCreate:
-    """proxy_token.create → admission.TokenCreated, the only time that the secret is seen."""
+    """proxy_token.create → admission.TokenCreated, the only time that the secret is seen.
+
+    ``scope`` "": it opens protected web functions. "call:APP": it calls functions of the app APP of ``environment``
+    over HTTP, and does nothing else.
+    """
 
     name: str = ""
+    scope: str = ""
+    environment: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class ProxyTokenInfo:
     created_at: float
     created_by: str = ""
     last_used_at: Optional[float] = None
+    scope: str = ""
+    environment: str = ""
 
 
 @dataclass(frozen=True)

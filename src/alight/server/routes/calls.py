@@ -153,6 +153,7 @@ class _Plain(msgspec.Struct):
     many: bool = False
     wait: bool = True
     resend: bool = False
+    json: bool = False
     payload: Any = None
 
 
@@ -170,7 +171,7 @@ def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) 
         except msgspec.MsgspecError:
             return False
         function = functions.by_id.get(asked.function_id)
-        if function is None or asked.many or not asked.wait or asked.resend or asked.payload is not None:
+        if function is None or asked.many or not asked.wait or asked.resend or asked.json or asked.payload is not None:
             return False
         _check_use(request.who, function)
         call = calls.start_now(asked, stream.opened_body, function)

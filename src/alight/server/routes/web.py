@@ -29,7 +29,9 @@ def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyT
         await request.stream.send(FunctionUrls(function.function_id, names.of(function), is_inside))
 
     async def create(request: Request) -> None:
-        await request.stream.send(await tokens.create(request.arguments(ProxyTokenCreate).name, request.who))
+        asked = request.arguments(ProxyTokenCreate)
+        environment = request.environment(asked.environment)
+        await request.stream.send(await tokens.create(asked.name, request.who, asked.scope, environment))
 
     async def listed(request: Request) -> None:
         await request.stream.send(tokens.listed(request.who))

@@ -1,7 +1,7 @@
-"""Tokens of those who call protected web functions: made once, shown once, kept as a hash, looked up in memory.
+"""Tokens of those who call without being clients: made once, shown once, kept as a hash, looked up in memory.
 
-They open web functions and nothing else: they are no tokens of clients, and the server's own methods know nothing of
-them.
+One opens protected web functions, or calls functions of one app over HTTP, and nothing else: they are no tokens of
+clients, and the server's own methods know nothing of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from alight.server.auth import OWNER, Principal, hash_secret
+from alight.server.auth import OWNER, USER, Principal, hash_secret
 from alight.store.base import Store
 from alight.wire import errors, ids
 from alight.wire.admission import TokenCreated
@@ -21,6 +21,7 @@ from alight.wire.urls import ProxyTokenInfo, ProxyTokenListed
 _SECRET = "ws"
 _ID = "wk"
 _NAME_MOST = 64
+_CALL = "call:"
 _NOTE_SECONDS = 60.0  # how old the noted last use of a busy token may be
 
 
@@ -31,6 +32,8 @@ class _Kept:
     owner: str
     created_at: float
     last_used_at: float | None = None
+    scope: str = ""
+    environment: str = ""
 
 
 class ProxyTokens:
@@ -45,14 +48,30 @@ class ProxyTokens:
         """Take up what there is. Until then nobody is let in."""
         for row in reversed(await self._store.read("proxy_tokens")):
             self._tokens[row["token_id"]] = _Kept(
-                bytes(row["secret_hash"]), row["name"], row["owner"], row["created_at"], row["last_used_at"]
+                bytes(row["secret_hash"]),
+                row["name"],
+                row["owner"],
+                row["created_at"],
+                row["last_used_at"],
+                row["scope"],
+                row["environment"],
             )
 
-    async def create(self, name: str, who: Principal) -> TokenCreated:
+    async def create(self, name: str, who: Principal, scope: str = "", environment: str = "main") -> TokenCreated:
         """A new one. The secret is in the answer and nowhere else. Raises InvalidError."""
         made, secret = ids.new_id(_ID), f"{_SECRET}-{secrets.token_urlsafe(24)}"
-        kept = _Kept(hash_secret(secret), _checked(name), who.owner, time.time())
-        row = {"token_id": made, "secret_hash": kept.secret_hash, "name": name, "owner": kept.owner}
+        if scope:
+            _check_scope(scope)
+        where = environment if scope else ""
+        kept = _Kept(hash_secret(secret), _checked(name), who.owner, time.time(), scope=scope, environment=where)
+        row = {
+            "token_id": made,
+            "secret_hash": kept.secret_hash,
+            "name": name,
+            "owner": kept.owner,
+            "scope": scope,
+            "environment": where,
+        }
         await self._store.write([("proxy_token_add", {**row, "now": kept.created_at})])
         self._tokens[made] = kept
         return TokenCreated(made, secret)
@@ -62,7 +81,9 @@ class ProxyTokens:
         mine = [(token_id, one) for token_id, one in self._tokens.items() if _theirs(one, who)]
         return ProxyTokenListed(
             tuple(
-                ProxyTokenInfo(token_id, one.name, one.created_at, one.owner, one.last_used_at)
+                ProxyTokenInfo(
+                    token_id, one.name, one.created_at, one.owner, one.last_used_at, one.scope, one.environment
+                )
                 for token_id, one in reversed(mine)
             )
         )
@@ -81,19 +102,35 @@ class ProxyTokens:
 
     def check(self, key: str, secret: str, function_id: str) -> bool:
         """Whether whoever shows this may call this web function."""
-        kept = self._tokens.get(key)
-        # Compared in any case, so that time tells nobody which ids there are.
-        known = hmac.compare_digest(kept.secret_hash if kept is not None else bytes(32), hash_secret(secret))
-        if kept is None or not known:
+        kept = self._shown(key, secret)
+        if kept is None or kept.scope:
             return False
         owner = self._owner_of(function_id)
         if owner is None or kept.owner not in {OWNER, owner}:
             return False
+        self._note(key, kept)
+        return True
+
+    def caller(self, key: str, secret: str) -> tuple[Principal, str, str] | None:
+        """Who calls over HTTP with this token, of which app (by name or id) and environment. None: nobody may."""
+        kept = self._shown(key, secret)
+        if kept is None or not kept.scope.startswith(_CALL):
+            return None
+        self._note(key, kept)
+        kind = OWNER if kept.owner == OWNER else USER
+        return Principal(kind, owner=kept.owner, token_id=key), kept.scope[len(_CALL) :], kept.environment
+
+    def _shown(self, key: str, secret: str) -> _Kept | None:
+        kept = self._tokens.get(key)
+        # Compared in any case, so that time tells nobody which ids there are.
+        known = hmac.compare_digest(kept.secret_hash if kept is not None else bytes(32), hash_secret(secret))
+        return kept if known else None
+
+    def _note(self, key: str, kept: _Kept) -> None:
         now = time.time()
         if kept.last_used_at is None or abs(now - kept.last_used_at) > _NOTE_SECONDS:
             self._tokens[key] = replace(kept, last_used_at=now)
             self._store.write_soon([("proxy_token_used", {"token_id": key, "now": now})])
-        return True
 
     def _mine(self, token_id: str, who: Principal) -> _Kept:
         kept = self._tokens.get(token_id)
@@ -107,6 +144,14 @@ class ProxyTokens:
 
 def _theirs(kept: _Kept, who: Principal) -> bool:
     return who.kind == OWNER or kept.owner == who.owner
+
+
+def _check_scope(scope: str) -> None:
+    app = scope[len(_CALL) :] if scope.startswith(_CALL) else ""
+    if not app:
+        raise errors.InvalidError(f"{scope!r} is no scope of a token", hint="call:APP, with the name of an app")
+    if not ids.is_id(app, ids.APP):
+        ids.check_name(app, "app")
 
 
 def _checked(name: str) -> str:

@@ -382,7 +382,7 @@ class Calls:
             one = Chunk(0, (len(body),), body, chunk.REFERENCE)
             self._note_reference(call, one)
             return one
-        return Chunk(0, (len(body),), body, 0)
+        return Chunk(0, (len(body),), body, chunk.JSON if asked.json else 0)
 
     def _enter_one(self, call: Call) -> None:
         self.book.enter(call)

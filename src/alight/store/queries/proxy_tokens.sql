@@ -1,11 +1,11 @@
 -- name: proxy_token_add
 -- Keep a new token of callers of web functions.
-INSERT INTO proxy_tokens (token_id, secret_hash, name, owner, created_at)
-VALUES (:token_id, :secret_hash, :name, :owner, :now);
+INSERT INTO proxy_tokens (token_id, secret_hash, name, owner, scope, environment, created_at)
+VALUES (:token_id, :secret_hash, :name, :owner, :scope, :environment, :now);
 
 -- name: proxy_tokens
 -- All of them, newest first.
-SELECT token_id, secret_hash, name, owner, created_at, last_used_at FROM proxy_tokens
+SELECT token_id, secret_hash, name, owner, scope, environment, created_at, last_used_at FROM proxy_tokens
 ORDER BY created_at DESC, token_id DESC;
 
 -- name: proxy_token_used
