@@ -136,8 +136,8 @@ class Site:
 
     def __init__(self, machine, folder: Path) -> None:
         self.machine, self.folder = machine, folder
-        (folder / "site.py").write_text(SITE)
-        self.printed = machine.run("deploy", folder / "site.py").stdout
+        (folder / "web_site.py").write_text(SITE)
+        self.printed = machine.run("deploy", folder / "web_site.py").stdout
         self.port = re.search(r"http://site-greet\.localhost:(\d+)$", self.printed, re.MULTILINE).group(1)
 
     def url(self, label: str, path: str = "") -> str:
