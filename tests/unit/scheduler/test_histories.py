@@ -35,6 +35,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.world = Pretend()
+        self.world.takes_back = True
         self.count = 0
         self.inputs = set()
         self.timeouts = 0
@@ -66,6 +67,14 @@ class Histories(RuleBasedStateMachine):
         self.inputs |= {(name, position) for position in range(top, top + count)}
         self.tops[name] = number, top + count
         self.world.happen(events.InputsArrived(name, f"f{number}", ((start, top + count),)))
+
+    @rule(number=st.integers(0, len(NEEDS) - 1), recreate=st.booleans(), kept=st.booleans())
+    def deploy(self, number, recreate, kept):
+        """A version that somebody waits to hear of; one that does not come up is taken back (``Pretend``)."""
+        need = NEEDS[number]
+        self.timeouts += recreate  # what a replaced container ran begins again at no charge
+        event = events.FunctionPublished(f"f{number}", "app", f"f{number}", need, True, recreate, kept)
+        self.world.happen(event)
 
     @precondition(lambda self: self.world.starting)
     @rule(data=st.data())

@@ -29,6 +29,7 @@ class Pretend:
         self.attempts = {}
         self.given = []
         self.lent = {}  # container → inputs of it that wait
+        self.takes_back = False  # versions that do not come up, by itself
         self.tainted = set()  # inputs that began in a container that was lost
         self.memory, self.gpus = {}, {}
 
@@ -42,7 +43,15 @@ class Pretend:
         for decision in made:
             self.carry_out(decision)
         self.check()
+        if self.takes_back:
+            self.take_back([one.function_id for one in made if isinstance(one, decided.TrialEnded) and one.error])
         return made
+
+    def take_back(self, functions):
+        """What a server does about versions that did not come up."""
+        for one in functions:
+            function = self.state.functions[one]
+            self.happen(events.FunctionReverted(one, "app", function.name, function.need, kept=function.kept))
 
     def carry_out(self, decision):
         if isinstance(decision, decided.Start):
