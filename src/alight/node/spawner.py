@@ -19,7 +19,6 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from alight.node import kernel, mounts, moving, users
 from alight.node.engine.base import EngineError
 from alight.node.network import Names, Network
+from alight.node.spawner_client import Client
 from alight.node.spawner_container import Container, Request, Runtime
 from alight.node.spawner_exec import Programs
 from alight.node.spawner_forks import Forks
@@ -42,7 +42,6 @@ PACKET = 128 * 1024
 PROTOCOL = 4
 _MOST_DESCRIPTORS = 4
 STATES_PER_PACKET = 200
-_QUEUE_LIMIT = 20_000
 _TICK_SECONDS = 5.0
 _START_SECONDS = 60.0
 
@@ -75,44 +74,6 @@ def _raise_limits() -> None:
     # All containers go when this goes, so it is the last that the kernel should take; it needs a right to ask so.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("-900", encoding="ascii")
-
-
-class Client:
-    """One connection of an engine."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.queue: deque[tuple[bytes, list[int]]] = deque()
-
-    def send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> bool:
-        """Send or queue. False when this client is gone, or so slow that it must come again."""
-        packet = json.dumps(message, separators=(",", ":")).encode()
-        self.queue.append((packet, [os.dup(one) for one in descriptors or []]))
-        return self.flush()
-
-    def flush(self) -> bool:
-        while self.queue:
-            packet, descriptors = self.queue[0]
-            try:
-                if descriptors:
-                    socket.send_fds(self.connection, [packet], descriptors)
-                else:
-                    self.connection.send(packet)
-            except BlockingIOError:
-                return len(self.queue) < _QUEUE_LIMIT
-            except OSError as error:
-                log.info("an engine is gone: %s", error)
-                return False
-            for one in descriptors:
-                os.close(one)
-            self.queue.popleft()
-        return True
-
-    def close(self) -> None:
-        for _, descriptors in self.queue:
-            for one in descriptors:
-                os.close(one)
-        self.connection.close()
 
 
 class Spawner:

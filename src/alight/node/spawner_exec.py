@@ -25,7 +25,8 @@ from alight.node.spawner_inside import Inside
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from alight.node.spawner import Client, Spawner
+    from alight.node.spawner import Spawner
+    from alight.node.spawner_client import Client
     from alight.node.spawner_container import Container, Runtime
 
 log = logging.getLogger("alight.spawner")

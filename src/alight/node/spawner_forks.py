@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from alight.node.network import Network
-    from alight.node.spawner import Client, Spawner
+    from alight.node.spawner import Spawner
+    from alight.node.spawner_client import Client
 
 log = logging.getLogger("alight.spawner")
 

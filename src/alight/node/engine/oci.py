@@ -15,7 +15,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,17 @@ from alight.node import cgroups, firewall, moving, users
 from alight.node.engine import bundle, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
 from alight.node.engine.execs import Exec, ExecPlan
-from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect
+from alight.node.engine.oci_client import SpawnerClient, SpawnerGone
 from alight.node.engine.oci_exec import OciExecs
 from alight.node.engine.oci_forks import OciForks
+from alight.node.engine.starting import Starting
 from alight.node.moving import Moving
 from alight.node.network import Names
-from alight.node.spawner import PROTOCOL
 from alight.wire import errors
 
 log = logging.getLogger("alight.node.engine")
 
-_HELLO_SECONDS = 10.0
 _FIREWALL_SECONDS = 15.0
-#: See ``cgroups.expecting_moves``: the kernel stays ready for about as long as it took to get there.
-_EXPECT_EVERY, _EXPECT_SECONDS = 0.004, 0.2
 
 
 class OciEngine:
@@ -63,8 +60,8 @@ class OciEngine:
         self._waiters: dict[str, list[asyncio.Future[ContainerState]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
-        self._starts = 0
-        self._moves: asyncio.Future[None] | None = None
+        self.starting = Starting()
+        """What the OCI runtime starts is started within ``one`` of it."""
         self._moving: Moving | None = None
         self._groups: dict[str, str] = {}
         self._forks = OciForks(self)
@@ -92,7 +89,8 @@ class OciEngine:
             self._check()
             for path in (self._home / "run", self._home / "log", self._containers):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            client, hello = await self._join_or_spawn()
+            place = spawner_life.Place(self._home, self._instance, self._names, self._runtime)
+            client, hello = await spawner_life.join_or_spawn(place, self._on_event, self._on_lost)
             self._client = client
             self._maps = self._user_namespaces and bool(hello["users"])
             if not self._maps:
@@ -215,7 +213,7 @@ class OciEngine:
     async def shutdown(self) -> None:
         await self.close()
         try:
-            client, hello = await self._join(connect(self._socket_path))
+            client, hello = await spawner_life.join(self._home, self._on_event, self._on_lost)
             try:
                 with contextlib.suppress(ProcessLookupError):
                     await spawner_life.end(client, int(hello["pid"]))
@@ -231,23 +229,11 @@ class OciEngine:
 
     async def _start(self, plan: ContainerPlan, request: dict[str, Any]) -> ContainerState:
         try:
-            with self.starting():
+            with self.starting.one():
                 return self.started(await self._ask_start(plan, request))
         except EngineError as error:
             await asyncio.to_thread(shutil.rmtree, self.directory(plan.id), ignore_errors=True)
             raise _explained(error, plan) from error
-
-    def _expect_moves(self) -> None:
-        if self._moves is None or self._moves.done():
-            self._moves = asyncio.get_running_loop().run_in_executor(None, self._expect_moves_while_starting)
-
-    def _expect_moves_while_starting(self) -> None:
-        # In a thread of its own: each one waits for the kernel.
-        until = time.monotonic() + _EXPECT_SECONDS
-        with cgroups.expecting_moves() as expect_move:
-            while self._starts and time.monotonic() < until:
-                expect_move()
-                time.sleep(_EXPECT_EVERY)
 
     async def _discard(self, starting: asyncio.Task[ContainerState], container_id: str) -> None:
         with contextlib.suppress(EngineError):
@@ -269,16 +255,6 @@ class OciEngine:
     async def ask(self, op: str, given: Sequence[int] = (), **arguments: Any) -> Any:
         """A question to the spawner, with descriptors for it."""
         return await self._spawner().ask(op, given, **arguments)
-
-    @contextlib.contextmanager
-    def starting(self) -> Iterator[None]:
-        """While the OCI runtime starts something: have the kernel ready for moves between groups."""
-        self._starts += 1
-        self._expect_moves()
-        try:
-            yield
-        finally:
-            self._starts -= 1
 
     def cannot_fork(self, reason: EngineError) -> None:
         """Offer no forks any more."""
@@ -339,37 +315,6 @@ class OciEngine:
             )
         if shutil.which(self._runtime) is None:
             raise EngineError(f"{self._runtime} is not installed", hint=f"Install the package {self._runtime}")
-
-    async def _join_or_spawn(self) -> tuple[SpawnerClient, dict[str, Any]]:
-        with contextlib.suppress(SpawnerGone):
-            return await self._join(connect(self._socket_path))
-        await asyncio.to_thread(spawner_life.reclaim, self._home, self._names)
-        try:
-            connection = await asyncio.to_thread(spawner_life.spawn, self._home, self._instance, self._runtime)
-            return await self._join(connection)
-        except SpawnerGone as error:
-            raise EngineError(
-                f"The spawner of this node ends as soon as it starts: {spawner_life.last_words(self._home)}",
-                hint=f"Read {self._home}/log/spawner.log",
-            ) from error
-
-    async def _join(self, connection: socket.socket) -> tuple[SpawnerClient, dict[str, Any]]:
-        client = SpawnerClient(connection, self._on_event, self._on_lost)
-        try:
-            hello = await asyncio.wait_for(client.ask("hello"), _HELLO_SECONDS)
-        except TimeoutError as error:
-            client.close()
-            raise EngineError(
-                f"The spawner of this node does not answer: {spawner_life.last_words(self._home)}",
-                hint=f"Read {self._home}/log/spawner.log",
-            ) from error
-        if hello.get("protocol") != PROTOCOL:
-            client.close()
-            raise EngineError(
-                "The containers of this node belong to another version of Alight",
-                hint=f"End the process {hello.get('pid')} and its containers, then start the node again",
-            )
-        return client, hello
 
     def _adopt(self, plain: Sequence[dict[str, Any]]) -> None:
         running = {str(one["id"]): ContainerState.from_plain(one) for one in plain}

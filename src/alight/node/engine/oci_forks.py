@@ -206,7 +206,7 @@ class OciForks:
         """Make one. In its groups of version 1 the fork is already; what is returned moves it in version 2, which waits
         for the kernel."""
         try:
-            with self._engine.starting():
+            with self._engine.starting.one():
                 answer = await self._engine.ask("shell", template=template_id, capabilities=CAPABILITIES, **request)
         except NoForks as error:
             self._engine.cannot_fork(error)

@@ -16,16 +16,23 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from alight.node import cgroups
 from alight.node.engine.base import ContainerState, EngineError
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone, connect, short_path
 from alight.node.network import Names
+from alight.node.spawner import PROTOCOL
 
 log = logging.getLogger("alight.node.engine")
 
+OnEvent = Callable[[dict[str, Any]], None]
+OnLost = Callable[[SpawnerClient], None]
+
+_HELLO_SECONDS = 10.0
 _DETACH_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 20.0
 _SPAWNER_DIED = "its parent process on the node was killed"
@@ -41,6 +48,56 @@ if os.fork():
     os._exit(0)
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose spawner it is."""
+
+    home: Path
+    instance: str
+    names: Names
+    runtime: str
+
+
+async def join_or_spawn(place: Place, on_event: OnEvent, on_lost: OnLost) -> tuple[SpawnerClient, dict[str, Any]]:
+    """A connection to the spawner of a home, with its hello; a new spawner when none answers. What an earlier one left
+    is given back then. Raises EngineError."""
+    home = place.home
+    with contextlib.suppress(SpawnerGone):
+        return await join(home, on_event, on_lost)
+    await asyncio.to_thread(reclaim, home, place.names)
+    try:
+        connection = await asyncio.to_thread(spawn, home, place.instance, place.runtime)
+        return await _greet(home, SpawnerClient(connection, on_event, on_lost))
+    except SpawnerGone as error:
+        raise EngineError(
+            f"The spawner of this node ends as soon as it starts: {last_words(home)}",
+            hint=f"Read {home}/log/spawner.log",
+        ) from error
+
+
+async def join(home: Path, on_event: OnEvent, on_lost: OnLost) -> tuple[SpawnerClient, dict[str, Any]]:
+    """A connection to the spawner that there is. Raises SpawnerGone, EngineError."""
+    return await _greet(home, SpawnerClient(connect(socket_path(home)), on_event, on_lost))
+
+
+async def _greet(home: Path, client: SpawnerClient) -> tuple[SpawnerClient, dict[str, Any]]:
+    try:
+        hello = await asyncio.wait_for(client.ask("hello"), _HELLO_SECONDS)
+    except TimeoutError as error:
+        client.close()
+        raise EngineError(
+            f"The spawner of this node does not answer: {last_words(home)}",
+            hint=f"Read {home}/log/spawner.log",
+        ) from error
+    if hello.get("protocol") != PROTOCOL:
+        client.close()
+        raise EngineError(
+            "The containers of this node belong to another version of Alight",
+            hint=f"End the process {hello.get('pid')} and its containers, then start the node again",
+        )
+    return client, hello
 
 
 def socket_path(home: Path) -> Path:
