@@ -94,9 +94,9 @@ def instance_of(home: Path) -> str:
 
 
 def _oci_runtime() -> str:
-    """runc; crun where only that is installed; what ALIGHT_OCI_RUNTIME names where it is set."""
+    """What ALIGHT_OCI_RUNTIME names where it is set; else crun, which starts containers in half the time, or runc."""
     asked = os.environ.get("ALIGHT_OCI_RUNTIME", "")
-    return asked or next((name for name in ("runc", "crun") if shutil.which(name)), "runc")
+    return asked or next((name for name in ("crun", "runc") if shutil.which(name)), "runc")
 
 
 def _user_namespaces() -> bool:

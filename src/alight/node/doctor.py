@@ -132,7 +132,7 @@ def _overlay(home: Path) -> Check:
 
 
 def _runtime() -> Check:
-    name = "crun" if shutil.which("crun") and not shutil.which("runc") else "runc"
+    name = "crun" if shutil.which("crun") else "runc"
     return _program(name, "runs containers", ("--version",), _apt("runc"))
 
 
