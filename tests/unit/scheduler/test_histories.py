@@ -69,12 +69,29 @@ class Histories(RuleBasedStateMachine):
         self.world.happen(events.InputsArrived(name, f"f{number}", ((start, top + count),)))
 
     @rule(number=st.integers(0, len(NEEDS) - 1), recreate=st.booleans(), kept=st.booleans())
+    def deploy_any(self, number, recreate, kept):
+        self.deploy(number, recreate, kept)
+
     def deploy(self, number, recreate, kept):
         """A version that somebody waits to hear of; one that does not come up is taken back (``Pretend``)."""
         need = NEEDS[number]
         self.timeouts += recreate  # what a replaced container ran begins again at no charge
         event = events.FunctionPublished(f"f{number}", "app", f"f{number}", need, True, recreate, kept)
         self.world.happen(event)
+
+    @precondition(lambda self: self.world.ready)
+    @rule(data=st.data(), recreate=st.booleans(), kept=st.booleans())
+    def deploy_used(self, data, recreate, kept):
+        """One whose containers are there: it is tried."""
+        name = data.draw(st.sampled_from(sorted(self.world.ready)))
+        function = self.world.state.containers.get(name)
+        if function is not None:
+            self.deploy(int(function.function_id[1:]), recreate, kept)
+
+    @precondition(lambda self: self.world.starting)
+    @rule(data=st.data())
+    def fail_for_good(self, data):
+        self.fail_to_start(data, True)
 
     @precondition(lambda self: self.world.starting)
     @rule(data=st.data())
@@ -83,6 +100,9 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.starting)
     @rule(data=st.data(), final=st.booleans())
+    def fail_or_not(self, data, final):
+        self.fail_to_start(data, final)
+
     def fail_to_start(self, data, final):
         name = data.draw(st.sampled_from(sorted(self.world.starting)))
         self.world.forget(name)
