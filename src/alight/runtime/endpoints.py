@@ -12,7 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict
 
-_MODULES = ("fastapi", "fastapi.middleware.cors", "fastapi.responses")
+#: Of the image: FastAPI brings them all.
+_MODULES = ("fastapi", "fastapi.middleware.cors", "fastapi.responses", "anyio.to_thread")
 
 
 def load() -> None:
@@ -22,7 +23,7 @@ def load() -> None:
         for name in _MODULES:
             __import__(name)
     except ModuleNotFoundError as error:
-        if error.name not in {"fastapi", "starlette"}:
+        if error.name not in {"fastapi", "starlette", "anyio"}:
             raise
         raise ExecutionError(
             f"@fastapi_endpoint() needs FastAPI in the function's image, and {error.name} is not there",
@@ -67,9 +68,7 @@ class _Threads:
         self._most = most
 
     async def __aenter__(self) -> None:
-        from anyio import to_thread  # noqa: PLC0415  FastAPI brings it
-
-        limiter = to_thread.current_default_thread_limiter()
+        limiter = sys.modules["anyio.to_thread"].current_default_thread_limiter()
         limiter.total_tokens = max(limiter.total_tokens, self._most)
 
     async def __aexit__(self, *_error: object) -> None:

@@ -39,10 +39,9 @@ _ASYNC = 0x80 | 0x200  # inspect's CO_COROUTINE and CO_ASYNC_GENERATOR
 def new_loop() -> Any:
     """uvloop's where the image has it: requests cost half."""
     try:
-        import uvloop  # noqa: PLC0415  of the image, perhaps
+        return __import__("uvloop").new_event_loop()
     except ImportError:
         return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def kinds_of(function: Dict[str, Any]) -> Dict[str, Dict[str, Any]]:
@@ -54,7 +53,7 @@ def kinds_of(function: Dict[str, Any]) -> Dict[str, Dict[str, Any]]:
 def prepare(function: Dict[str, Any]) -> None:
     """In a template: import what its forks would import each, for themselves. Applications are made in the forks."""
     try:
-        import uvloop  # noqa: F401, PLC0415  of the image, perhaps
+        __import__("uvloop")
     except ImportError:
         pass  # then there is nothing to import
     if any(said["kind"] == "fastapi_endpoint" for said in kinds_of(function).values()):
@@ -69,6 +68,7 @@ class Site:
     def __init__(self, function: Dict[str, Any], calls: Dict[str, Callable[..., Any]], spool: str) -> None:
         self._most = max(1, function.get("autoscaling", {}).get("max_concurrent_inputs", 1))
         self._what = function["name"].partition(".*")[0]
+        self._is_class = bool(function.get("class_name"))
         self._path = os.path.join(spool, web.SOCKET)
         self._kinds = kinds_of(function)
         self._calls = calls
@@ -82,7 +82,8 @@ class Site:
         """Make the applications, start them, and listen. Raises what user code raises."""
         self._loop = loop
         for name, said in self._kinds.items():
-            one = self.applications[name] = self._made(said, self._calls[name], name)
+            # Hooks of a server class have started its server: it has nothing to call.
+            one = self.applications[name] = self._made(said, self._calls.get(name, _nothing), name)
             if said["kind"] == "web_server":
                 one.launch()
         loop.run_until_complete(self._start())
@@ -123,7 +124,7 @@ class Site:
 
     def _made(self, said: Dict[str, Any], call: Callable[..., Any], name: str) -> Any:
         kind = said["kind"]
-        what = f"{self._what}.{name}()" if name else f"{self._what}()"
+        what = f"{self._what}.{name}()" if name else self._what if self._is_class else f"{self._what}()"
         if kind == "web_server":
             from alight.runtime import webserver  # noqa: PLC0415  each kind pays for its own
 
@@ -219,6 +220,9 @@ class Web(tasks.Tasks):
 
     async def _blocking(self, target: Any, given: Any, index: int, args: Any, kwargs: Any) -> Any:
         return await self._in_thread(lambda: target.call(*args, **kwargs))
+
+
+def _nothing() -> None: ...
 
 
 async def _within(seconds: float, is_done: Callable[[], bool]) -> None:

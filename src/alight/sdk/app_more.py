@@ -161,9 +161,18 @@ class LaterApp:
         enable_memory_snapshot: bool = False,
         include_source: Optional[bool] = None,
         experimental_options: Optional[Mapping[str, Any]] = None,
-    ) -> Callable[[type], type]:
-        """Declare a class that serves HTTP itself. This version takes the declaration and doesn't serve it yet."""
-        return lambda declared: declared
+    ) -> Callable[[Any], Any]:
+        """Make a class one that serves HTTP itself: an ``@enter`` hook starts a server on ``port``, within
+        ``startup_timeout`` seconds of its end.
+
+        A container has up to ``max_concurrency`` requests at a time (default: ``target_concurrency``, else 100); more
+        wait for another container. Requests need a proxy token unless ``unauthenticated``. Raises InvalidError for what
+        cannot be, UnimplementedError for HTTP/2.
+        """
+        given = {key: value for key, value in locals().items() if key != "self"}
+        from alight.sdk import server_class  # noqa: PLC0415  few apps have one
+
+        return lambda declared: server_class.made_from(self, declared, given)
 
     @property
     def registered_functions(self) -> Dict[str, Any]:

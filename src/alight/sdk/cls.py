@@ -69,7 +69,7 @@ class Cls:
             self.__qualname__ = raw.__qualname__
             self.__module__ = raw.__module__
             self.__doc__ = raw.__doc__
-            _check_constructor(raw, name)
+            check_constructor(raw, name)
             found = methods.of_class(raw, name) if found is None else found
             self._methods = {one.name: one.raw for one in found.values()}
             self._parameters, specs = parameters.of_class(raw, name)
@@ -261,7 +261,8 @@ def _arrived(raw: type) -> type:
     return raw
 
 
-def _check_constructor(raw: type, name: str) -> None:
+def check_constructor(raw: type, name: str) -> None:
+    """InvalidError for a class with an ``__init__``."""
     for base in raw.__mro__:
         if base is not object and "__init__" in vars(base) and base.__module__ != "typing":
             where = f"{name} has" if base is raw else f"{name} inherits from {base.__qualname__}, which has"

@@ -97,6 +97,12 @@ class Service(Function):
         self._is_async = any(traits_of_code(one.raw, None)["is_async"] for one in found.values())
         self._web_of = {name: dict(one.shape.web) for name, one in found.items() if one.shape.web is not None}
 
+    def describe_server(self, class_name: str, said: Mapping[str, Any]) -> None:
+        """It is a server class: nothing is called, and its port answers requests."""
+        self._class_name = class_name
+        self._methods, self._parameters = (), ()
+        self._web_of = {"": said}
+
     def look_in(self, app_name: str, environment: Optional[str], client: Optional[Client]) -> None:
         """It is a class of that app."""
         self._place, self._client = (app_name, environment), client
@@ -125,7 +131,7 @@ class Service(Function):
             "class_name": self._class_name,
             "methods": self._methods or (),
             "class_parameters": self._parameters or (),
-            "is_web": all(one.is_web for one in self._methods or (_PLAIN,)),
+            "is_web": bool(self._web_of) and all(one.is_web for one in self._methods or ()),
             "web": self._web_of,
         }
 

@@ -1,15 +1,18 @@
-"""A class that serves HTTP on a port, as a handle: `@app.server()`. Not there yet."""
+"""A class that serves HTTP on a port, as a handle: `@app.server()`, or found by name."""
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime
-from typing import TYPE_CHECKING, AsyncIterator, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, AsyncIterator, Dict, Mapping, Optional, Sequence
 
 from alight.sdk.client import Client
+from alight.sdk.methods import Service
 from alight.sdk.object import Object
+from alight.sdk.options import Options
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_gen
-from alight.wire.errors import UnimplementedError
+from alight.wire import errors
 from alight.wire.ids import check_name
 
 if TYPE_CHECKING:
@@ -23,19 +26,32 @@ if TYPE_CHECKING:
         ServerStats,
     )
 
-_NOT_YET = "server classes are not there yet"
+_NOT_YET = "this version of Alight does not"
 
 
 class ServerAutoscaler:
     """``server.autoscaler``."""
 
-    @dual
-    @unimplemented(f"Server.autoscaler.settings would return what scales it; {_NOT_YET}")
-    async def settings(self) -> ServerAutoscalerSettings:
-        """The settings in force."""
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     @dual
-    @unimplemented(f"Server.autoscaler.update would change what scales it; {_NOT_YET}")
+    async def settings(self) -> ServerAutoscalerSettings:
+        """The settings in force."""
+        from alight.sdk.reports import ServerAutoscalerSettings  # noqa: PLC0415  declaring needs none of it
+
+        found = await self._service.autoscaler.settings.raw()
+        target = self._service.options.autoscaling.target_concurrent_inputs
+        return ServerAutoscalerSettings(
+            target_concurrency=None if target is None else float(target),
+            min_containers=found.min_containers,
+            max_containers=found.max_containers,
+            buffer_containers=found.buffer_containers,
+            scaledown_window=found.scaledown_window,
+            scaleup_window=None,
+        )
+
+    @dual
     async def update(
         self,
         *,
@@ -46,7 +62,18 @@ class ServerAutoscaler:
         scaledown_window: Optional[int] = -1,
         scaleup_window: Optional[int] = -1,
     ) -> None:
-        """Change settings until the next deployment: -1 keeps one, None clears it."""
+        """Change settings until the next deployment: -1 keeps one, None clears it. UnimplementedError for those that
+        cannot be changed yet."""
+        if target_concurrency != -1 or scaleup_window != -1:
+            raise errors.UnimplementedError(
+                "target_concurrency and scaleup_window cannot be changed while a server runs: deploy it anew"
+            )
+        await self._service.autoscaler.update.raw(
+            min_containers=min_containers,
+            max_containers=max_containers,
+            buffer_containers=buffer_containers,
+            scaledown_window=scaledown_window,
+        )
 
 
 class ServerSessions:
@@ -114,13 +141,23 @@ class ServerMetrics:
 
 
 class Server(Object):
-    """A server class of a deployed app."""
+    """A server class of an app: its containers serve a port, and nothing of it is called."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._app_name = ""
         self._name = ""
-        self._environment: Optional[str] = None
+        self._app: Any = None
+        self._raw: Optional[type] = None  # its code, where that is
+        self._methods: Dict[str, Any] = {}  # none: what looks at all classes of an app looks at these
+        self._service = Service(None, "", None, Options())
+
+    def declare(self, app: Any, name: str, raw: type, options: Options, said: Mapping[str, Any]) -> None:
+        """It is that class of an app. ``said`` is its ``FunctionSpec.web``."""
+        self._app, self._name, self._raw = app, name, raw
+        self.__name__, self.__qualname__, self.__module__ = raw.__name__, raw.__qualname__, raw.__module__
+        self.__doc__ = raw.__doc__
+        self._service = Service(app, f"{name}.*", raw, options)
+        self._service.describe_server(raw.__qualname__, said)
 
     @classmethod
     def from_name(
@@ -128,8 +165,9 @@ class Server(Object):
     ) -> Server:
         """The server of this name in a deployed app; looked up at its first use."""
         made = cls()
-        made._app_name, made._name = check_name(app_name, "app"), name
-        made._environment, made._client = environment_name, client
+        made._name, made._client = name, client
+        made._service = Service(None, f"{name}.*", None, Options())
+        made._service.look_in(check_name(app_name, "app"), environment_name, client)
         return made
 
     @classmethod
@@ -137,12 +175,23 @@ class Server(Object):
         """The server with this id."""
         made = cls()
         made._object_id, made._client = server_id, client
+        made._service.known_as(server_id)
         return made
+
+    @property
+    def object_id(self) -> str:
+        """The id: while its app runs, or once it was looked up. AttributeError before."""
+        return self._service.object_id
+
+    @property
+    def options(self) -> Options:
+        """What it was declared with."""
+        return self._service.options
 
     @property
     def autoscaler(self) -> ServerAutoscaler:
         """What scales it."""
-        return ServerAutoscaler()
+        return ServerAutoscaler(self._service)
 
     @property
     def sessions(self) -> ServerSessions:
@@ -160,9 +209,11 @@ class Server(Object):
         return ServerMetrics()
 
     @dual
-    @unimplemented(f"Server.get_url would return its address; {_NOT_YET}")
     async def get_url(self) -> Optional[str]:
-        """Its address."""
+        """Its URL, as it works where this is called."""
+        from alight.sdk import web_urls  # noqa: PLC0415  few programs ask
+
+        return await web_urls.url_of(await self._service._callee())  # noqa: SLF001  of this package
 
     @dual
     @unimplemented(f"Server.info would return what it was declared with; {_NOT_YET}")
@@ -181,7 +232,6 @@ class Server(Object):
         """What happened between two moments."""
 
     @dual
-    @unimplemented(f"Server.update_autoscaler is an old name of Server.autoscaler.update; {_NOT_YET}")
     async def update_autoscaler(
         self,
         *,
@@ -192,7 +242,20 @@ class Server(Object):
         scaleup_window: Optional[int] = None,
         scaledown_window: Optional[int] = None,
     ) -> None:
-        """Deprecated: ``server.autoscaler.update``."""
+        """Deprecated: ``server.autoscaler.update``, for which -1 keeps a setting as None does here."""
+        warnings.warn(
+            "Server.update_autoscaler() is now Server.autoscaler.update()", errors.DeprecationError, stacklevel=4
+        )
+        given = {key: value for key, value in locals().items() if key != "self" and value is not None}
+        await self.autoscaler.update.raw(**given)
 
     async def _load(self, client: Client) -> str:
-        raise UnimplementedError(f"the Server {self._name!r} cannot be looked up: {_NOT_YET}")
+        await self._service.hydrate.raw(client)
+        return self._service.object_id
+
+    def __getstate__(self) -> Dict[str, Any]:
+        state = {**super().__getstate__(), "_app": None, "_raw": None}
+        return {key: value for key, value in state.items() if not key.startswith("__")}
+
+    def __repr__(self) -> str:
+        return f"Server({self._name!r})"

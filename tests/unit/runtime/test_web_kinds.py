@@ -297,6 +297,30 @@ def test_methods_of_one_class_answer_requests_and_calls(serve, node):
     assert node.stop() == (0, "left\n", "")
 
 
+def test_a_server_class_listens_after_its_hooks(node):
+    port = free_port()
+    said = {"": {"kind": "web_server", "port": port, "startup_timeout": 5.0}}
+    code = f"""
+        import alight, http.server, threading
+        app = alight.App()
+        @app.server(port={port}, unauthenticated=True)
+        class S:
+            @alight.enter()
+            def start(self):
+                self.server = http.server.HTTPServer(("", {port}), http.server.SimpleHTTPRequestHandler)
+                threading.Thread(target=self.server.serve_forever, daemon=True).start()
+            @alight.exit()
+            def end(self):
+                self.server.shutdown()
+                print("ended", flush=True)
+    """
+    ready, _ = node.start(code, name="S.*", qualname="S", class_name="S", is_web=True, web=said)
+    assert ready.failure is None
+    socket.create_connection(("127.0.0.1", port)).close()
+    code, out, _ = node.stop()
+    assert (code, out) == (0, "ended\n")
+
+
 @pytest.mark.parametrize("level", [1, 2])
 def test_web_functions_start_from_templates(tmp_path, level):
     pytest.importorskip("fastapi")
