@@ -13,7 +13,7 @@ from alight.gateway.framing import Body, Chunked, Sized
 from alight.gateway.heads import BadRequest, Request, has_bare_newline, read_request
 
 if TYPE_CHECKING:
-    from alight.gateway.exchange import Exchange
+    from alight.gateway.answering import Answering
     from alight.gateway.gateway import Gateway
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,28 @@ class Raw(Protocol):
     """Who takes the bytes of a connection that does not speak HTTP any more."""
 
     def on_data(self, data: bytes) -> None: ...
+
+
+class Served(Protocol):
+    """A request on its way, as its client sees it."""
+
+    head: Request
+    answering: Answering
+
+    def enter(self) -> None:
+        """Its head is read, and what came with it of its body."""
+
+    def feed(self, pieces: list[bytes], *, done: bool) -> None:
+        """Bytes of its body."""
+
+    def left(self) -> None:
+        """The client is gone."""
+
+    def drained(self) -> None:
+        """The client has read what was written."""
+
+    def filled(self) -> None:
+        """The client reads more slowly than its answer comes."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,7 @@ class Client(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.address = b""
         self._buffer = b""
-        self._exchange: Exchange | None = None
+        self._exchange: Served | None = None
         self._body: Body | None = None
         self._body_size = 0
         self._raw: Raw | None = None
@@ -302,7 +324,7 @@ class Client(asyncio.Protocol):
             exchange.feed(pieces, done=self._body.done)
             if self._body.done:
                 self._body, self._buffer = None, rest
-        self.gateway.enter(exchange)
+        exchange.enter()
 
     def _on_body(self, data: bytes) -> None:
         body = self._body

@@ -80,6 +80,10 @@ class Exchange:
 
     # from the client
 
+    def enter(self) -> None:
+        """Get in line."""
+        self.pool.enter(self, self.gateway.now())
+
     def feed(self, pieces: list[bytes], *, done: bool) -> None:
         """Bytes of the request's body."""
         raise NotImplementedError

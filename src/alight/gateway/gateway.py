@@ -10,6 +10,8 @@ from itertools import count
 from typing import Protocol
 
 from alight.gateway import sockets
+from alight.gateway.api import PATHS as API_PATHS
+from alight.gateway.api import Api, ApiExchange
 from alight.gateway.backend import Backend
 from alight.gateway.client import Client, Refusal
 from alight.gateway.exchange import Exchange
@@ -19,7 +21,7 @@ from alight.gateway.limits import Limits
 from alight.gateway.pools import Lease, Leases, Pool
 from alight.gateway.sockets import Socket
 from alight.gateway.splice import Ports, Spliced
-from alight.gateway.table import Found, Table, Target
+from alight.gateway.table import Table, Target
 
 _TICK = 0.25  # seconds: how exact timeouts of requests are
 _CLIENTS_EVERY = 4  # ticks between looks at all clients
@@ -53,6 +55,7 @@ class Gateway:
     def __init__(self, table: Table, leases: Leases, dial: Dial, check: Check, limits: Limits) -> None:
         self.limits = limits
         self.table = table
+        self.api: Api | None = None  # who answers for the server itself
         self._leases = leases
         self._dial = dial
         self._check = check
@@ -165,11 +168,13 @@ class Gateway:
         """A client is gone."""
         self._clients.discard(client)
 
-    def exchange_for(self, client: Client, head: Request) -> Exchange | Refusal:
+    def exchange_for(self, client: Client, head: Request) -> Exchange | ApiExchange | Refusal:
         """What a request becomes. Raises BadRequest."""
         host = split_host(head.host)[0]
         found = self.table.find(host, head.path)
         if found is None:
+            if self.api is not None and head.path.startswith(API_PATHS) and self.table.takes_paths(host):
+                return ApiExchange(client, head, self.api)
             return self._unknown(host, head)
         target = found.target
         if target.protected and not self._may(head, target):
@@ -184,10 +189,6 @@ class Gateway:
                 return Refusal(426 if "version" in fault else 400, fault, b"sec-websocket-version: 13\r\n")
             return Socket(client, head, found, request_id)
         return Framed(client, head, found, request_id)
-
-    def enter(self, exchange: Exchange) -> None:
-        """A request gets in line."""
-        exchange.pool.enter(exchange, self.now())
 
     # from exchanges
 
@@ -299,6 +300,3 @@ class _Noted(Leases):
 
     def broken(self, container_id: str, why: str) -> None:
         self._gateway._leases.broken(container_id, why)  # noqa: SLF001
-
-
-__all__ = ["Check", "Dial", "Found", "Gateway"]

@@ -23,6 +23,7 @@ from alight.server.services.hub import Hub
 from alight.server.services.published import Published
 from alight.server.services.web_names import WebNames
 from alight.wire import ids
+from alight.wire.failure import Failure
 from alight.wire.messages import AppEvent
 from alight.wire.states import ResultStatus
 
@@ -59,6 +60,7 @@ class Around:
     names: WebNames
     access: ProxyTokens
     hub: Hub
+    init_failures: Mapping[str, tuple[Failure | None, bytes]]  # by function: what its start raised last
 
 
 class Web:
@@ -148,9 +150,13 @@ class Web:
         function = self._around.functions.get(lease.function_id)
         name = function.spec.name if function is not None else "the function"
         if self.gateway.failed(lease_id, f"no container of {name} could be started; its app's log says why"):
-            log.info("requests for %s were refused: %s", name, decision.error.get("message"))
+            said = decision.error.get("message")
+            failure = self._around.init_failures.get(lease.function_id, (None, b""))[0]
+            if decision.status == ResultStatus.INIT_FAILURE and failure is not None:
+                said = f"{failure.type.removeprefix('builtins.')}: {failure.message}"
+            log.info("requests for %s were refused: %s", name, said)
             if function is not None:
-                text = f"web requests for {name} were answered with 503: {decision.error.get('message')}"
+                text = f"web requests for {name} were answered with 503: {said}"
                 self._around.hub.tell(function.app_id, AppEvent("system", function=name, text=text))
 
     def _fill(self) -> None:

@@ -341,7 +341,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
 
     access = ProxyTokens(store, functions.owner_of)
     dials = Dials(containers, nodes, settings.run)
-    web = Web(inbox, WebAround(functions.by_id, names, access, hub), dials.dial, settings.web)
+    web = Web(inbox, WebAround(functions.by_id, names, access, hub, calls.init_failures), dials.dial, settings.web)
     loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub, web))
     return Parts(
         store=store,
