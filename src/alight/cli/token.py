@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import Optional
 
 import click
 
 from alight.cli import options, session, tables
+from alight.cli.errors import UsageError
 from alight.wire.admission import SetupApprove, SetupPending, TokenCreate, TokenCreated, TokenListed
 from alight.wire.errors import InvalidError
+from alight.wire.urls import ProxyTokenCreate
 
 
 @click.group(short_help="Who may use the server.")
@@ -20,15 +23,33 @@ def token() -> None:
 @token.command()
 @click.option("-n", "--name", help="A name for the token. [default: this machine's]")
 @click.option("--node", is_flag=True, help="For a machine that lends itself: `alight node start`.")
+@click.option("--call", metavar="APP", help="For programs that call functions of this app over HTTP, and nothing else.")
+@click.option("-e", "--env", "environment", metavar="NAME", help="With --call: the app's environment.")
 @options.as_json
-def new(name: str, node: bool, as_json: bool) -> None:
+def new(name: str, node: bool, call: Optional[str], environment: Optional[str], as_json: bool) -> None:
     """Make a token and show it, once, as the settings that another machine needs."""
+    if call is not None:
+        if node:
+            raise UsageError("--node and --call are for two tokens")
+        _for_calls(call, name, environment, as_json=as_json)
+        return
     made = session.ask("token.create", TokenCreate(name=name or socket.gethostname(), node=node), TokenCreated)
     if as_json:
         tables.show(("Token ID", "Token secret"), [(made.token_id, made.token_secret)], as_json=True)
         return
     print("This is shown once. On the other machine:\n", file=sys.stderr)
     print(f"export ALIGHT_TOKEN_ID={made.token_id}\nexport ALIGHT_TOKEN_SECRET={made.token_secret}")
+
+
+def _for_calls(app: str, name: Optional[str], environment: Optional[str], *, as_json: bool) -> None:
+    asked = ProxyTokenCreate(name or "", f"call:{app}", session.environment(environment))
+    made = session.ask("proxy_token.create", asked, TokenCreated)
+    if as_json:
+        tables.show(("Token ID", "Token secret"), [(made.token_id, made.token_secret)], as_json=True)
+        return
+    print("This is shown once. `alight workspace proxy-tokens` lists and deletes it.\n", file=sys.stderr)
+    print(f"Authorization: Bearer {made.token_id}.{made.token_secret}")
+    print(f"\nPOST /v1/apps/{app}/functions/FUNCTION/call on the address of web functions", file=sys.stderr)
 
 
 @token.command("list")

@@ -44,12 +44,18 @@ def list_(as_json: bool) -> None:
     """List tokens. Secrets are not kept and cannot be shown."""
     listed = session.ask("proxy_token.list", {}, ProxyTokenListed)
     rows = [
-        (one.token_id, one.name, tables.when(one.created_at), one.created_by, tables.when(one.last_used_at))
+        (
+            one.token_id,
+            one.name,
+            one.scope or "web functions",
+            tables.when(one.created_at),
+            one.created_by,
+            tables.when(one.last_used_at),
+        )
         for one in listed.tokens
     ]
-    tables.show(
-        ("Token ID", "Name", "Created at", "Created by", "Last used at"), rows, as_json=as_json, empty="No tokens yet."
-    )
+    columns = ("Token ID", "Name", "Opens", "Created at", "Created by", "Last used at")
+    tables.show(columns, rows, as_json=as_json, empty="No tokens yet.")
 
 
 @proxy_tokens.command()

@@ -1,6 +1,6 @@
 """What a browser, a health check or a program gets on the server's port: a few plain answers, without a web framework.
 
-What can be read as JSON is ``rest``'s. One request a connection.
+What can be read as JSON is ``rest``'s, calls without Python are ``http_calls``'. One request a connection.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import logging
 import os
 import socket
 import struct
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Optional
 
+from alight.server import http_calls
+from alight.server.http_calls import HttpCalls
 from alight.server.rest import Api
 from alight.wire.version import __version__
 
@@ -25,8 +29,9 @@ _SECONDS = 10.0
 class Greeter(asyncio.Protocol):
     """Answers one HTTP request and closes."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, calls: HttpCalls) -> None:
         self._api = api
+        self._calls = calls
         self._asking: Optional[asyncio.Task[None]] = None
         self._transport: Optional[asyncio.Transport] = None
         self._seen = b""
@@ -40,10 +45,39 @@ class Greeter(asyncio.Protocol):
         if self._asking is not None:
             return
         self._seen += data
+        if self._calling():
+            return
         if b"\r\n\r\n" in self._seen or b"\n\n" in self._seen:
             self._answer()
         elif len(self._seen) > _LIMIT and self._transport is not None:
             self._transport.close()
+
+    def _calling(self) -> bool:
+        """Whether this is a call of a function; begins it once its body is here."""
+        head, found, body = self._seen.partition(b"\r\n\r\n")
+        words = head.split(b"\r\n", 1)[0].decode("latin-1").split()
+        if len(words) < 2 or not words[1].startswith(http_calls.PREFIX):
+            return False
+        if not found:
+            return len(head) <= _LIMIT
+        pairs = (one.partition(":") for one in head.decode("latin-1").split("\r\n")[1:])
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        length = headers.get("content-length", "0")
+        if "transfer-encoding" in headers or not length.isdigit():
+            self._write(411, "Length Required", "a body needs its Content-Length here\n", "text/plain")
+        elif int(length) > http_calls.BODY_MOST:
+            self._write(413, "Content Too Large", f"bodies may have {http_calls.BODY_MOST} bytes\n", "text/plain")
+        elif len(body) >= int(length):
+            if self._timer is not None:
+                self._timer.cancel()  # from here on it is the function that takes its time
+            call = self._call(words[0], words[1], headers, body[: int(length)])
+            self._asking = asyncio.get_running_loop().create_task(call)
+        return True
+
+    async def _call(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
+        status, more, answer = await self._calls.answer(method, target, headers, body, self._uid())
+        kind = more.pop("content-type", "application/json")
+        self._write(status, HTTPStatus(status).phrase, answer.decode(), kind, more)
 
     def connection_lost(self, exc: Optional[BaseException]) -> None:
         if self._timer is not None:
@@ -87,7 +121,7 @@ class Greeter(asyncio.Protocol):
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return int(uid)
 
-    def _write(self, status: int, reason: str, text: str, kind: str) -> None:
+    def _write(self, status: int, reason: str, text: str, kind: str, more: Mapping[str, str] = {}) -> None:
         if self._transport is None:
             return
         body = text.encode()
@@ -98,6 +132,7 @@ class Greeter(asyncio.Protocol):
             "Connection: close",
             "X-Content-Type-Options: nosniff",
             "Content-Security-Policy: default-src 'none'",
+            *(f"{name}: {value}" for name, value in more.items()),
         ]
         head = "\r\n".join(lines) + "\r\n\r\n"
         self._transport.write(head.encode() + body)

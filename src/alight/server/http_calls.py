@@ -28,6 +28,7 @@ from alight.wire import errors
 from alight.wire.codec import MAX_INLINE
 from alight.wire.messages import CallUpdate
 from alight.wire.states import ResultStatus
+from alight.wire.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,10 @@ class HttpCalls:
         url = urlsplit(target)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         parts = [unquote(part) for part in url.path.removeprefix(PREFIX).split("/")]
+        if url.path == "/health":
+            return _said(200, {"ok": True, "version": __version__})
+        if len(body) > BODY_MOST:
+            return _said(413, {"error": {"code": "invalid", "message": f"arguments may have {BODY_MOST >> 20} MiB"}})
         if parts == ["openapi.json"]:
             return _said(200, DOCUMENT) if method in {"GET", "HEAD"} else _not_allowed("GET")
         caller = await self._who(headers, uid)
@@ -201,4 +206,4 @@ def _not_allowed(method: str) -> Answer:
 
 
 def _said(status: int, value: Any, more: Mapping[str, str] = {}) -> Answer:
-    return status, {"content-type": "application/json", **more}, json.dumps(value).encode() + b"\n"
+    return status, {"content-type": "application/json", "cache-control": "no-store", **more}, json.dumps(value).encode() + b"\n"

@@ -18,6 +18,7 @@ from alight.scheduler.state import State
 from alight.server import http, rest
 from alight.server.app import Front
 from alight.server.events import Inbox
+from alight.server.http_calls import HttpCalls
 from alight.server.janitor import Janitor
 from alight.server.logs import Logs
 from alight.server.loop import Hands, Loop
@@ -56,6 +57,7 @@ from alight.server.services.execs import Execs
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
 from alight.server.services.images import Images
+from alight.server.services.json_calls import JsonCalls
 from alight.server.services.nodes import Around, Nodes
 from alight.server.services.schedules import Schedules
 from alight.server.services.secrets import Secrets
@@ -196,6 +198,7 @@ class Server:
         host, port = sock.getsockname()[:2]
         self._listeners.append(await loop.create_server(gateway.client, sock=sock, backlog=_WEB_BACKLOG))
         self.web_address = f"{_bracketed(host)}:{port}"
+        gateway.api = self._http_calls().answer
         self.parts.names.base = urls.Base(self.web_address, socket.gethostname())
         self.parts.web.table.names = Names(hosts=frozenset((socket.gethostname().lower(), host)))
 
@@ -245,6 +248,11 @@ class Server:
             **tokens_routes.routes(parts.tokens),
             **web_routes.routes(parts.functions, parts.names, self._inside(), parts.access),
         }
+
+    def _http_calls(self) -> HttpCalls:
+        parts = self.parts
+        calls = JsonCalls(parts.calls, parts.functions, parts.apps, parts.blobs)
+        return HttpCalls(calls, parts.access, parts.tokens)
 
     def _inside(self) -> web_routes.Inside:
         return web_routes.Inside(self.parts.containers, self.parts.nodes, str(self.settings.run / "web.sock"))
@@ -297,7 +305,7 @@ class Server:
             at_once=self.front.at_once,
             on_hello=self.front.on_hello,
             on_close=self.front.on_close,
-            http=lambda: http.Greeter(rest.Api(self._container_views(), self.parts.tokens)),
+            http=lambda: http.Greeter(rest.Api(self._container_views(), self.parts.tokens), self._http_calls()),
         )
 
 

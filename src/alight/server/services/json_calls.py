@@ -95,7 +95,8 @@ class JsonCalls:
         lock = self._starting.setdefault(call_id, asyncio.Lock())
         try:
             async with lock:  # two with one key at once
-                await self._calls.start(asked, body or b"{}", function)
+                # Whoever asked may leave in the middle: half a start cannot be taken back.
+                await asyncio.shield(self._calls.start(asked, body or b"{}", function))
         finally:
             self._starting.pop(call_id, None)
         return call_id
