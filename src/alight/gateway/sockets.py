@@ -88,13 +88,14 @@ class Socket(Framed):
         every = self.gateway.limits.ping_seconds
         if not self._open or self.client is None:
             return
-        if now - self._heard > 2 * every:
+        if self._asked <= self._heard:
+            if now - self._heard > every:
+                self._asked = now
+                self.client.write(websocket.encode(websocket.PING, b""))
+        elif now - self._asked > every:
             self._leave(websocket.ABNORMAL, b"")
             client, self.client = self.client, None
             client.abort()
-        elif now - self._heard > every and now - self._asked > every:
-            self._asked = now
-            self.client.write(websocket.encode(websocket.PING, b""))
 
     def left(self) -> None:
         client_was_open = self._open and self.client is not None
