@@ -29,6 +29,9 @@ class Commands:
             self._ack(command)
         elif kind == "start":
             self._start(command)
+        elif kind == "template":
+            if command.start is not None:
+                self._around.keeper.foresee(command.start)
         elif kind == "cancel":
             self._with(command, lambda one: one.cancel(command.call_id, command.position))
         elif kind == "recall":

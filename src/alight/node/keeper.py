@@ -22,12 +22,14 @@ from pathlib import Path
 from alight.node.engine.base import ContainerPlan, ContainerState, Engine, EngineError
 from alight.node.engine.forks import SHELL, TEMPLATE, Forks, shape
 from alight.node.naming import Dns
-from alight.node.prepare import Prepared, Workshop, make_folders
+from alight.node.prepare import Prepared, Workshop, make_folders, prepare
 from alight.node.snapshots import Snapshots
+from alight.node.stages import Stages
 from alight.node.template import Recipe, Refused, TemplateProcess, Tools, moved
 from alight.node.templates import MODULE, Book, Facts, Template, TemplateSettings, keys
 from alight.wire import errors, ids
 from alight.wire.commands import StartContainer
+from alight.wire.record import replace as changed
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Keeper:
     the agent's loop."""
 
     def __init__(self, shop: Workshop, dns: Dns, told: TemplateSettings, home: Path) -> None:
+        self._shop = shop
         self._engine: Engine = shop.engine
         self._snapshots = Snapshots(home / "node" / "snapshots")
         self._tools = Tools(shop.engine, dns, shop.volumes, self._snapshots)
@@ -90,6 +93,12 @@ class Keeper:
             self._starting -= 1
             self._last_start = time.monotonic()
             self._work.set()
+
+    def foresee(self, start: StartContainer) -> None:
+        """Containers like this one, which has no id, may come: have a template of it, and a fork that waits."""
+        task = asyncio.get_running_loop().create_task(self._foresee(start))
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
 
     def through(self, container_id: str) -> None:
         """The container is up: it needs the processor no more than others."""
@@ -171,6 +180,28 @@ class Keeper:
         form = shape(plan, str(self._engine.directory(plan.id)))
         self._plans[template.id, form] = plan
         self._book.served(template, form, time.monotonic(), parkable=not plan.devices)
+
+    async def _foresee(self, start: StartContainer) -> None:
+        if self._forks is None:
+            return
+        start = changed(start, container_id=ids.new_id(ids.CONTAINER))
+        folder = self._engine.directory(start.container_id)
+        try:
+            prepared = await prepare(start, self._shop, Stages())
+            for level, key in self._keys(start, prepared):
+                template = self._book.ready(key)
+                if template is not None:
+                    plan = self._fork_plan(template, prepared)
+                    form = shape(plan, str(folder))
+                    self._plans[template.id, form] = plan
+                    self._book.expect(template, form, time.monotonic(), parkable=not plan.devices)
+                    break
+                self._want(level, key, start, prepared)
+        except (errors.Error, OSError) as error:
+            log.info("no template of %s ahead of its calls: %s", start.function.name, error)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        self._work.set()
 
     async def _fork_failed(self, template: Template) -> None:
         if self._book.fork_failed(template):

@@ -44,6 +44,7 @@ from alight.server.routes import volumes as volumes_routes
 from alight.server.routes import web as web_routes
 from alight.server.services import urls
 from alight.server.services.access import ProxyTokens
+from alight.server.services.ahead import Ahead
 from alight.server.services.apps import App, Apps
 from alight.server.services.blobs import Blobs
 from alight.server.services.call_views import CallViews
@@ -280,7 +281,13 @@ class Server:
         parts.blobs.open()
         parts.calls.outcomes.let_go = parts.blobs.let_go
         parts.apps.on_stop += [parts.calls.forget_app, lambda app_id, why: self._schedules.look()]
-        parts.deployments.on_change = self._schedules.look
+        ahead = Ahead(parts.apps, parts.functions, parts.images, parts.secrets, parts.nodes)
+
+        def changed() -> None:
+            self._schedules.look()
+            ahead.look()
+
+        parts.deployments.on_change, parts.nodes.on_join = changed, ahead.look
         await parts.apps.load()
         await parts.access.load()
         await parts.containers.load()

@@ -157,7 +157,8 @@ class Command:
 
     start: ``start``. cancel: input ``position`` of ``call_id`` in ``container``, -1 = all of that call. recall: have
     ``container`` return what it has not begun. stop: end ``container`` within ``grace`` seconds (0: at once); what it
-    has not begun is returned first. watch: whether anybody watches ``app_id``'s output (``on``). ack: the output
+    has not begun is returned first. template: containers like ``start``, whose id is empty, may come: have a
+    template of it, when there is time. watch: whether anybody watches ``app_id``'s output (``on``). ack: the output
     frames ``serials`` of ``container`` are committed, and the node's own answers ``answered``; ``container`` +
     ``offset``: its log is kept up to there; ``ended``: the end of ``container`` is recorded. shutdown: end all
     containers, the spawner and the agent itself.

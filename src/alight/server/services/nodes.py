@@ -103,6 +103,7 @@ class Nodes:
         self._acks: dict[str, tuple[list[int], list[Run]]] = {}
         self._expected: set[str] = set()
         self.on_leave: Callable[[str], None] = lambda node_id: None
+        self.on_join: Callable[[], None] = lambda: None
         around.calls.outcomes.acknowledge = self.acknowledge
         around.calls.outcomes.answered = self.acknowledge_answer
         around.hub.on_watched = self._tell_watched
@@ -157,6 +158,7 @@ class Nodes:
         }
         self._around.store.write_soon([("node_seen", row)])
         log.info("node %s (%s) joined with %d containers", hello.node_id, hello.hostname, len(hello.containers))
+        self.on_join()
         return session
 
     def left(self, session: Session) -> None:
