@@ -62,7 +62,7 @@ import time
 def f(n):
     for i in range(n):
         print('line', i, flush=True)
-        time.sleep(0.01)
+        time.sleep(0.03)
     return n
 """
         start = await begun(server, "f", code)
