@@ -160,6 +160,7 @@ def test_chunks_come_out_whole_however_they_are_cut(size):
     [
         b"5\nhello\r\n0\r\n\r\n",
         b"5\r\nhello0\r\n\r\n",
+        b"5\r\nhelloXX0\r\n\r\n",
         b"5\r\nhellooo\r\n0\r\n\r\n",
         b"-1\r\n",
         b"0x5\r\nhello\r\n",
