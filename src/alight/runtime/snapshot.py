@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "alight.compat",
     "alight.runtime.asgi",
+    "alight.runtime.endpoints",
     "alight.runtime.failures",
     "alight.runtime.instance",
     "alight.runtime.outputs",
@@ -34,6 +35,8 @@ _MODULES = (
     "alight.runtime.tasks",
     "alight.runtime.threads",
     "alight.runtime.web",
+    "alight.runtime.webserver",
+    "alight.runtime.wsgi",
     "alight.wire.payload",
     "cloudpickle",
 )

@@ -56,10 +56,14 @@ def prepare(function: Dict[str, Any]) -> None:
         __import__("uvloop")
     except ImportError:
         pass  # then there is nothing to import
-    if any(said["kind"] == "fastapi_endpoint" for said in kinds_of(function).values()):
+    is_endpoint = any(said["kind"] == "fastapi_endpoint" for said in kinds_of(function).values())
+    if is_endpoint or "fastapi" in sys.modules:
         from alight.runtime import endpoints  # noqa: PLC0415  only where it is used
 
         endpoints.load()
+        endpoints.rehearse()
+    elif "anyio" in sys.modules:
+        __import__("anyio._backends._asyncio")  # which it loads with the first use
 
 
 class Site:

@@ -152,9 +152,12 @@ def head_of(status: Any, headers: Any, flags: int = 0) -> bytes:
 
 
 def environment_of(request: Request) -> Dict[str, str]:
-    """What CGI would say of the headers. Several of one name are joined."""
+    """What CGI would say of the headers. Several of one name are joined. Names with an underscore are left out: they
+    would pass for those with a hyphen, which the gateway answers for (X-Forwarded-For)."""
     found: Dict[str, str] = {}
     for name, value in request.headers:
+        if b"_" in name:
+            continue
         key = name.decode("latin-1").upper().replace("-", "_")
         key = key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
         text = value.decode("latin-1")

@@ -64,8 +64,13 @@ class Wsgi:
             one = self._waiting.get()
             if one is None:
                 return
-            contextvars.copy_context().run(one.run, self._application, self._most > 1)
-            self._loop.call_soon_threadsafe(self._ended, one)
+            try:
+                contextvars.copy_context().run(one.run, self._application, self._most > 1)
+                self._loop.call_soon_threadsafe(self._ended, one)
+            except RuntimeError:
+                if self._loop.is_closed():
+                    return  # the container has left without this request, and nobody hears of it
+                raise
 
     def _ended(self, one: _Request) -> None:
         self._running.discard(one)

@@ -55,7 +55,7 @@ WSGI = """
 
 def test_a_wsgi_application_answers_in_one_frame(serve):
     gateway = serve(WSGI, "wsgi_app")
-    headers = {"x": "1", "content-type": "text/a", "host": "h"}
+    headers = {"x": "1", "content-type": "text/a", "host": "h", "content_type": "forged"}
     answer = gateway.answer(
         gateway.request("POST", "/a%C3%A9", b"body", root="/_/r", query="q=1", headers=headers, name="rq-9")
     )
