@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 
-from alight.runtime import runner
 from alight.wire import payload
 from alight.wire.errors import InvalidError, SerializationError
 
@@ -30,7 +29,7 @@ def target(of: Target) -> Target:
     async def answered_later(*args: Any, **kwargs: Any) -> Any:
         return encoded(await call(*args, **kwargs), name)
 
-    return runner.Target(answered_later if of.is_async else answered, name)
+    return type(of)(answered_later if of.is_async else answered, name)
 
 
 def arguments(data: bytes, what: str) -> Tuple[List[Any], Dict[str, Any]]:

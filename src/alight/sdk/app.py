@@ -19,7 +19,7 @@ from alight.sdk.image import Image
 from alight.sdk.object import checked_name, environment_or_default
 from alight.sdk.options import Options
 from alight.sdk.running import RunningApp
-from alight.sdk.sync import dual, dual_context
+from alight.sdk.sync import dual, dual_context, dual_function
 from alight.wire import ambient, errors, messages
 
 if TYPE_CHECKING:
@@ -244,6 +244,24 @@ class App(app_more.LaterApp):
         if inherit_tags:
             self._tags = {**other_app._tags, **self._tags}
         return self
+
+    @staticmethod
+    @dual_function
+    async def lookup(
+        name: str,
+        *,
+        client: Optional[Client] = None,
+        environment_name: Optional[str] = None,
+        create_if_missing: bool = False,
+    ) -> App:
+        """The app of this name or id, without its functions: ``Function.from_name`` finds these. NotFoundError when
+        there is none, unless ``create_if_missing``, which makes an empty deployed one."""
+        from alight.sdk import deploying  # noqa: PLC0415  only who looks
+
+        found = await deploying.find(name, client, environment_name, create=create_if_missing)
+        app = App(found.name or None)
+        app._app_id, app._description = found.app_id, found.description
+        return app
 
     # running
 

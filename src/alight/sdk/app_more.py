@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from alight.sdk.client import Client
 from alight.sdk.object import environment_or_default
 from alight.sdk.surface import unimplemented
-from alight.sdk.sync import dual, dual_function
+from alight.sdk.sync import dual
 from alight.wire.errors import DeprecationError
 
 if TYPE_CHECKING:
@@ -77,22 +77,6 @@ class LaterApp:
         environment = environment_or_default(environment_name)
         await deploying.deploy(app, deploying.Wish(name or app.name or "", environment, tag, strategy), client)
         return app
-
-    @staticmethod
-    @dual_function
-    async def lookup(
-        name: str,
-        *,
-        client: Optional[Client] = None,
-        environment_name: Optional[str] = None,
-        create_if_missing: bool = False,
-    ) -> App:
-        """The app of this name or id, without its functions: ``Function.from_name`` finds these. NotFoundError when
-        there is none, unless ``create_if_missing``, which makes an empty deployed one."""
-        from alight.sdk import deploying  # noqa: PLC0415  only who looks
-
-        found: App = await deploying.lookup(name, client, environment_name, create=create_if_missing)
-        return found
 
     @dual
     async def set_tags(self, tags: Mapping[str, str], *, client: Optional[Client] = None) -> None:

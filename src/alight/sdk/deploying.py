@@ -122,15 +122,12 @@ class _Deploy(Run):
         return Deployed(plan.client, done.app_id, wish.name, begun.environment, done, found)
 
 
-async def lookup(name: str, client: Optional[Client], environment: Optional[str], *, create: bool) -> Any:
-    """The App of a name or id. Raises NotFoundError."""
-    from alight.sdk.app import App  # noqa: PLC0415  which has loaded this
-
+async def find(
+    name: str, client: Optional[Client], environment: Optional[str], *, create: bool
+) -> deploying.AppDescribed:
+    """The app of a name or id. Raises NotFoundError."""
     message = deploying.AppFind(name, environment_or_default(environment), create_if_missing=create)
-    found = await (client or default_client()).call("app.find", message, deploying.AppDescribed)
-    app = App(found.name or None)
-    app._app_id, app._description = found.app_id, found.description  # noqa: SLF001  of this package
-    return app
+    return await (client or default_client()).call("app.find", message, deploying.AppDescribed)
 
 
 async def describe(app: App, client: Optional[Client] = None) -> deploying.AppDescribed:
