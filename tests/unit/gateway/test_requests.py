@@ -138,6 +138,16 @@ async def test_a_chunked_body_arrives_as_it_comes_and_the_client_is_told_to_go_o
 
 
 @live
+async def test_a_client_that_was_not_told_to_go_on_is_not_read_on():
+    async with World() as world:
+        said = await world.said(
+            POST.replace(b"hello.", b"other.") + b"Expect: 100-continue\r\nContent-Length: 90\r\n\r\n"
+        )
+        assert said.startswith(b"HTTP/1.1 404 ")
+        assert b"100 Continue" not in said
+
+
+@live
 async def test_head_requests_and_answers_without_a_body_have_none():
     async with World() as world, world.client(GET.replace(b"GET", b"HEAD") + GET) as (reader, _):
         (await world.request()).respond(b"hidden", b"content-length", b"6")
