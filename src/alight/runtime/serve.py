@@ -19,7 +19,7 @@ from alight.runtime.waits import Waits
 from alight.wire import ambient
 from alight.wire.codec import Kind
 from alight.wire.errors import ConnectionError as NodeGone
-from alight.wire.errors import InputCancellation
+from alight.wire.errors import Error, InputCancellation
 
 TYPE_CHECKING = False  # importing typing would cost as much as all of this
 if TYPE_CHECKING:
@@ -108,6 +108,10 @@ class Service:
                 return False
             from alight.runtime import failures  # noqa: PLC0415  paid by failures only
 
+            if self._is_web:  # no caller gets it: the log is where its author looks
+                failures.print_local(error)
+                if isinstance(error, Error) and error.hint:
+                    print(f"hint: {error.hint}", file=sys.stderr)
             failure, body = failures.in_words(error, f"importing the code of {name}")
             self.link.ready({**failure, **self._stages.told()}, (body,), ok=False)
             stdio.flush()

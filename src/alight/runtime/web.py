@@ -90,7 +90,10 @@ class Site:
             one = self.applications[name] = self._made(said, self._calls.get(name, _nothing), name)
             if said["kind"] == "web_server":
                 one.launch()
-        loop.run_until_complete(self._start())
+        try:
+            loop.run_until_complete(self._start())
+        except BaseException as error:  # noqa: BLE001  raised on, as user code raised it
+            raise error.with_traceback(_beyond_ours(error.__traceback__))
 
     def begin(self, connection: Connection, stream: int, request: Request, body: bytes) -> Exchange:
         """A request has come. Its exchange is over already if it cannot be served."""
@@ -224,6 +227,16 @@ class Web(tasks.Tasks):
 
     async def _blocking(self, target: Any, given: Any, index: int, args: Any, kwargs: Any) -> Any:
         return await self._in_thread(lambda: target.call(*args, **kwargs))
+
+
+def _beyond_ours(step: Any) -> Any:
+    """A traceback from where user code begins, without the loop that ran it."""
+    found, here = step, os.path.dirname(__file__)
+    while step is not None:
+        if step.tb_frame.f_code.co_filename.startswith(here):
+            found = step.tb_next
+        step = step.tb_next
+    return found
 
 
 def _nothing() -> None: ...

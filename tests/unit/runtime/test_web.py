@@ -289,7 +289,10 @@ def test_lifespan_surrounds_requests_and_its_state_reaches_them(serve, node):
 def test_an_application_that_cannot_be_made_fails_the_start(node, code, said):
     ready, _ = node.start(code, is_web=True, web={"kind": "asgi_app"})
     assert said in ready.failure.message
-    assert node.end()[0] == 1
+    code, _, err = node.end()
+    assert code == 1
+    assert said in err  # no caller gets it
+    assert "alight/runtime" not in err
 
 
 def test_requests_end_before_the_container_does(serve, node):
