@@ -93,7 +93,7 @@ class Site:
         try:
             loop.run_until_complete(self._start())
         except BaseException as error:  # noqa: BLE001  raised on, as user code raised it
-            raise error.with_traceback(_beyond_ours(error.__traceback__))
+            raise error.with_traceback(_beyond_ours(error.__traceback__))  # noqa: B904  it is the same
 
     def begin(self, connection: Connection, stream: int, request: Request, body: bytes) -> Exchange:
         """A request has come. Its exchange is over already if it cannot be served."""
