@@ -73,6 +73,7 @@ class Dials:
         sock = await self.connect(stream.arguments(Dial))
         loop = asyncio.get_running_loop()
         with sock:
+            await stream.send()
             out = loop.create_task(_to_stream(sock, stream))
             into = loop.create_task(_to_socket(stream, sock))
             try:

@@ -69,6 +69,8 @@ class Dials:
     async def _carry(self, session: Session, asked: Dial) -> socket.socket:
         """The bytes travel on a stream to the machine; who uses the socket need not know."""
         stream = await session.peer.open("node.dial", asked)
+        if await stream.recv() is None:
+            raise errors.ConnectionError(f"the machine of {asked.container} made no connection to it")
         ours, theirs = socket.socketpair()
         for one in (ours, theirs):
             one.setblocking(False)
