@@ -214,8 +214,9 @@ class Dial:
     """args of ``node.dial``, and the one JSON line that is said on ``run/dial.sock``: a connection to a container.
 
     ``port`` is one of the container's loopback; 0: the socket on which its runtime takes web requests. On the stream
-    the node says one empty message when it is connected; raw bytes follow as bodies both ways, each until its END. The socket answers with one byte and the connected
-    descriptor, or with a line of JSON that says what went wrong (``errors.to_wire``).
+    the node says one empty message when it is connected; raw bytes follow as bodies both ways, each until its END. The
+    socket answers with one byte and the connected descriptor, or with a line of JSON that says what went wrong
+    (``errors.to_wire``).
     """
 
     container: str
