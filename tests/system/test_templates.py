@@ -218,6 +218,32 @@ def test_a_killed_template_fails_no_call_and_comes_back(script, place):
     assert not set(template_ids(place, 2)) & set(killed)
 
 
+def test_templates_that_are_killed_while_twenty_containers_start_fail_no_call(script, place):
+    going = Going(
+        script,
+        """
+        snapped.remote()
+        assert waits(2, "snapped")
+        print("ready", flush=True)
+        calls = [snapped.spawn() for _ in range(20)]
+        print("asked", flush=True)
+        answer = [len({call.get()["task"] for call in calls}), "survived"]
+        """,
+    )
+    going.until("ready")
+    first = template_ids(place, 2)
+    going.until("asked")
+    killed = set()
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        for name in [*first, *template_ids(place, 2), *template_ids(place, 1)]:
+            killed.add(name)
+            kill_all(name)
+        time.sleep(0.05)
+    assert going.answer() == [20, "survived"]
+    assert set(first) <= killed
+
+
 def test_a_killed_agent_leaves_forks_running_and_makes_templates_again(script, place):
     going = Going(
         script,

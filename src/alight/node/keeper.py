@@ -26,6 +26,7 @@ from alight.node.prepare import Prepared, Workshop, make_folders, prepare
 from alight.node.snapshots import Snapshots
 from alight.node.stages import Stages
 from alight.node.template import Recipe, Refused, TemplateProcess, Tools, moved
+from alight.node.template_report import Told
 from alight.node.templates import MODULE, Book, Facts, Template, TemplateSettings, keys
 from alight.wire import errors, ids
 from alight.wire.commands import StartContainer
@@ -57,8 +58,7 @@ class Started:
 
 
 class Keeper:
-    """See the module. ``home`` is the state directory: what there is, for people, is in its run/templates.json. Runs in
-    the agent's loop."""
+    """See the module. ``home`` is the state directory. Runs in the agent's loop."""
 
     def __init__(self, shop: Workshop, dns: Dns, told: TemplateSettings, home: Path) -> None:
         self._shop = shop
@@ -66,7 +66,7 @@ class Keeper:
         self._snapshots = Snapshots(home / "node" / "snapshots")
         self._tools = Tools(shop.engine, dns, shop.volumes, self._snapshots)
         self._told = told
-        self._place = home / "run" / "templates.json"
+        self._told_people = Told(home / "run" / "templates.json", told)
         self._book = Book(told)
         self._salt = os.urandom(16)
         self._wanted: dict[str, Recipe] = {}
@@ -78,7 +78,6 @@ class Keeper:
         self._starting = 0
         self._last_start = 0.0
         self._work = asyncio.Event()
-        self._written = ""
 
     # starts
 
@@ -226,14 +225,14 @@ class Keeper:
                 # A start that is under way goes before the book-keeping of it.
                 await self._lull(_PARK_PATIENCE, lambda: bool(self._coming or self._starting))
                 try:
-                    await self._say()
+                    await self._told_people.say(self._book, self._parked(), possible=self._forks is not None)
                     if time.monotonic() - measured >= EVERY:
                         measured = time.monotonic()
                         await self._measure()
                     await self._tidy()
                     self._make_next()
                     await self._park()
-                    await self._say()
+                    await self._told_people.say(self._book, self._parked(), possible=self._forks is not None)
                 except (errors.Error, OSError) as error:
                     log.warning("templates could not be kept in order: %s", error)
         finally:
@@ -241,7 +240,7 @@ class Keeper:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._place.unlink(missing_ok=True)
+            self._told_people.forget()
 
     def clear(self) -> None:
         """The engine has ended everything: remove what templates and forks that waited leave on the disk."""
@@ -368,21 +367,21 @@ class Keeper:
         return {one.id: dict(forks.parked(one.id)) for one in self._book if one.ready}
 
     async def _park(self) -> None:
+        """One fork, and more the next time: starts that go on and on must not keep from the rest."""
         forks = self._forks
-        while forks is not None:
-            await self._lull(_PARK_PATIENCE, lambda: bool(self._coming or self._starting))
-            found = self._book.next_park(self._parked(), time.monotonic())
-            if found is None:
-                return
-            template_id, form = found
-            template = next(one for one in self._book if one.id == template_id)
-            try:
-                await self._park_one(forks, template_id, self._plans[found])
-            except EngineError as error:
-                log.warning("no fork of template %s could be parked: %s", template_id, error)
-                self._book.park_failed(template, form, time.monotonic())
-            else:
-                self._book.park_succeeded(template, form)
+        found = self._book.next_park(self._parked(), time.monotonic()) if forks is not None else None
+        if forks is None or found is None:
+            return
+        self._work.set()
+        template_id, form = found
+        template = next(one for one in self._book if one.id == template_id)
+        try:
+            await self._park_one(forks, template_id, self._plans[found])
+        except EngineError as error:
+            log.warning("no fork of template %s could be parked: %s", template_id, error)
+            self._book.park_failed(template, form, time.monotonic())
+        else:
+            self._book.park_succeeded(template, form)
 
     async def _park_one(self, forks: Forks, template_id: str, like: ContainerPlan) -> None:
         shell = ids.new_id(SHELL)
@@ -404,38 +403,3 @@ class Keeper:
             if not busy() and quiet <= 0:
                 return
             await asyncio.sleep(max(0.01, min(quiet, _LULL)))
-
-    # for people
-
-    async def _say(self) -> None:
-        """Leave what there is where `alight doctor` finds it."""
-        parked = self._parked()
-        rows = [
-            {
-                "id": one.id,
-                "for": one.name,
-                "level": one.level,
-                "ready": one.ready,
-                "memory_bytes": one.memory_bytes,
-                "forks": one.forks,
-                "parked": sum(parked.get(one.id, {}).values()),
-            }
-            for one in self._book
-        ]
-        facts = {
-            "level": self._told.level,
-            "possible": self._forks is not None,
-            "limit_bytes": self._told.memory_bytes,
-            "templates": rows,
-        }
-        text = json.dumps(facts)
-        if text != self._written:
-            # In a thread: to take another's place a file has to be on the disk first.
-            await asyncio.to_thread(_replace, self._place, text + "\n")
-            self._written = text
-
-
-def _replace(place: Path, text: str) -> None:
-    new = place.with_suffix(".new")
-    new.write_text(text)
-    new.replace(place)
