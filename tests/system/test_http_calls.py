@@ -1,4 +1,4 @@
-"""Protects calls without Python: JSON in and out by plain HTTP, tokens that open one app alone, and calls that happen once."""
+"""Protects calls without Python: JSON by plain HTTP, tokens that open one app alone, and calls that happen once."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_a_key_makes_a_call_happen_once(sums):
     for one in threads:
         one.join()
     assert len({one["call_id"] for one in answers}) == 1
-    assert [one["value"] for one in answers] == [1] * 4
+    assert [one.get("value", one) for one in answers] == [1] * 4
     assert sums.call("once", {"args": ["tea"]}, Idempotency_Key="k2").json()["value"] == 2
     assert sums.call("add", {"args": [1]}, Idempotency_Key="k1").status_code == 409
 

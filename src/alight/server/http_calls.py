@@ -206,4 +206,5 @@ def _not_allowed(method: str) -> Answer:
 
 
 def _said(status: int, value: Any, more: Mapping[str, str] = {}) -> Answer:
-    return status, {"content-type": "application/json", "cache-control": "no-store", **more}, json.dumps(value).encode() + b"\n"
+    fields = {"content-type": "application/json", "cache-control": "no-store", **more}
+    return status, fields, json.dumps(value).encode() + b"\n"

@@ -22,7 +22,7 @@ from alight.wire import chunk, errors, ids
 from alight.wire.codec import Buffer
 from alight.wire.messages import CallStart, CallUpdate
 
-VERB = "http"
+VERB = "spawn_http"  # nobody has to stay for its end, as for all that begin with "spawn"
 _LARGE = 256 << 20  # a value over this is for clients that can stream
 
 
@@ -172,6 +172,9 @@ class _Taken:
         self.send(0, head, body)
 
     def flush_soon(self) -> None:
+        """See ``link.peer``."""
+
+    def flush(self) -> None:
         """See ``link.peer``."""
 
     def finish(self) -> None:
