@@ -121,6 +121,12 @@ def test_methods_of_a_class_have_urls_of_their_own():
     assert ("main", "llm", "Model.ask") in urls.paths(found)
 
 
+def test_a_class_that_is_a_server_has_the_urls_of_its_name():
+    found = endpoints((App("ap-1", "llm", 1), FunctionSpec(name="Chat.*", class_name="Chat", web={"": {"port": 8000}})))
+    assert labels(found) == {"llm-chat": ("ap-1", "Chat")}
+    assert ("main", "llm", "Chat") in urls.paths(found)
+
+
 def test_functions_without_a_web_decorator_have_no_urls():
     assert endpoints((App("ap-1", "x", 1), FunctionSpec(name="f"), FunctionSpec(name="C.*"))) == []
 

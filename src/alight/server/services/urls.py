@@ -54,7 +54,7 @@ class FunctionLike(Protocol):
 class Endpoint:
     """One web function, or one web method of a class, of an app that lives. ``web`` is as FunctionSpec has it.
 
-    ``function`` is "f" or "Class.method", ``method`` the latter's last part.
+    ``function`` is "f", "Class.method" (``method`` is its last part), or "Class" for one that is a server itself.
     """
 
     function_id: str
@@ -153,7 +153,7 @@ def of_spec(spec: FunctionSpec, app: AppLike, function_id: str, *, deployed: boo
             app.app_id,
             app.name or app.description or app.app_id,
             app.environment,
-            f"{spec.name[:-2]}.{method}" if method else spec.name,
+            f"{spec.name[:-2]}.{method}" if method else spec.name.removesuffix(".*"),
             app.owner,
             app.state == AppState.DEPLOYED if deployed is None else deployed,
             app.created_at,
