@@ -43,16 +43,25 @@ FetchTree = Callable[[str, Path], Awaitable[None]]
 
 
 class Builder:
-    """Builds images under ``home`` (the node's directory) with ``runner``; ``fetch_tree(digest, into)`` brings files.
+    """Builds images under ``home`` (the node's directory) with ``runner``; ``fetch_tree(digest, into)`` brings files,
+    and ``lend_tree``, if there is one, brings files that are only read.
 
     Any number of builds may run at once, in one process or several; two that need the same step make it once.
     """
 
-    def __init__(self, home: Path, runner: StepRunner, host: HostConfig, fetch_tree: FetchTree) -> None:
+    def __init__(
+        self,
+        home: Path,
+        runner: StepRunner,
+        host: HostConfig,
+        fetch_tree: FetchTree,
+        lend_tree: FetchTree | None = None,
+    ) -> None:
         self._home = home
         self._runner = runner
         self._host = host
         self._fetch_tree = fetch_tree
+        self._lend_tree = lend_tree or fetch_tree
         self._store = layers.LayerStore(home)
         self.inventory = Inventory(home)
         self._foreign = foreign_steps.ForeignSteps(
@@ -210,7 +219,7 @@ class Builder:
             if step.op == "copy":
                 tree = space.scratch / "lent/tree"
                 tree.mkdir(parents=True)
-                await self._fetch_tree(step.what["tree"], tree)
+                await self._lend_tree(step.what["tree"], tree)
             for place, tree_digest in (("context", step.what.get("context")), ("source", step.lent)):
                 if tree_digest:
                     tree = space.scratch / "lent" / place

@@ -13,6 +13,13 @@ from alight.cli import session
 from alight.cli.errors import UsageError
 from alight.wire.built import ImageWork, ImageWorked
 
+_NOT_HELD = {
+    "uv_sync": "uv.lock is its lock",
+    "poetry_install": "poetry.lock is its lock",
+    "dockerfile": "its lines are run as they are",
+    "from_dockerfile": "the digests of its bases are, its lines are run as they are",
+}
+
 
 @click.command("lock")
 @click.argument("reference", metavar="SCRIPT[::FUNCTION]")
@@ -57,6 +64,8 @@ def lock(reference: str, output: Optional[Path], check: bool) -> None:
     temporary.replace(target)
     count = sum(len(one.get("pip", ())) + len(one.get("conda", ())) for _, _, found in rows for one in found)
     debian = sum(len(one.get("apt", ())) for _, _, found in rows for one in found)
+    for op in sorted({step.op["op"] for _, steps, _ in rows for step in steps} & set(_NOT_HELD)):
+        print(f"not held by the lock: .{op}(): {_NOT_HELD[op]}", file=sys.stderr)
     print(f"Wrote {target}: {len(rows)} images, {count} packages, {debian} of Debian's", file=sys.stderr)
 
 
@@ -73,7 +82,7 @@ def images_of(apps: List[Any], named: Any) -> List[Tuple[List[str], Any]]:
                 continue
             image = target.options.image or plain
             if image.steps and image.steps[0].op["op"] == FROM_ID:
-                print(f"{name}: an image by its id or name is what it is, and is not locked", file=sys.stderr)
+                print(f"{name}: an image by its id or name is what it is: left out", file=sys.stderr)
                 continue
             found.setdefault(id(image), ([], image))[0].append(name)
     return list(found.values())

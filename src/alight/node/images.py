@@ -173,7 +173,7 @@ class Images:
     def _builder_now(self, *, fresh: bool = False) -> Builder:
         # The machine's pip, uv and apt settings may have changed since the last build.
         if self._builder is None or fresh:
-            self._builder = Builder(self._home, self._runner, HostConfig.read(), self._trees.lay)
+            self._builder = Builder(self._home, self._runner, HostConfig.read(), self._trees.lay, self._trees.lend)
         return self._builder
 
 

@@ -52,6 +52,12 @@ class Trees:
         await self._fetch(entries)
         await asyncio.to_thread(lay_tree, entries, into, self._open)
 
+    async def lend(self, tree: str, into: Path) -> None:
+        """The same as links to what is kept here, which the caller only reads."""
+        entries = await self._entries(tree)
+        await self._fetch(entries)
+        await asyncio.to_thread(self._lay_linked, entries, into, into)
+
     async def _layer(self, files: FilesAt) -> Path:
         name = hashlib.sha256(f"{files.tree}\n{files.path}".encode()).hexdigest()
         path = self._layers / name
@@ -84,23 +90,24 @@ class Trees:
             shutil.rmtree(new, ignore_errors=True)
 
     def _lay_linked(self, entries: list[FileEntry], root: Path, at: Path) -> None:
-        at.mkdir(parents=True)
+        at.mkdir(parents=True, exist_ok=True)
         os.chmod(root, 0o755)  # it becomes the container's "/"
         plain = [entry for entry in entries if entry.link is not None or entry.directory]
         lay_tree(plain, at, lambda _digest: io.BytesIO())
         folder = os.open(at, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             contents = os.open(self._contents, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            made = {""}
             try:
                 for entry in entries:
                     if entry.link is None and not entry.directory:
-                        self._link(entry, folder, contents, at)
+                        self._link(entry, folder, contents, at, made)
             finally:
                 os.close(contents)
         finally:
             os.close(folder)
 
-    def _link(self, entry: FileEntry, folder: int, contents: int, at: Path) -> None:
+    def _link(self, entry: FileEntry, folder: int, contents: int, at: Path, made: set[str]) -> None:
         mode = entry.mode & 0o777
         source = f"{entry.digest}-{mode:o}"
         if not (self._contents / source).exists():
@@ -110,9 +117,11 @@ class Trees:
             raise errors.InvalidError(f"a file manifest holds the path {entry.path!r}")
         try:
             parent = entry.path.rpartition("/")[0]
-            if parent:
-                # A link of the manifest must not be walked through: whoever wrote it chose both.
+            if parent not in made:
+                # A link of the manifest must not be walked through: whoever wrote it chose both. Links are there
+                # already, so that what was found to be a directory stays one.
                 _make_folders(folder, parent)
+                made.add(parent)
             os.link(source, entry.path, src_dir_fd=contents, dst_dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.EMLINK:
