@@ -71,8 +71,6 @@ class Ports:
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        if connection.exchange is not None:
-            self.exchanges.pop(connection.exchange.number, None)
         if not self._all and not self._dialling:
             self._gateway.parted(self)
 
@@ -143,11 +141,11 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        exchange = self.exchange
-        self._ports.left(self)
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            exchange.hung_up()
+            self._ports.exchanges.pop(exchange.number, None)
+            exchange.hung_up()  # which may want another connection
+        self._ports.left(self)
 
     def pause_writing(self) -> None:
         if self.exchange is not None and self.exchange.client is not None:
