@@ -222,6 +222,7 @@ def test_what_no_header_may_contain_never_leaves(serve):
             if scope["type"] != "lifespan":
                 value = b"a\\r\\nset-cookie: x" if scope["path"] == "/line" else b"a\\0b"
                 await send({"type": "http.response.start", "status": 200, "headers": [(b"x", value)]})
+                await send({"type": "http.response.body"})
         def f():
             return app
         """
