@@ -66,7 +66,7 @@ def lines(function: str, urls: Sequence[WebUrl]) -> List[str]:
     """What people read of a published web function: each URL in a line of its own."""
     said: List[str] = []
     for one in urls:
-        name = function[:-2] if function.endswith(".*") else function
+        name = function.removesuffix(".*")
         name = f"{name}.{one.method}" if one.method else name
         if not one.url:
             said.append(f"{name}: the server listens nowhere for web requests")
