@@ -115,7 +115,7 @@ async def application(scope, receive, send):
         await reply(send, "hello")
 
 
-@app.function(scaledown_window=2, timeout=20)
+@app.function(scaledown_window=10, timeout=20)
 @alight.concurrent(max_inputs=50)
 @alight.asgi_app()
 def web():
@@ -325,6 +325,20 @@ def test_no_request_fails_while_a_new_version_takes_over(web):
     assert not bad
     assert {b"1", b"3"} <= seen
     assert web.ask("/version") == (200, b"3")
+
+
+def test_a_killed_node_interrupts_no_answer_and_a_killed_server_finds_its_containers_and_its_port_again(web):
+    same = web.ask("/pid")[1]
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(web.ask, "/sleep?2")
+        time.sleep(0.5)
+        os.kill(json.loads((web.machine.home / "run/node.json").read_text())["pid"], signal.SIGKILL)
+        assert slow.result() == (200, b"slept")
+    assert web.ask("/pid") == (200, same)
+    os.kill(json.loads((web.machine.home / "run/server.json").read_text())["pid"], signal.SIGKILL)
+    web.machine.run("app", "list")
+    assert json.loads((web.machine.home / "run/server.json").read_text())["web"] == f"{web.host}:{web.port}"
+    assert web.ask("/pid") == (200, same)
 
 
 def _peak(pid: int) -> int:
