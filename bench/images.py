@@ -73,6 +73,8 @@ class Peer:
         lent = ["--isolation", "chroot", "--network", "host", "-v", f"{self.cache}:/root/.cache/uv"]
         for path in host_folders():
             lent += ["-v", f"{path}:{path}:ro"]
+        if authority():
+            lent += ["-v", f"{authority()}:/authority.pem:ro", "--env", "SSL_CERT_FILE=/authority.pem"]
         began = time.perf_counter()
         said = self.run("bud", *lent, *words, "-t", name, "-f", str(context / "Dockerfile"), str(context))
         return time.perf_counter() - began, said
@@ -89,6 +91,13 @@ def host_folders() -> list[str]:
     from alight.builder import HostConfig
 
     return [path for path, _, _ in HostConfig.read().step_binds()]
+
+
+def authority() -> str:
+    """The certificates that this machine trusts."""
+    from alight.builder import HostConfig
+
+    return HostConfig.read().ca_bundle
 
 
 def index_settings() -> dict[str, str]:

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+#: For a step that is as it was, on an image that is not.
+ELSEWHERE = "not cached: it was made on other steps or settings before"
+
 _SHOWN = 4
 
 

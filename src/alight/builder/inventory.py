@@ -62,13 +62,14 @@ class Inventory:
 
     def explain(self, parent: str, key: str, what: Mapping[str, Any]) -> str:
         """Why the step of that name is made and not found: a line, or ""."""
-        earlier = []
+        earlier, elsewhere = [], False
         for path in self._layers.glob("*.what"):
             with contextlib.suppress(OSError, ValueError):
                 content = json.loads(path.read_bytes())
                 if content["parent"] == parent and path.stem != key:
                     earlier.append(content["what"])
-        return explain.why(what, earlier)
+                elsewhere = elsewhere or (content["parent"] != parent and content["what"] == what)
+        return explain.why(what, earlier) or (explain.ELSEWHERE if elsewhere else "")
 
     # looking
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from alight.builder.explain import why
+from alight.builder.explain import ELSEWHERE, why
+from alight.builder.inventory import Inventory
 
 SIX = {"op": "pip_install", "packages": ["six"]}
 
@@ -33,3 +34,14 @@ def test_the_nearest_of_several_is_compared_and_other_kinds_of_steps_are_not():
     far = {"op": "pip_install", "packages": ["torch"], "pre": True}
     assert why({**SIX, "packages": ["six", "idna"]}, [far, SIX, {"op": "run"}]).endswith("(+idna)")
     assert why(SIX, [{"op": "run", "command": "x"}]) == ""
+
+
+def test_a_step_that_is_as_it_was_on_an_image_that_is_not(tmp_path):
+    (tmp_path / "layers").mkdir()
+    inventory = Inventory(tmp_path)
+    step = {"op": "run", "command": "make"}
+    inventory.remember("below", "one", step, [])
+    assert inventory.explain("changed", "two", step) == ELSEWHERE
+    assert inventory.explain("changed", "two", {**step, "command": "other"}) == ""
+    assert inventory.explain("below", "one", step) == ""  # made again because it was asked for
+    assert "command was" in inventory.explain("below", "three", {**step, "command": "other"})
