@@ -434,7 +434,9 @@ def test_requests_from_many_at_once_all_get_their_own_answer(site):
 def test_a_browser_loads_a_page_and_its_websocket(machine, tmp_path):
     said = machine.run("deploy", EXAMPLES / "web_functions.py").stdout
     try:
-        for url in re.findall(r"(http://\S+page)$|page => (http://\S+)$", said, re.MULTILINE):
+        found = re.findall(r"(http://localhost:\d+/\S+/page)$|page => (http://\S+)$", said, re.MULTILINE)
+        assert len(found) == 2, said
+        for url in found:
             seen = subprocess.run(
                 ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
                  "--virtual-time-budget=8000", "--dump-dom", "".join(url)],
