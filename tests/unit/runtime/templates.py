@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,15 @@ class Fork:
 
     def end(self) -> int:
         """Wait for it. Its exit code, or less a signal."""
-        _, status = os.waitpid(self.pid, 0)
+        ends = time.monotonic() + 15
+        while True:
+            try:
+                _, status = os.waitpid(self.pid, 0)
+                break
+            except ChildProcessError:  # who bore it is on its way out, and until then it is not our child
+                assert time.monotonic() < ends
+                os.kill(self.pid, 0)  # raises when it is nobody's
+                time.sleep(0.01)
         self.pid = 0
         return os.waitstatus_to_exitcode(status)
 
@@ -83,7 +92,7 @@ class Fork:
         if self.pid:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self.pid, 9)
-                os.waitpid(self.pid, 0)
+                self.end()
         self.out.close()
         self.error.close()
 
