@@ -33,7 +33,7 @@ def quick():
 class Model:
     @modal.enter()
     def load(self):
-        time.sleep(0.6)
+        time.sleep(2)
 
     @modal.method()
     def name(self):
@@ -115,8 +115,7 @@ def test_a_plain_start_has_all_its_stages(machine, folder):
 
 def test_hooks_are_not_imports(machine, folder):
     stages = shown(machine, "starts-test", "Model")["start"]["stages"]
-    assert stages["enter"] > 0.6
-    assert stages["import"] < 0.6
+    assert stages["enter"] > 2 > stages["import"]
 
 
 def test_percentiles_by_function_and_stage(machine, folder):
