@@ -46,6 +46,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 2.0
 _CHUNK = 1 << 18
 #: The helper looks this often whether something runs for long; after so many looks at nothing it sleeps.
 _LOOK, _LOOKS = 0.005, 100
+#: The exit status of a runtime that failed itself.
+_FAILED = 70
 _HALF_A_SECOND = struct.pack("@ll", 0, 500_000)
 
 
@@ -204,7 +206,23 @@ class Link:
             return  # it was not connected any more, which is what we want
 
     def _help(self) -> None:
-        """The helper thread, for ever."""
+        """The helper thread. Without it nobody would hear or answer while user code runs, so its failure is the
+        container's: its inputs are tried again elsewhere.
+        """
+        try:
+            self._help_for_ever()
+        except BaseException:  # noqa: BLE001  whatever it is, an end that is seen is better than silence
+            if self._closed:
+                return  # the socket was closed while we looked at it
+            try:
+                stdio.flush()
+                sys.stderr.write("alight: the thread that speaks to the node failed, and this container ends\n")
+                sys.__excepthook__(*sys.exc_info())
+                stdio.flush()
+            finally:
+                os._exit(_FAILED)
+
+    def _help_for_ever(self) -> None:
         looks = 0
         while not self._closed:
             stretch = self._stretch

@@ -127,6 +127,17 @@ def test_an_idle_container_hears_again_after_its_helper_fell_asleep(node):
     assert node.stop()[0] == 0
 
 
+def test_a_helper_that_fails_ends_the_container_instead_of_leaving_it_deaf(node):
+    node.start("import time\ndef f():\n    print('begun', flush=True)\n    time.sleep(60)\n")
+    node.give(1)
+    assert node.process.stdout.readline() == "begun\n"
+    node.send_frame(Kind.LINK_CANCEL, b"not json", b"")
+    code, _, err = node.end()
+    assert code == 70
+    assert "the thread that speaks to the node failed" in err
+    assert "_help_for_ever" in err
+
+
 def test_sigterm_ends_an_idle_container(node):
     node.start("def f(): ...\n")
     node.process.send_signal(signal.SIGTERM)
