@@ -116,7 +116,7 @@ def stats(app_name: str, since: Optional[str], environment: Optional[str], as_js
 @options.environment
 @options.as_json
 def info(app_name: str, environment: Optional[str], as_json: bool) -> None:
-    """Show one app: its state, version, tags and functions. APP is a name or an id."""
+    """Show one app: its state, version, tags, functions and where web functions answer. APP is a name or an id."""
     found = session.ask("app.find", AppFind(app_name, session.environment(environment)), AppDescribed)
     if as_json:
         print(json.dumps(to_plain(found), indent=2))
@@ -140,6 +140,11 @@ def info(app_name: str, environment: Optional[str], as_json: bool) -> None:
         many = f"{one.containers} container{'' if one.containers == 1 else 's'}"
         timed = f"  runs {schedule_words.describe(one.schedule)}" if one.schedule else ""
         print(f"  {what}  {one.function_id}  {many if one.containers else 'no containers'}{timed}")
+        if one.web:
+            from alight.sdk import web_urls  # noqa: PLC0415  few apps have web functions
+
+            for line in web_urls.lines(one.name, one.web):
+                print(f"    {line}")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 from alight.wire.messages import PublishedFunction
 from alight.wire.record import dataclass, field
 from alight.wire.spec import FunctionSpec
+from alight.wire.urls import WebUrl
 
 ROLLING = "rolling"  # old containers finish what they have begun
 RECREATE = "recreate"  # old containers end at once
@@ -147,6 +148,7 @@ class FunctionLine:
     is_web: bool = False
     containers: int = 0
     schedule: Dict[str, Any] = field(default_factory=dict)  # as declared, see FunctionSpec
+    web: Tuple[WebUrl, ...] = ()  # where it answers requests
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from alight.wire.deploying import (
     FunctionLine,
 )
 from alight.wire.messages import PublishedFunction
+from alight.wire.urls import WebUrl
 
 
 class Server:
@@ -120,7 +121,12 @@ def test_going_back_takes_a_version_as_people_write_it(serve, capsys):
 
 
 def test_info_shows_what_there_is(serve, capsys):
-    functions = (FunctionLine("Model.*", "fu-1", ("fit",), containers=1), FunctionLine("f", "fu-2"))
+    page = WebUrl("http://shop-page.localhost:9010", "http://localhost:9010/_/main/shop/page", "")
+    functions = (
+        FunctionLine("Model.*", "fu-1", ("fit",), containers=1),
+        FunctionLine("f", "fu-2"),
+        FunctionLine("page", "fu-3", is_web=True, web=(page,)),
+    )
     found = AppDescribed(
         "ap-1", "shop", "shop", "main", "deployed", 3, 1.0, "owner", 2.0, "owner", tags={"a": "b"}, functions=functions
     )
@@ -129,6 +135,8 @@ def test_info_shows_what_there_is(serve, capsys):
     out = capsys.readouterr().out
     for words in ("Version:     v3", "Tags:        a=b", "Model (fit)  fu-1  1 container\n", "f  fu-2  no containers"):
         assert words in out
+    assert "    page => http://shop-page.localhost:9010\n" in out
+    assert "            http://localhost:9010/_/main/shop/page\n" in out
     assert "Stopped" not in out
     assert main.run(["app", "info", "shop", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["functions"][1]["name"] == "f"

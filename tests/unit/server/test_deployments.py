@@ -326,6 +326,18 @@ def test_bad_input_gets_a_sentence(world):
     team(world, work)
 
 
+def test_what_is_said_of_an_app_names_where_its_web_functions_answer(world):
+    async def work(world, team, node):
+        await team.deploy(F, FunctionSpec(name="page", web={"kind": "asgi_app"}))
+        shown = await team.ask("app.find", AppFind("shop"), AppDescribed)
+        assert [(one.name, [url.inside for url in one.web]) for one in shown.functions] == [
+            ("f", []),
+            ("page", ["http://shop-page.alight.internal:9080"]),
+        ]
+
+    team(world, work)
+
+
 def test_a_stopped_app_gives_its_name_back_and_keeps_its_history(world):
     async def work(world, team, node):
         first = await team.deploy(F)

@@ -152,9 +152,8 @@ class Describer:
                 if one.function_id in {record.function_id, self._base(record.function_id)}
             )
             methods = tuple(method.name for method in one.spec.methods)
-            lines.append(
-                FunctionLine(one.spec.name, one.function_id, methods, one.spec.is_web, count, dict(one.spec.schedule))
-            )
+            timed, urls = dict(one.spec.schedule), self._functions.urls(one)
+            lines.append(FunctionLine(one.spec.name, one.function_id, methods, one.spec.is_web, count, timed, urls))
         return AppDescribed(
             app_id,
             row["name"],

@@ -317,10 +317,14 @@ class Functions:
         self.by_id[function.function_id] = function
         self._by_name[function.app_id, function.key] = function.function_id
 
+    def urls(self, function: Published) -> tuple[WebUrl, ...]:
+        """Where it answers requests."""
+        return self.names.of(function) if self.names is not None else ()
+
     def answer(self, function: Published) -> PublishedFunction:
         """What its publisher hears of it."""
         name = function.spec.name
-        urls = self.names.of(function) if self.names is not None else ()
+        urls = self.urls(function)
         try:
             warning = self._check(name, function.need)
         except errors.Error as error:
