@@ -115,7 +115,7 @@ def test_a_plain_start_has_all_its_stages(machine, folder):
 
 def test_hooks_are_not_imports(machine, folder):
     stages = shown(machine, "starts-test", "Model")["start"]["stages"]
-    assert stages["enter"] > 2 > stages["import"]
+    assert stages["enter"] > 1.5 > stages["import"]
 
 
 def test_percentiles_by_function_and_stage(machine, folder):
