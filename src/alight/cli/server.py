@@ -61,13 +61,16 @@ def start(listen: str, engine: Optional[str], fake_gpus: str, no_node: bool, for
 def stop() -> None:
     """Stop server and node of this machine. Containers end; what was accepted goes on after the next start."""
     was = local.stop()
-    if was.server_pid is None and was.node_pid is None:
+    if was.server_pid is None and was.node_pid is None and not was.left:
         print(f"Nothing runs in {was.home}", file=sys.stderr)
         return
     names = [
         f"{name} (pid {pid})" for name, pid in (("server", was.server_pid), ("node", was.node_pid)) if pid is not None
     ]
-    print(f"Stopped {' and '.join(names)}", file=sys.stderr)
+    if names:
+        print(f"Stopped {' and '.join(names)}", file=sys.stderr)
+    if was.left:
+        print(f"Ended what an earlier node had left: {', '.join(was.left)}", file=sys.stderr)
 
 
 @server.command()

@@ -1,6 +1,7 @@
 """`python -m alight.node`: the agent as a process of its own.
 
-SIGTERM disconnects (containers run on). The server's word "shutdown", or SIGUSR1, ends everything.
+SIGTERM disconnects (containers run on). The server's word "shutdown", or SIGUSR1, ends everything. With --clear it ends
+what an agent that is no more left running.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"alight: another node serves {home}: {holder}", file=sys.stderr)  # noqa: T201
         return ALREADY_RUNS
     with lock:
+        if asked.clear:
+            return _clear(home)
         _say_where(home, argv if argv is not None else sys.argv[1:])
         try:
             run(_serve(asked, home))
@@ -62,6 +65,20 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         finally:
             (home / "run" / "node.json").unlink(missing_ok=True)
+    return 0
+
+
+def _clear(home: Path) -> int:
+    from alight.node import clearing  # noqa: PLC0415  start-up weight
+
+    try:
+        ended = run(clearing.clear(home, instance_of(home), _oci_runtime()))
+    except (errors.Error, OSError) as error:
+        log.error("what an earlier node left could not be ended: %s", error)
+        return 1
+    (home / "run" / "node.json").unlink(missing_ok=True)
+    for one in ended:
+        print(one)  # noqa: T201
     return 0
 
 
@@ -124,7 +141,9 @@ def _say_ready() -> None:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m alight.node", description="Alight's agent of one machine.")
     parser.add_argument("--home", required=True, help="state directory (ALIGHT_HOME)")
-    parser.add_argument("--server", required=True, help="unix:PATH or tls:HOST:PORT#FINGERPRINT")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--server", default="", help="unix:PATH or tls:HOST:PORT#FINGERPRINT")
+    what.add_argument("--clear", action="store_true", help="end what a node that is no more left, say what, and exit")
     parser.add_argument("--fake-gpus", default="", metavar="TYPE:COUNT", help="pretend to have GPUs, to try schedules")
     parser.add_argument("--engine", choices=("oci", "process"), default="oci")
     parser.add_argument("--lenient", action="store_true", help="process engine: warn of what it cannot give")

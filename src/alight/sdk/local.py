@@ -17,14 +17,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Optional
+from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
 
-from alight.sdk import config
+from alight.sdk import config, processes
 from alight.wire import errors
-from alight.wire.record import dataclass
+from alight.wire.record import dataclass, replace
 
 _READY_SECONDS = 30.0
-_STOP_SECONDS = 45.0
+_CLEAR_SECONDS = 120.0
 _TAIL_LINES = 8
 _ALREADY_RUNS = 3  # what server and node exit with when another one holds the state directory
 
@@ -41,6 +41,8 @@ class Status:
     fingerprint: str = ""
     version: str = ""
     started_at: float = 0.0
+    left: Tuple[str, ...] = ()
+    """What ``stop`` ended besides: what a killed node had left, in words."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,24 @@ def start(options: Options) -> Status:
     return status()
 
 
-def stop(*, node: bool = True) -> Status:
-    """End the server and, with it, the node and every container of this machine. Returns what was running."""
+def stop() -> Status:
+    """End the server and, with it, the node and every container of this machine, and what killed ones left of them.
+
+    Returns what was running.
+    """
     was = status()
     home = was.home
     (home / "run").mkdir(parents=True, exist_ok=True)
     with _lock(home / "run" / "start.lock"):
         (home / "run" / "stopped").touch()
-        if node and was.node_pid is not None:
-            _end(was.node_pid, signal.SIGUSR1, "node", home)
-        if was.server_pid is not None:
-            _end(was.server_pid, signal.SIGTERM, "server", home)
-    return was
+        nodes = _end_all(home, "node", was.node_pid, signal.SIGUSR1)
+        servers = _end_all(home, "server", was.server_pid, signal.SIGTERM)
+        # The server may have been starting a killed node again when it heard of the end.
+        nodes += _end_all(home, "node", None, signal.SIGUSR1)
+        left = _end_leftovers(home)
+    return replace(
+        was, server_pid=servers[0] if servers else None, node_pid=nodes[0] if nodes else None, left=tuple(left)
+    )
 
 
 def status() -> Status:
@@ -112,7 +120,7 @@ def status() -> Status:
     home = config.home()
     server = _read_json(home / "run" / "server.json")
     pid = server.get("pid")
-    alive = isinstance(pid, int) and _is_ours(pid, "alight.server") and _answers(socket_path(home))
+    alive = isinstance(pid, int) and processes.is_one(pid, "server") and _answers(socket_path(home))
     if not alive:
         return Status(home=home, node_pid=_node_pid(home))
     return Status(
@@ -185,10 +193,6 @@ class _Starting:
     def __init__(self, home: Path, name: str, arguments: List[str]) -> None:
         self.name = name
         self.log = log_path(home, name)
-        environment = {key: value for key, value in os.environ.items() if key not in _NOT_FOR_SERVERS}
-        environment["ALIGHT_HOME"] = str(home)
-        root = str(Path(__file__).resolve().parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
@@ -196,7 +200,7 @@ class _Starting:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd="/",
-                env=environment,
+                env=_environment(home),
                 start_new_session=True,
             )
 
@@ -313,34 +317,56 @@ def _node_runs(home: Path) -> bool:
 
 def _node_pid(home: Path) -> Optional[int]:
     pid = _read_json(home / "run" / "node.json").get("pid")
-    return pid if isinstance(pid, int) and _is_ours(pid, "alight.node") else None
+    return pid if isinstance(pid, int) and processes.is_one(pid, "node") else None
 
 
-def _is_ours(pid: int, module: str) -> bool:
-    """Whether this process is alive and is what it says, and not one that got the number of a dead one."""
+def _end_all(home: Path, name: str, said: Optional[int], how: int) -> List[int]:
+    """End all processes of a name; which those were. ``said`` is the one that is known by its file."""
+    found = processes.find(home, name)
+    if said is not None and said not in found:
+        found.append(said)
+    for pid in found:
+        processes.end(pid, how, name, log_path(home, name))
+    return found
+
+
+def _end_leftovers(home: Path) -> List[str]:
+    """End what a node that was killed, or that only disconnected, has left running; that in words."""
+    containers = home / "node" / "containers"
+    signs = home / "run" / "spawner.sock", home / "run" / "node.json"  # a node that ends everything removes them
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return module.encode() in words
-
-
-def _end(pid: int, how: int, what: str, home: Path) -> None:
-    try:
-        os.kill(pid, how)
-    except ProcessLookupError:
-        return
+        if not any(path.exists() for path in signs) and not (containers.is_dir() and any(containers.iterdir())):
+            return []
     except PermissionError:
         raise errors.PermissionDeniedError(
-            f"the {what} (pid {pid}) runs as another user", hint="run the same with sudo"
+            f"the state directory {home} is another user's", hint="run the same with sudo"
         ) from None
-    deadline = time.monotonic() + _STOP_SECONDS
-    while _is_ours(pid, f"alight.{what}"):
-        if time.monotonic() > deadline:
-            raise errors.ServiceError(
-                f"the {what} (pid {pid}) has not ended within {_STOP_SECONDS:g} s", hint=f"see {log_path(home, what)}"
-            )
-        time.sleep(0.01)
+    with log_path(home, "node").open("ab") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "alight.node", "--home", str(home), "--clear"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd="/",
+            env=_environment(home),
+            timeout=_CLEAR_SECONDS,
+            check=False,
+        )
+    if done.returncode:
+        raise errors.ServiceError(
+            f"what an earlier node of {home} left could not be ended:\n{last_lines(log_path(home, 'node'))}",
+            hint="`alight server stop` tries again",
+        )
+    return done.stdout.decode().splitlines()
+
+
+def _environment(home: Path) -> Dict[str, str]:
+    """Of processes that belong to this directory."""
+    environment = {key: value for key, value in os.environ.items() if key not in _NOT_FOR_SERVERS}
+    environment["ALIGHT_HOME"] = str(home)
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    return environment
 
 
 def _stopped_on_purpose(home: Path) -> bool:

@@ -212,6 +212,7 @@ class OciEngine:
 
     async def shutdown(self) -> None:
         await self.close()
+        self._forks.all_end()
         try:
             client, hello = await spawner_life.join(self._home, self._on_event, self._on_lost)
             try:
@@ -221,6 +222,10 @@ class OciEngine:
                 client.close()
         except SpawnerGone:
             log.info("the spawner was gone before it was told to end")
+        except EngineError as error:
+            log.warning("the spawner is killed: %s", error)
+        # One that starts just now does not answer yet, one of another version not to us.
+        await asyncio.to_thread(spawner_life.kill, self._home)
         await asyncio.to_thread(spawner_life.reclaim, self._home, self._names)
         await asyncio.to_thread(firewall.remove, self._names)
         self._socket_path.unlink(missing_ok=True)

@@ -133,6 +133,10 @@ class OciForks:
         self._templates.clear()
         self._engine.forget(lambda container_id: container_id.startswith((f"{TEMPLATE}-", f"{SHELL}-")))
 
+    def all_end(self) -> None:
+        """The spawner is about to be told to end, and with it all forks that wait: that is nothing to warn of."""
+        self._templates.clear()
+
     def gone(self, shell: str) -> None:
         """A fork that waited has died."""
         for template in self._templates.values():

@@ -52,6 +52,7 @@ class ProcessEngine:
         self._containers = Path(home).resolve() / "node" / "containers"
         self._lenient = lenient
         self._states: dict[str, ContainerState] = {}
+        self._opened = time.time()
 
     def directory(self, container_id: str) -> Path:
         return self._containers / container_id
@@ -67,6 +68,13 @@ class ProcessEngine:
         for path in self._containers.iterdir():
             if str(path) not in _PROCESSES:
                 self._adopt_dead(path)
+
+    async def end_left(self) -> int:
+        """End what a killed agent left running; how many those were."""
+        if not self._containers.is_dir():
+            return 0
+        await self.open()
+        return sum(one.error == _AGENT_DIED and (one.ended_at or 0.0) >= self._opened for one in self._states.values())
 
     async def start(self, plan: ContainerPlan) -> ContainerState:
         self._refuse(plan)

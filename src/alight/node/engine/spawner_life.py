@@ -35,6 +35,8 @@ OnLost = Callable[[SpawnerClient], None]
 _HELLO_SECONDS = 10.0
 _DETACH_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 20.0
+_POLITE_SECONDS = 5.0
+_MODULE = b"alight.node.spawner"
 _SPAWNER_DIED = "its parent process on the node was killed"
 
 # Hands the socket on as descriptor 3, and makes the spawner nobody's child, so that it is not ours to reap.
@@ -173,6 +175,32 @@ async def end(client: SpawnerClient, pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def running(home: Path) -> list[int]:
+    """Processes that are, or are about to be, this directory's spawner, and those of its children that look like it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            if _MODULE not in words[:-1] or words[words.index(_MODULE) + 1] != os.fsencode(home):
+                continue
+            # One in a container may serve a directory of this name, too: its own.
+            if os.path.samestat((path / "root" / str(home).lstrip("/")).stat(), home.stat()):
+                found.append(int(path.name))
+    return found
+
+
+def kill(home: Path) -> None:
+    """End a spawner that cannot be talked to: politely, for it ends its containers then; after some seconds not so.
+    Blocks."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + _POLITE_SECONDS
+        for pid in running(home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while running(home) and time.monotonic() < until:
+            time.sleep(0.02)
 
 
 def state_on_disk(directory: Path) -> ContainerState | None:
