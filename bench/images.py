@@ -74,7 +74,7 @@ class Peer:
         for path in host_folders():
             lent += ["-v", f"{path}:{path}:ro"]
         if authority():
-            lent += ["-v", f"{authority()}:/authority.pem:ro", "--env", "SSL_CERT_FILE=/authority.pem"]
+            lent += ["-v", f"{authority()}:/authority.pem:ro"]
         began = time.perf_counter()
         said = self.run("bud", *lent, *words, "-t", name, "-f", str(context / "Dockerfile"), str(context))
         return time.perf_counter() - began, said
@@ -91,6 +91,12 @@ def host_folders() -> list[str]:
     from alight.builder import HostConfig
 
     return [path for path, _, _ in HostConfig.read().step_binds()]
+
+
+def lines_of_settings() -> str:
+    """The same as lines of a Dockerfile."""
+    found = {**index_settings(), "SSL_CERT_FILE": "/authority.pem" if authority() else ""}
+    return "".join(f"ENV {name}={json.dumps(value)}\n" for name, value in found.items() if value)
 
 
 def authority() -> str:
@@ -112,7 +118,7 @@ def pip(bench: Bench, peer: Peer, rounds: int) -> list[Reading]:
     ours, bare, theirs = [], [], []
     words = " ".join(PACKAGES)
     env = {"UV_CACHE_DIR": str(peer.cache), **index_settings()}
-    settings = "".join(f"ENV {name}={json.dumps(value)}\n" for name, value in index_settings().items() if value)
+    settings = lines_of_settings()
     run_line = f"{settings}RUN uv pip install --system --compile-bytecode {words}"
     _bare_uv(peer.folder / "warm-up", env)
     bench.python("images.py", "pip", "1", *PACKAGES)
@@ -195,7 +201,7 @@ def pull(bench: Bench, peer: Peer, rounds: int) -> list[Reading]:
         context = _empty(peer.folder / "pull")
         words = ("--no-cache", "--layers")
         run_line = f"RUN --mount=type=bind,source=.,target=/x uv pip install --system {PACKAGES[0]}"
-        settings = "".join(f"ENV {name}={json.dumps(value)}\n" for name, value in index_settings().items() if value)
+        settings = lines_of_settings()
         peer.bud(settings + run_line, context, "pulled", *words)
         tag = f"{registry.host}/bench/pulled:1"
         peer.run("push", "-q", "--tls-verify=false", "localhost/pulled", f"docker://{tag}")
