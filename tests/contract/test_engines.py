@@ -138,7 +138,9 @@ def test_children_end_with_the_first_process(place):
     async def work(engine):
         state = await finish(engine, place.shell("a", "sleep 1000 & echo started"))
         assert state.exit_code == 0
-        assert await engine.inside("a") == set()
+        async with asyncio.timeout(10):  # a killed process of a busy machine is there a moment longer
+            while await engine.inside("a"):
+                await asyncio.sleep(0.01)
 
     drive(place, work)
 
