@@ -139,7 +139,7 @@ def test_children_end_with_the_first_process(place):
         state = await finish(engine, place.shell("a", "sleep 1000 & echo started"))
         assert state.exit_code == 0
         async with asyncio.timeout(10):  # a killed process of a busy machine is there a moment longer
-            while await engine.inside("a"):
+            while await engine.inside("a"):  # noqa: ASYNC110  nothing tells
                 await asyncio.sleep(0.01)
 
     drive(place, work)
