@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from alight.node.engine.forks import SHELL
 from tests.system.machine import Machine
 from tests.system.test_crashes import nothing_is_left, pid_of
 from tests.system.test_engine_kills import until
@@ -112,12 +114,30 @@ def test_forks_that_wait_end_without_a_warning(new_machine, tmp_path: Path):
     log = machine.home / "log" / "node.log"
     try:
         machine.run("run", script)
-        assert not until(lambda: not list((machine.home / "node" / "containers").glob(f"{SHELL}-*")), 60)
+        assert not until(lambda: not any(one["parked"] for one in templates(machine)), 60)
         machine.run("server", "stop")
         assert "all containers end" in log.read_text()
         assert "a fork that waited has died" not in log.read_text()
+        assert "was killed" not in (log.parent / "spawner.log").read_text()
     finally:
         machine.close()
+
+
+def test_the_end_of_an_app_interrupts_what_runs(holding: Machine):
+    (app,) = holding.json("app", "list")
+    began = time.monotonic()
+
+    holding.run("app", "stop", "--yes", app["app_id"])
+    assert not until(lambda: holding.json("container", "list"), 30)
+
+    assert time.monotonic() - began < 6, holding.logs()
+
+
+def templates(machine: Machine) -> list[dict[str, Any]]:
+    try:
+        return json.loads((machine.home / "run" / "templates.json").read_text())["templates"]
+    except FileNotFoundError:
+        return []
 
 
 def nodes(machine: Machine) -> list[int]:

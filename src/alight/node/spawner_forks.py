@@ -43,6 +43,7 @@ class Forks:
         self._runtime = runtime
         self._network = network
         self._families: dict[str, Family] = {}
+        self._stopping = False
         self._arriving: dict[Shell, tuple[Client, int, float]] = {}
         self.commands: dict[str, Callable[[Client, int, dict[str, Any]], bool]] = {
             "template": self._do_template,
@@ -132,7 +133,7 @@ class Forks:
             return False
         family.read()
         self._close(family)
-        if family.members:
+        if family.members and not self._stopping:
             log.error("an outer process was killed, and %d containers with it", len(family.members))
         for container in list(self._spawner.containers.values()):
             if isinstance(container, Inside) and container.family is family and container.launcher is None:
@@ -149,6 +150,7 @@ class Forks:
 
     def stop(self) -> None:
         """Kill everything. The loop is told of each outer process's end."""
+        self._stopping = True
         for family in self._families.values():
             os.kill(family.outer.pid, signal.SIGKILL)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alight.scheduler import calls, dispatch, events, held, line, place, publishing, scale
-from alight.scheduler.decisions import Decision, Stop
+from alight.scheduler.decisions import Cancel, Decision, Stop
 from alight.scheduler.ending import stop
 from alight.scheduler.state import Call, Container, Run, State, spans
 from alight.wire.errors import InternalFailure, to_wire
@@ -32,11 +32,14 @@ def scaled(state: State, event: events.FunctionScaled, now: float, decisions: li
 
 
 def app_ended(state: State, event: events.AppEnded, now: float, decisions: list[Decision]) -> None:
-    """Forget an app's functions and calls, and end its containers."""
+    """Forget an app's functions and calls, interrupt what runs of them, and end its containers."""
     gone = {one.function_id for one in state.functions.values() if one.app_id == event.app_id}
     for call in [call for call in state.calls.values() if call.function_id in gone]:
         for name in call.containers:
-            held.drop(state.containers[name], call.call_id)
+            container = state.containers[name]
+            held.drop(container, call.call_id)
+            # Nobody waits for it: the container's grace is for its exit hooks.
+            decisions.append(Cancel(call.call_id, -1, name, container.node_id))
         del state.calls[call.call_id]
     for function_id in gone:
         function = state.functions[function_id]

@@ -704,6 +704,9 @@ def test_the_end_of_an_app_ends_its_containers_and_forgets_its_inputs(world):
     world.running.clear()
     made = world.happen(events.AppEnded("app"))
     assert {one.container_id for one in kinds(made, Stop)} == {"c0", "c1"}
+    (given,) = kinds(made, Cancel)
+    assert (given.position, given.container_id) == (-1, "c0")
+    assert made.index(given) < min(made.index(one) for one in kinds(made, Stop))
     assert not world.state.calls
     assert kinds(arrive(world, "late"), Fail)[0].status == "cancelled"
 
