@@ -10,6 +10,7 @@ import pytest
 from alight.wire.commands import Report, Run
 from alight.wire.messages import CallCancel
 from alight.wire.spec import Autoscaling, FunctionSpec
+from alight.wire.stored import NamedList
 
 DOUBLE = FunctionSpec(name="double", autoscaling=Autoscaling(max_containers=1))
 
@@ -161,6 +162,40 @@ def test_what_runs_of_a_call_that_ended_while_its_machine_was_away_is_cancelled(
         await world.until(lambda: not container.running)
         assert not world.server.parts.calls.live
         assert (await call_row(world, stream.call_id))["status"] == "cancelled"
+
+    world(work)
+
+
+def test_a_container_is_known_as_soon_as_its_machine_has_said_hello(world):
+    """Its machine lets requests pass when the server answers, which is before all that it holds was looked up."""
+
+    async def work(world):
+        await world.serve()
+        node = await world.node({"double": lambda x: 2 * x})
+        client = await world.client()
+        _, functions = await client.app(DOUBLE, kind="detached")
+        assert (await client.remote(functions["double"], 2))[1] == 4
+        [name] = node.containers
+        await world.server.parts.store.flush()
+        await node.disconnect()
+        await world.crash()
+
+        await world.serve()
+        giving = world.server.parts.calls.giving
+        take_up, looked_up, asks = giving.take_up, asyncio.Event(), asyncio.Event()
+
+        async def slowly(call_ids):
+            asks.set()
+            await looked_up.wait()
+            return await take_up(call_ids)
+
+        giving.take_up = slowly
+        await node.connect(world.socket)
+        await node.peer.ping(5)
+        stream = await node.ask(name, "volume.list", NamedList())
+        assert (await stream.recv()) is not None
+        assert asks.is_set()
+        looked_up.set()
 
     world(work)
 

@@ -110,6 +110,8 @@ class Nodes:
 
     async def join(self, peer: Peer, stream: Stream, hello: NodeHello) -> Session:
         """A machine says hello, with what it holds."""
+        # Its containers may ask for something while we still read: the machine takes its hello for heard.
+        peer.info["node_id"] = hello.node_id
         # Before anything else is done, so that nothing can happen in between.
         over = await self._around.calls.giving.take_up(run.call_id for one in hello.containers for run in one.runs)
         old = self.sessions.pop(hello.node_id, None)
@@ -121,7 +123,6 @@ class Nodes:
         session = Session(hello, peer, stream)
         self.sessions[hello.node_id] = session
         self._nobody.clear()
-        peer.info["node_id"] = hello.node_id
         held = tuple(self._held(hello.node_id, one, over) for one in hello.containers)
         self._around.inbox.put(
             events.NodeJoined(
