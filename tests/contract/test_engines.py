@@ -271,7 +271,7 @@ def test_use_is_counted(place):
         await engine.start(place.shell("a", script))
         await until_printed(engine, "a", b"done")
         async with asyncio.timeout(20):
-            while not (stats := await engine.stats("a")).cpu_seconds:  # some kernels count by ticks, and late
+            while not (stats := await engine.stats("a")).cpu_seconds:  # noqa: ASYNC110  counted by ticks, and late
                 await asyncio.sleep(0.02)
         assert stats.memory_bytes > 0
         assert stats.pids == 1
