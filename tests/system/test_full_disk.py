@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -110,7 +111,17 @@ def full(machine: Machine, left: int) -> Iterator[None]:
     """A file takes all the room but so many KiB."""
     ballast = machine.home / "ballast"
     with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(machine.home).free - (left << 10))
+        room = shutil.disk_usage(machine.home).free - (left << 10)
+        while True:
+            try:
+                os.posix_fallocate(file.fileno(), 0, room)
+            except OSError as error:
+                # What was free a moment ago: logs grow, and files have blocks of their own.
+                if error.errno != errno.ENOSPC or room < 1 << 20:
+                    raise
+                room -= 64 << 10
+            else:
+                break
     try:
         yield
     finally:

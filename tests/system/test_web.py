@@ -430,6 +430,7 @@ def test_requests_from_many_at_once_all_get_their_own_answer(site):
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser is installed")
 def test_a_browser_loads_a_page_and_its_websocket(machine, tmp_path):
     said = machine.run("deploy", EXAMPLES / "web_functions.py").stdout
