@@ -46,18 +46,25 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def holding(fresh_machine: Machine, script: Path):
     """An instance with a container in a long input, and nobody who would start what is killed again."""
-    process = fresh_machine.start("run", "--detach", script, stderr=subprocess.STDOUT)
-    assert process.stdout is not None
-    while "holding" not in (line := process.stdout.readline()):
-        assert line, fresh_machine.logs()
-    process.kill()
-    process.communicate()
+    begin(fresh_machine, script)
     return fresh_machine
 
 
+def begin(machine: Machine, script: Path) -> None:
+    process = machine.start("run", "--detach", script, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) and "holding" not in line:
+        pass
+    process.kill()
+    process.communicate()
+    assert line, machine.logs()
+
+
 def kill(machine: Machine, *victims: str) -> None:
-    for pid in [pid_of(machine, one) for one in victims]:
+    pids = [pid_of(machine, one) for one in victims]
+    for pid in pids:
         os.kill(pid, signal.SIGKILL)
+    assert not until(lambda: set(pids) & set(machine.processes()))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,8 @@ def test_what_killed_processes_left_is_ended_and_named(holding: Machine, victims
 
     said = holding.run("server", "stop").stderr
 
-    if "spawner" not in victims:  # else its containers, forks of templates, have died with it
+    # A server may have started the node again, which then ends all by itself; and a spawner's forks die with it.
+    if victims == ["server", "node"]:
         assert "Ended what an earlier node had left: spawner (pid" in said
         assert "1 container" in said
     assert not any("spawner" in one for one in holding.processes().values())
@@ -105,6 +113,18 @@ def test_a_spawner_that_answers_nobody_is_killed(holding: Machine):
     holding.run("server", "stop")
 
     assert holding.processes() == {}
+
+
+def test_bare_processes_end(new_machine, script: Path):
+    machine = new_machine(ALIGHT_ENGINE="process")
+    begin(machine, script)
+    try:
+        kill(machine, "server", "node")
+        assert len(machine.processes()) == 1
+        assert "Ended what an earlier node had left: 1 container\n" in machine.run("server", "stop").stderr
+        assert not until(machine.processes)
+    finally:
+        machine.close()
 
 
 def test_forks_that_wait_end_without_a_warning(new_machine, tmp_path: Path):

@@ -25,6 +25,7 @@ async def clear(home: Path, instance: str, runtime: str) -> list[str]:
     Raises EngineError, OSError: something could not be ended.
     """
     ended: list[str] = []
+    bare = await ProcessEngine(home).end_left()  # first: the other takes what it finds on the disk for its own
     if os.geteuid() == 0:
         spawners = spawner_life.running(home)
         groups = _alive(Names.of(instance))
@@ -35,7 +36,7 @@ async def clear(home: Path, instance: str, runtime: str) -> list[str]:
         for name in _OURS:
             for path in (home / "node" / "containers").glob(f"{name}*"):
                 shutil.rmtree(path, ignore_errors=True)
-    return ended + _counted(await ProcessEngine(home).end_left())
+    return ended + _counted(bare)
 
 
 def _counted(count: int) -> list[str]:
