@@ -125,12 +125,16 @@ def test_a_shell_at_a_terminal(machine, script, at_terminal):
     shell.resize(33, 77)
     shell.type(b"sleep 0.3; stty size\r")
     shell.until(b"33 77\r\n")
-    shell.type(b"sleep 600\r")
-    shell.until(b"sleep 600\r\n")
+    shell.type(b"sh -c 'echo asleep; exec sleep 600'\r")
+    shell.until(b"asleep\r\n")  # a Ctrl-C that comes before it would be the shell's own
     shell.type(b"\x03")  # Ctrl-C ends the sleep and not the shell
+    shell.until(b"# ")
     shell.type(b"echo still $((40 + 2))\r")
     shell.until(b"still 42\r\n")
-    shell.type(b"(exit 7)\r\x04")  # Ctrl-D ends the shell with its last status
+    shell.type(b"(exit 7)\r")
+    shell.until(b"(exit 7)")
+    shell.until(b"# ")  # a Ctrl-D that comes before the prompt is for the command
+    shell.type(b"\x04")  # ends the shell with its last status
     shell.end(status=7)
     assert not shells(machine)  # the container and its app go with the shell
     assert "file" in machine.run("volume", "ls", "shell-test").stdout
