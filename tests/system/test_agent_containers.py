@@ -105,6 +105,7 @@ def test_an_output_made_while_the_agent_was_dead_arrives(fresh_home):
     scenario(fresh_home, play)
 
 
+@pytest.mark.slow
 def test_a_chunk_survives_kills_of_the_agent_between_its_answers(fresh_home):
     async def play(server, node):
         start = await begun(server, "slow")

@@ -75,6 +75,7 @@ def test_an_install_works_through_the_machines_settings_and_leaves_only_itself(h
     assert again.image == built.image == again.builder.cached(again.spec)
 
 
+@pytest.mark.slow
 def test_a_debian_package_leaves_no_lists_or_downloads(home):
     built = Build(
         home, {"op": "apt_install", "packages": ["jq"]}, {"op": "run", "command": "echo '{\"a\":42}' | jq .a > /answer"}
@@ -110,6 +111,7 @@ def test_a_package_that_does_not_exist_is_named(home):
     assert not list((home / "layers").glob("tmp-*"))
 
 
+@pytest.mark.slow
 def test_a_local_mirror_serves_a_standalone_python(home, tmp_path):
     """The second way, without the world: uv fetches an interpreter from a server of the test's."""
     prefix = _some_python("3.12")

@@ -205,6 +205,7 @@ def test_recreate_begins_anew_what_old_containers_ran_and_rolling_lets_it_end(sh
         assert int(got) == answer
 
 
+@pytest.mark.slow
 def test_functions_that_go_end_what_waits_for_them(shop):
     two = """
     @app.function(max_containers=1)

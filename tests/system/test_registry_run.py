@@ -57,6 +57,7 @@ def allow(machine, host: str) -> None:
     (machine.home / "registries.conf").write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
 
 
+@pytest.mark.slow
 def test_a_script_runs_on_a_private_registry_image(prepared, registry):
     machine, script = prepared
     done = machine.run("run", f"{script}::app.show")

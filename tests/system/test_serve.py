@@ -124,6 +124,7 @@ def test_what_is_saved_is_served(served):
     assert not [line for line in served.machine.processes().values() if "reloader" in line]
 
 
+@pytest.mark.slow
 def test_it_ends_after_its_time(machine, tmp_path):
     (tmp_path / "helper.py").write_text("NAME = 'one'\n")
     (tmp_path / "served.py").write_text(SCRIPT.format(version=1))

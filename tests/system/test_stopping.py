@@ -107,6 +107,7 @@ def test_a_node_without_a_server_ends(holding: Machine):
     nothing_is_left(holding)
 
 
+@pytest.mark.slow
 def test_a_spawner_that_answers_nobody_is_killed(holding: Machine):
     os.kill(pid_of(holding, "spawner"), signal.SIGSTOP)
 

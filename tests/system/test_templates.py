@@ -313,6 +313,7 @@ def runners(function):
 """
 
 
+@pytest.mark.slow
 def test_a_floor_of_containers_holds_when_the_server_and_the_agent_are_killed_and_when_one_of_them_is(place, tmp_path):
     script = Script(place, tmp_path, "test-templates", KEPT)
     going = Going(

@@ -211,6 +211,7 @@ def test_a_member_of_the_group_uses_roots_server_and_sees_what_is_theirs(plain, 
     assert fresh_machine.run("run", f"{script}::who").stdout == "uid 0\n"
 
 
+@pytest.mark.slow
 def test_two_state_directories_side_by_side(machine, fresh_machine, tmp_path):
     script = tmp_path / "job.py"
     script.write_text(SCRIPT)
