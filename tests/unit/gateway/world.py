@@ -88,6 +88,7 @@ class World:
         self.containers, self.arrived = {}, asyncio.Queue()
         self.leases, self.ended, self.timed_out, self.cancelled, self.gives = [], [], [], [], True
         self.programs = None
+        self.talks: set[asyncio.Task] = set()
 
     async def __aenter__(self):
         self.loop = asyncio.get_running_loop()
@@ -102,6 +103,9 @@ class World:
         self.server.close()
         for one in self.containers.values():
             one.transport.abort()
+        for talk in self.talks:
+            talk.cancel()
+        await asyncio.gather(*self.talks, return_exceptions=True)
         await asyncio.sleep(0)
 
     def serve(self, target):
@@ -129,10 +133,19 @@ class World:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         if port:
-            self.loop.create_task(self.programs(*(await asyncio.open_connection(sock=theirs))))
+            streams = await asyncio.open_connection(sock=theirs)
+            self.talks.add(self.loop.create_task(self._talk(*streams)))
         else:
             await self.loop.create_unix_connection(lambda: Container(self, container_id), sock=theirs)
         return ours
+
+    async def _talk(self, reader, writer):
+        try:
+            await self.programs(reader, writer)
+        finally:
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     # clients
 
