@@ -66,7 +66,8 @@ def lock(reference: str, output: Optional[Path], check: bool) -> None:
     debian = sum(len(one.get("apt", ())) for _, _, found in rows for one in found)
     for op in sorted({step.op["op"] for _, steps, _ in rows for step in steps} & set(_NOT_HELD)):
         print(f"not held by the lock: .{op}(): {_NOT_HELD[op]}", file=sys.stderr)
-    print(f"Wrote {target}: {len(rows)} images, {count} packages, {debian} of Debian's", file=sys.stderr)
+    images_held = "1 image" if len(rows) == 1 else f"{len(rows)} images"
+    print(f"Wrote {target}: {images_held}, {count} packages, {debian} of Debian's", file=sys.stderr)
 
 
 def images_of(apps: List[Any], named: Any) -> List[Tuple[List[str], Any]]:

@@ -48,6 +48,13 @@ SAVES = "enable_memory_snapshot=True would save it"
         (Facts({"wait": 1.5}), ("waited 1.5 s before a container was started for it",)),
         (Facts({"wait": 0.3}, waited="waiting for memory"), ()),
         (
+            Facts({"enter": 2.0}, snapshot=True),
+            (
+                "@enter hooks 2.0 s: this start had no template yet; "
+                "those with snap=True run once for the starts after it",
+            ),
+        ),
+        (
             Facts({"enter": 2.0}),
             (f"@enter hooks 2.0 s: enable_memory_snapshot=True with @enter(snap=True) {ONCE}",),
         ),

@@ -41,8 +41,11 @@ def remedies(facts: Facts) -> tuple[str, ...]:
         found += [(loading, one) for one in _import(facts, loading)]
     entering = stages.get("enter", 0.0)
     if entering >= _LONG and not facts.refused and facts.level < 2:
-        what = "@enter(snap=True)" if facts.snapshot else "enable_memory_snapshot=True with @enter(snap=True)"
-        found.append((entering, f"@enter hooks {shown(entering)}: {what} would run them once for many containers"))
+        # Whether the hooks that took long are of those with snap=True, a start without a template does not tell.
+        what = "this start had no template yet; those with snap=True run once for the starts after it"
+        if not facts.snapshot:
+            what = "enable_memory_snapshot=True with @enter(snap=True) would run them once for many containers"
+        found.append((entering, f"@enter hooks {shown(entering)}: {what}"))
     network = stages.get("network", 0.0)
     if network >= _NETWORK:
         found.append((network, f"network {shown(network)}: block_network=True saves it, if the function needs none"))
