@@ -8,6 +8,7 @@ from alight.server.services.container_views import in_order, percentile
 from alight.server.services.remedy import Facts, remedies, shown
 
 ONCE = "would run them once for many containers"
+NOT_YET = "this start had no template yet; those with snap=True run once for the starts after it"
 SAVES = "enable_memory_snapshot=True would save it"
 
 
@@ -49,10 +50,7 @@ SAVES = "enable_memory_snapshot=True would save it"
         (Facts({"wait": 0.3}, waited="waiting for memory"), ()),
         (
             Facts({"enter": 2.0}, snapshot=True),
-            (
-                "@enter hooks 2.0 s: this start had no template yet; "
-                "those with snap=True run once for the starts after it",
-            ),
+            (f"@enter hooks 2.0 s: {NOT_YET}",),
         ),
         (
             Facts({"enter": 2.0}),
