@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from alight.wire import errors
 DEFAULT_PORT = 9009
 DEFAULT_WEB_PORT = 9080
 LOOPBACK = "127.0.0.1"
+_DOMAIN = re.compile(r"(?=.{1,180}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 GROUP = "alight"  # of the users of a server that root runs, where the system has it
 
 
@@ -33,6 +35,10 @@ class Settings:
     schedules_late: float | None = None  # a missed run is made up when it is no older; None: until the next one is due
     versions_kept: int = 10  # of each deployed app: so many can it go back to, the one that serves included
     web_listen: str = ""  # HOST:PORT of the web gateway, "none", or "" for 9080 of loopback (a free one when taken)
+    web_domain: str = ""  # labels of web functions stand before it: <label>.<domain>
+    web_cert: str = ""  # PEM files, several separated by ":"; the web gateway's port speaks TLS then
+    web_key: str = ""
+    web_plain: bool = False  # others than this machine's own may reach the web gateway in plain HTTP
     web: Limits = field(default_factory=Limits)
 
     @property
@@ -55,7 +61,7 @@ class Settings:
         return _address("--listen", self.listen, DEFAULT_PORT)
 
     def web_address(self) -> tuple[str, int] | None:
-        """Where the web gateway listens, in plain HTTP; None: nowhere. Raises InvalidError."""
+        """Where the web gateway listens; None: nowhere. Raises InvalidError."""
         return _address("ALIGHT_WEB_LISTEN", self.web_listen, DEFAULT_WEB_PORT)
 
 
@@ -84,6 +90,10 @@ def from_environment(home: Path, listen: str) -> Settings:
         schedules_late=_seconds("ALIGHT_SCHEDULES_LATE", 0.0) if os.environ.get("ALIGHT_SCHEDULES_LATE") else None,
         versions_kept=_count("ALIGHT_VERSIONS_KEPT", Settings.versions_kept),
         web_listen=os.environ.get("ALIGHT_WEB_LISTEN", ""),
+        web_domain=_domain("ALIGHT_WEB_DOMAIN"),
+        web_cert=os.environ.get("ALIGHT_WEB_CERT", ""),
+        web_key=os.environ.get("ALIGHT_WEB_KEY", ""),
+        web_plain=os.environ.get("ALIGHT_WEB_PLAIN") == "1",
         web=_web_limits(),
     )
 
@@ -112,6 +122,13 @@ def _address(what: str, text: str, default: int) -> tuple[str, int] | None:
     if not host or not port.isdigit() or int(port) > 65535:
         raise errors.InvalidError(f"{what} {text}: not HOST:PORT", hint=f"e.g. {what} 0.0.0.0:{default}")
     return host.strip("[]"), int(port)
+
+
+def _domain(name: str) -> str:
+    text = os.environ.get(name, "").lower().strip(".").removeprefix("*.")
+    if text and not _DOMAIN.fullmatch(text):
+        raise errors.InvalidError(f"{name}={text!r} is not the name of a domain", hint="e.g. apps.lab.example")
+    return text
 
 
 def _count(name: str, default: int, most: int = 10_000) -> int:

@@ -9,13 +9,13 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alight.gateway.table import Names
 from alight.link.dial import Answers, serve
 from alight.scheduler import place
 from alight.scheduler.state import State
-from alight.server import http, rest
+from alight.server import http, rest, web_listen
 from alight.server.app import Front
 from alight.server.events import Inbox
 from alight.server.http_calls import HttpCalls
@@ -42,7 +42,6 @@ from alight.server.routes import terminals as terminals_routes
 from alight.server.routes import tokens as tokens_routes
 from alight.server.routes import volumes as volumes_routes
 from alight.server.routes import web as web_routes
-from alight.server.services import urls
 from alight.server.services.access import ProxyTokens
 from alight.server.services.ahead import Ahead
 from alight.server.services.apps import App, Apps
@@ -78,9 +77,11 @@ from alight.wire.messages import AppEvent, ServerInfo
 from alight.wire.spec import FunctionSpec
 from alight.wire.version import __version__
 
+if TYPE_CHECKING:
+    from alight.server.web_tls import Certificates
+
 log = logging.getLogger(__name__)
 _SHUTDOWN_SECONDS = 40.0
-_WEB_BACKLOG = 1024
 
 
 @dataclass
@@ -127,6 +128,7 @@ class Server:
         self._janitor: Janitor
         self._reviver: Reviver
         self._listeners: list[asyncio.AbstractServer] = []
+        self._certificates: Certificates | None = None
 
     def info(self) -> ServerInfo:
         """What ``alight server status`` shows."""
@@ -182,31 +184,23 @@ class Server:
         self.parts.setup.use_certificate(certificate.fingerprint)
 
     async def listen_web(self) -> None:
-        """The web gateway: plain HTTP on a port that stays the same from start to start, and for containers a socket
-        that their machine leads them to.
-        """
-        loop, gateway = asyncio.get_running_loop(), self.parts.web.gateway
-        path = self.settings.run / "web.sock"
-        path.unlink(missing_ok=True)
-        inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        inner.bind(str(path))
-        path.chmod(0o600)
-        self._listeners.append(await loop.create_unix_server(gateway.client, sock=inner, backlog=_WEB_BACKLOG))
-        wanted = self.settings.web_address()
-        if wanted is None:
-            return
-        sock = _bind_web(wanted, self.settings)
-        host, port = sock.getsockname()[:2]
-        self._listeners.append(await loop.create_server(gateway.client, sock=sock, backlog=_WEB_BACKLOG))
-        self.web_address = f"{_bracketed(host)}:{port}"
-        gateway.api = self._http_calls().answer
-        self.parts.names.base = urls.Base(self.web_address, socket.gethostname())
-        self.parts.web.table.names = Names(hosts=frozenset((socket.gethostname().lower(), host)))
+        """The web gateway: its port, and for containers a socket that their machine leads them to."""
+        web, names = self.parts.web, self.parts.names
+        made = await web_listen.listen(self.settings, web.gateway.client, _bind)
+        self._listeners += made.listeners
+        self._certificates = made.certificates
+        if made.base.address:
+            self.web_address = made.base.address
+            web.gateway.api = self._http_calls().answer
+            names.base = made.base
+            web.table.names = Names(made.base.domain, made.hosts)
 
     async def close(self) -> None:
         """Stop taking requests, write down what is under way, close the store."""
         for listener in self._listeners:
             listener.close()
+        if self._certificates is not None:
+            self._certificates.close()
         parts = self.parts
         self._schedules.close()
         self._janitor.close()
@@ -411,18 +405,6 @@ def _bind(
     except BaseException:
         sock.close()
         raise
-    return sock
-
-
-def _bind_web(wanted: tuple[str, int], settings: Settings) -> socket.socket:
-    """The gateway's port. Where nobody asked for one, it is the one of last time, so that URLs stay as they are."""
-    if settings.web_listen:
-        return _bind(wanted, may_move=False, option="ALIGHT_WEB_LISTEN=HOST:PORT")
-    kept = settings.state / "web.port"
-    text = kept.read_text().strip() if kept.is_file() else ""
-    host, port = wanted[0], int(text) if text.isdigit() and 0 < int(text) < 65536 else wanted[1]
-    sock = _bind((host, port), may_move=True)
-    kept.write_text(f"{sock.getsockname()[1]}\n")
     return sock
 
 

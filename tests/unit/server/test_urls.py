@@ -142,13 +142,28 @@ def test_a_path_means_the_deployed_app_of_a_name_and_every_app_by_its_id():
     ("base", "label", "path"),
     [
         (urls.Base("127.0.0.1:9080"), "http://l.localhost:9080", "http://localhost:9080/_/main/x/f"),
-        (urls.Base("0.0.0.0:80", "box"), "http://l.localhost:80", "http://box:80/_/main/x/f"),
+        (urls.Base("0.0.0.0:80", "box"), "http://l.localhost", "http://box/_/main/x/f"),
         (urls.Base("10.0.0.5:9080"), "http://l.localhost:9080", "http://10.0.0.5:9080/_/main/x/f"),
         (urls.Base("[fd00::1]:9080"), "http://l.localhost:9080", "http://[fd00::1]:9080/_/main/x/f"),
         (
-            urls.Base("0.0.0.0:443", "box", "apps.example.com"),
+            urls.Base("0.0.0.0:443", "box", "apps.example.com", tls=True),
             "https://l.apps.example.com",
             "https://apps.example.com/_/main/x/f",
+        ),
+        (
+            urls.Base("0.0.0.0:8443", "box", "apps.example.com", tls=True),
+            "https://l.apps.example.com:8443",
+            "https://apps.example.com:8443/_/main/x/f",
+        ),
+        (
+            urls.Base("127.0.0.1:9080", "box", "apps.example.com", proxied=True),
+            "https://l.apps.example.com",
+            "https://apps.example.com/_/main/x/f",
+        ),
+        (
+            urls.Base("0.0.0.0:9080", "box", "apps.example.com"),
+            "http://l.apps.example.com:9080",
+            "http://apps.example.com:9080/_/main/x/f",
         ),
     ],
 )

@@ -205,19 +205,21 @@ def domains(found: Iterable[Endpoint]) -> dict[str, Endpoint]:
 
 @dataclass(frozen=True)
 class Base:
-    """What URLs begin with. ``address`` is where the gateway listens, "" for nowhere; ``domain`` has a certificate."""
+    """What URLs begin with. ``address`` is where the gateway listens, "" for nowhere; labels stand before ``domain``,
+    or before localhost where there is none. ``tls``: the port speaks it; ``proxied``: somebody before us does.
+    """
 
     address: str = ""
     hostname: str = "localhost"
     domain: str = ""
-
-    @property
-    def _port(self) -> str:
-        return self.address.rpartition(":")[2]
+    tls: bool = False
+    proxied: bool = False
 
     @property
     def _host(self) -> str:
         """A host by which the gateway is reached from where it is meant to be reached."""
+        if self.domain:
+            return self.domain
         host = self.address.rpartition(":")[0].strip("[]")
         if host in {"0.0.0.0", "::", ""}:  # noqa: S104  what it listens on, not what we bind
             return self.hostname
@@ -225,16 +227,20 @@ class Base:
             return "localhost"
         return f"[{host}]" if ":" in host else host
 
+    def _origin(self, host: str) -> str:
+        if self.proxied:
+            return f"https://{host}"
+        port = self.address.rpartition(":")[2]
+        scheme, usual = ("https", "443") if self.tls else ("http", "80")
+        return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
+
     def label(self, label: str) -> str:
         """The URL of a label."""
-        if self.domain:
-            return f"https://{label}.{self.domain}"
-        return f"http://{label}.localhost:{self._port}"
+        return self._origin(f"{label}.{self.domain or 'localhost'}")
 
     def path(self, endpoint: Endpoint, *, by_id: bool = False) -> str:
         """The URL of a path."""
-        start = f"https://{self.domain}" if self.domain else f"http://{self._host}:{self._port}"
-        return start + path_of(endpoint, by_id=by_id)
+        return self._origin(self._host) + path_of(endpoint, by_id=by_id)
 
 
 def path_of(endpoint: Endpoint, *, by_id: bool = False) -> str:
