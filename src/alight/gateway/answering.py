@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alight.gateway.heads import HOP_BY_HOP, Fields, is_clean
+from alight.gateway.heads import HOP_BY_HOP, Answer, Fields, is_clean
 from alight.gateway.replies import CLOCK, STATUS_LINES
 
 if TYPE_CHECKING:
     from alight.gateway.client import Client
 
 _BODILESS = {204, 304}
+_SERVER = b"server: alight\r\n"
 
 
 class Prepared:
@@ -18,11 +19,23 @@ class Prepared:
 
     __slots__ = ("dated", "length", "lines", "status")
 
-    def __init__(self, status: int, fields: Fields) -> None:
-        """Raises ValueError for fields that are none."""
+    def __init__(self, status: int, lines: bytes, length: int | None, *, dated: bool) -> None:
         self.status = status
-        self.length: int | None = None
-        self.dated = False
+        self.lines = lines
+        self.length = length
+        self.dated = dated
+
+    @classmethod
+    def of_program(cls, answer: Answer) -> Prepared:
+        """Of what a program in a container said."""
+        lines = STATUS_LINES[answer.status] + answer.lines
+        return cls(answer.status, lines if answer.served else lines + _SERVER, answer.said, dated=answer.dated)
+
+    @classmethod
+    def of_fields(cls, status: int, fields: Fields) -> Prepared:
+        """Raises ValueError for fields that are none."""
+        length: int | None = None
+        dated = False
         lines = [STATUS_LINES[status]] if status in STATUS_LINES else [b"HTTP/1.1 %d \r\n" % status]
         served = False
         for name, value in fields:
@@ -30,14 +43,14 @@ class Prepared:
             if low == b"content-length":
                 if not value.isdigit():
                     raise ValueError("a content-length that is no number")
-                self.length = int(value)
+                length = int(value)
             elif low not in HOP_BY_HOP:
-                self.dated = self.dated or low == b"date"
+                dated = dated or low == b"date"
                 served = served or low == b"server"
                 lines.append(name + b": " + value + b"\r\n")
         if not served:
-            lines.append(b"server: alight\r\n")
-        self.lines = b"".join(lines)
+            lines.append(_SERVER)
+        return cls(status, b"".join(lines), length, dated=dated)
 
 
 _PREPARED: dict[bytes, Prepared] = {}
@@ -55,7 +68,7 @@ def prepare(head: bytes) -> Prepared:
         parts = head.split(b"\0")
         if not is_clean(parts) or len(parts) % 2 == 0:
             raise ValueError("header fields with line breaks in them")
-        found = Prepared(int(parts[0]), list(zip(parts[1::2], parts[2::2])))
+        found = Prepared.of_fields(int(parts[0]), list(zip(parts[1::2], parts[2::2])))
         if len(head) <= _LARGEST_PREPARED:
             if len(_PREPARED) >= _MOST_PREPARED:
                 _PREPARED.clear()

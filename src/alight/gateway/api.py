@@ -86,11 +86,11 @@ class ApiExchange:
         try:
             status, said, answer = await self._api(method, target, fields, body)
             lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in said.items()]
-            prepared = Prepared(status, [*lines, (b"x-content-type-options", b"nosniff")])
+            prepared = Prepared.of_fields(status, [*lines, (b"x-content-type-options", b"nosniff")])
         except Exception:  # one of the four loops: a fault in one answer ends that request alone
             fault = os.urandom(4).hex()
             log.exception("fault %s at %s %s", fault, method, target)
-            prepared, answer = Prepared(500, []), f"internal error (fault {fault})\n".encode()
+            prepared, answer = Prepared.of_fields(500, []), f"internal error (fault {fault})\n".encode()
         client, self._client = self._client, None
         if client is not None:
             self.answering.start(prepared, answer, last=True)

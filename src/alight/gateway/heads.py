@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 #: Fields that are about one connection and go no further.
 HOP_BY_HOP = frozenset(
@@ -17,11 +18,17 @@ _SAID_BY_US = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\xff]+) HTTP/(\d\.\d)")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%\-]*)(?::(\d{0,5}))?")
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t -\xff]*))?")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: [\t -\xff]*)?\r\n")
+_WHOLE_FIELD = re.compile(rb"(([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n)")
 _MOST_FIELDS = 256
+_LONGEST_NUMBER = 18
 _SPECIAL = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"trailer")
 ) | _SAID_BY_US | HOP_BY_HOP  # fmt: skip
+
+_NOTED = frozenset((b"content-length", b"date", b"server")) | HOP_BY_HOP  # of an answer's fields
+
+_UNMEASURED = "the program in the container does not say how long its answer is"
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -101,6 +108,7 @@ def read_request(block: bytes) -> Request:
     return head
 
 
+@lru_cache(maxsize=1024)
 def split_host(host: bytes) -> tuple[str, str]:
     """Name and port, the name in lower case and without the brackets of an address. Raises BadRequest."""
     found = _HOST.fullmatch(host)
@@ -110,50 +118,69 @@ def split_host(host: bytes) -> tuple[str, str]:
 
 
 class Answer:
-    """The head of what a program in a container answered. ``length`` -1: until the connection ends."""
+    """The head of what a program in a container answered.
 
-    __slots__ = ("chunked", "fields", "keep", "length", "status", "upgrade")
+    ``lines`` are the fields that go on to the client, as they are, without ``said``, the length that they gave.
+    ``length`` is the body's, -1: until the connection ends. ``dated``, ``served``: a Date, a Server is among them.
+    """
 
-    def __init__(self, status: int, fields: Fields) -> None:
+    __slots__ = ("chunked", "dated", "keep", "length", "lines", "said", "served", "status", "upgrade")
+
+    def __init__(self, status: int) -> None:
         self.status = status
-        self.fields = fields
+        self.lines = b""
+        self.said: int | None = None
         self.length = -1
-        self.chunked = self.upgrade = False
+        self.chunked = self.dated = self.served = self.upgrade = False
         self.keep = True
 
 
 def read_answer(block: bytes, method: bytes) -> Answer:
     """As ``read_request``, for the other way. Raises BadRequest with 502."""
-    first, _, rest = block.partition(b"\r\n")
-    line = _STATUS.fullmatch(first)
-    found = _FIELD.findall(rest)
-    if line is None or sum(len(name) + len(value) + 3 for name, value in found) != len(rest):
+    line = _STATUS.match(block)
+    if line is None:
         raise BadRequest("the program in the container does not answer in HTTP/1.1", 502)
-    answer = Answer(int(line[2]), [])
+    answer = Answer(int(line[2]))
     answer.keep = line[1] == b"1"
-    lengths = set()
-    for name, value in found:
-        low, value = name.lower(), value.strip(b" \t")  # noqa: PLW2901
-        if low == b"connection":
+    size, lines = line.end(), []
+    for whole, name, value in _WHOLE_FIELD.findall(block, size):
+        size += len(whole)
+        low = name.lower()
+        if low not in _NOTED:
+            lines.append(whole)
+        elif low == b"content-length":
+            _take_length(answer, value.strip(b" \t"))
+        elif low == b"date":
+            answer.dated = True
+            lines.append(whole)
+        elif low == b"server":
+            answer.served = True
+            lines.append(whole)
+        elif low == b"connection":
             options = {one.strip().lower() for one in value.split(b",")}
             answer.keep = b"keep-alive" in options or (answer.keep and b"close" not in options)
         elif low == b"transfer-encoding":
-            answer.chunked = value.lower() == b"chunked"
+            answer.chunked = value.strip(b" \t").lower() == b"chunked"
             if not answer.chunked:
                 raise BadRequest("the program in the container answers in a coding other than chunked", 502)
-        elif low == b"content-length":
-            lengths.add(value)
-            answer.fields.append((name, value))
-        elif low not in HOP_BY_HOP:
-            answer.fields.append((name, value))
-    answer.upgrade = answer.status == 101
-    if len(lengths) > 1 or any(not one.isdigit() for one in lengths) or (lengths and answer.chunked):
-        raise BadRequest("the program in the container does not say how long its answer is", 502)
-    if lengths:
-        answer.length = int(lengths.pop())
-    if method == b"HEAD" or answer.status in {204, 304} or answer.status < 200:
+    if size != len(block):
+        raise BadRequest("the program in the container does not answer in HTTP/1.1", 502)
+    if answer.chunked and answer.said is not None:
+        raise BadRequest(_UNMEASURED, 502)
+    answer.lines = b"".join(lines)
+    status = answer.status
+    answer.upgrade = status == 101
+    if status < 200 or status in {204, 304} or method == b"HEAD":
         answer.length, answer.chunked = 0, False
+    elif answer.said is not None:
+        answer.length = answer.said
     return answer
+
+
+def _take_length(answer: Answer, value: bytes) -> None:
+    if not value.isdigit() or len(value) > _LONGEST_NUMBER or answer.said not in {None, int(value)}:
+        raise BadRequest(_UNMEASURED, 502)
+    answer.said = int(value)
 
 
 def has_bare_newline(data: bytes) -> bool:

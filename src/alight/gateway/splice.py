@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from alight.gateway.answering import Prepared
 from alight.gateway.exchange import SENT, Exchange
 from alight.gateway.framing import Body, Chunked, Endless, Sized
-from alight.gateway.heads import HOP_BY_HOP, Answer, BadRequest, read_answer
+from alight.gateway.heads import Answer, BadRequest, read_answer
 from alight.wire import errors
 
 if TYPE_CHECKING:
@@ -310,10 +310,9 @@ class Spliced(Exchange):
         if answer.upgrade:
             if not self.head.upgrade or client is None:
                 raise BadRequest("the program in the container changes the protocol without having been asked", 502)
-            lines = b"".join(name + b": " + value + b"\r\n" for name, value in answer.fields)
             self._joined = self.answering.begun = True
             upgrade = b"connection: Upgrade\r\nupgrade: " + self.head.upgrade
-            client.write(b"HTTP/1.1 101 Switching Protocols\r\n" + lines + upgrade + _END)
+            client.write(b"HTTP/1.1 101 Switching Protocols\r\n" + answer.lines + upgrade + _END)
             client.upgrade(self)
             return
         if answer.chunked:
@@ -335,9 +334,7 @@ class Spliced(Exchange):
         if self.answering.begun:
             self.answering.more(data, last=last)
         elif self._answer is not None:
-            fields = [one for one in self._answer.fields if one[0].lower() not in HOP_BY_HOP]
-            prepared = Prepared(self._answer.status, fields)
-            self.answering.start(prepared, data, last=last)
+            self.answering.start(Prepared.of_program(self._answer), data, last=last)
         if last:
             self.client = None
             client.finished(keep=self.answering.keep)

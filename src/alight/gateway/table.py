@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from alight.wire.urls import INSIDE
 
 PATHS = b"/_/"  # /_/<environment>/<app>/<function>/…
+_MOST_KEPT = 1024  # clients choose what they ask for
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,7 @@ class Target:
     single_use: bool = False
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A target and what of the path is its own to read."""
 
     target: Target
@@ -57,7 +58,10 @@ class Table:
     """Targets by label, by path and by domain."""
 
     def __init__(self, names: Names = Names()) -> None:
-        self.names = names
+        self._names = names
+        # What was found out about hosts and beginnings of paths, which takes longer than all else about a request.
+        self._hosts: dict[str, tuple[str, bool]] = {}
+        self._begun: dict[tuple[bytes, ...], tuple[Target, bytes]] = {}
         self._labels: Mapping[str, Target] = {}
         self._paths: Mapping[tuple[str, str, str], Target] = {}
         self._domains: Mapping[str, Target] = {}
@@ -70,6 +74,17 @@ class Table:
     ) -> None:
         """What there is from now on. ``paths`` are by environment, app and function."""
         self._labels, self._paths, self._domains = labels, paths, domains
+        self._begun.clear()
+
+    @property
+    def names(self) -> Names:
+        """Names that this machine answers to."""
+        return self._names
+
+    @names.setter
+    def names(self, names: Names) -> None:
+        self._names = names
+        self._hosts.clear()
 
     def known(self) -> list[str]:
         """The paths of all there are."""
@@ -77,17 +92,22 @@ class Table:
 
     def find(self, host: str, path: bytes) -> Found | None:
         """Who serves a path on a host (a name in lower case, without port). None: nobody."""
-        label = self._label_of(host)
+        known = self._hosts.get(host)
+        if known is None:
+            if len(self._hosts) >= _MOST_KEPT:
+                self._hosts.clear()
+            known = self._hosts[host] = self._label_of(host), self.takes_paths(host)
+        label, takes_paths = known
         if label:
             target = self._labels.get(label)
             return Found(target, path) if target is not None else None
         if host in self._domains:
             return Found(self._domains[host], path)
-        return self._by_path(path) if self.takes_paths(host) else None
+        return self._by_path(path) if takes_paths else None
 
     def takes_paths(self, host: str) -> bool:
         """Whether a host may be used with paths that name the function."""
-        if host in {"", "localhost", INSIDE, self.names.base} or host in self.names.hosts:
+        if host in {"", "localhost", INSIDE, self._names.base} or host in self._names.hosts:
             return True
         try:
             ipaddress.ip_address(host)
@@ -100,7 +120,7 @@ class Table:
         return bool(self._label_of(host)) or host in self._domains or self.takes_paths(host)
 
     def _label_of(self, host: str) -> str:
-        for base in ("localhost", INSIDE, self.names.base):
+        for base in ("localhost", INSIDE, self._names.base):
             if base and host.endswith("." + base):
                 return host[: -len(base) - 1]
         return ""
@@ -108,11 +128,18 @@ class Table:
     def _by_path(self, path: bytes) -> Found | None:
         if not path.startswith(PATHS):
             return None
-        parts = path.decode("latin-1").split("/", 5)
+        parts = path.split(b"/", 5)
         if len(parts) < 5:
             return None
-        target = self._paths.get((unquote(parts[2]), unquote(parts[3]), unquote(parts[4])))
-        if target is None:
-            return None
-        root = "/".join(parts[:5]).encode("latin-1")
+        begun = tuple(parts[2:5])
+        known = self._begun.get(begun)
+        if known is None:
+            environment, app, function = (unquote(part.decode("latin-1")) for part in begun)
+            target = self._paths.get((environment, app, function))
+            if target is None:
+                return None
+            if len(self._begun) >= _MOST_KEPT:
+                self._begun.clear()
+            known = self._begun[begun] = target, b"/".join(parts[:5])
+        target, root = known
         return Found(target, path[len(root) :] or b"/", root)

@@ -196,3 +196,16 @@ def test_answers_of_programs_say_where_they_end():
     for bad in (b"Content-Length: 3\r\nContent-Length: 4\r\n", b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"):
         with pytest.raises(BadRequest):
             read_answer(b"HTTP/1.1 200 OK\r\n" + bad, b"GET")
+
+
+def test_what_a_program_says_goes_on_as_it_is_without_what_is_about_one_connection():
+    said = read_answer(
+        b"HTTP/1.1 200 OK\r\nDate:  today\r\nX-A: 1 \r\nConnection: close\r\nKeep-Alive: 5\r\nContent-Length: 3\r\n",
+        b"GET",
+    )
+    assert said.lines == b"Date:  today\r\nX-A: 1 \r\n"
+    assert (said.said, said.dated, said.served, said.keep) == (3, True, False, False)
+    assert read_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n", b"HEAD").said == 3
+    for bad in (b"X A: 1\r\n", b"X-A: 1\n", b"X-A: \x00\r\n", b"Content-Length: " + b"9" * 5000 + b"\r\n"):
+        with pytest.raises(BadRequest):
+            read_answer(b"HTTP/1.1 200 OK\r\n" + bad, b"GET")
