@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from alight.server.logs import Logs
 from alight.server.services.blobs import Blobs
@@ -32,6 +33,8 @@ class Janitor:
         self._images = images
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
+        #: What other services have cleaned at the same times.
+        self.more: list[Callable[[float], Awaitable[None]]] = []
 
     def start(self) -> None:
         """Begin."""
@@ -53,6 +56,8 @@ class Janitor:
         await self._store.write([("starts_forget", {"before": now - self._settings.rows_kept})])
         await self._store.write([("starts_too_many", {"most": STARTS_KEPT})])
         await asyncio.to_thread(self._logs.sweep, now - self._settings.logs_kept)
+        for clean in self.more:
+            await clean(now)
 
     async def clear_images(self) -> None:
         """Images that nobody has used for long, or that are too many. While one is built it waits."""

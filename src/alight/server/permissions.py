@@ -80,6 +80,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "secret.lookup": _CODE,
     "secret.list": _PEOPLE,
     "secret.delete": _PEOPLE,
+    "ephemeral.keep": _CODE,
+    "ephemeral.drop": _CODE,
     "token.create": _OWNER,
     "token.list": _OWNER,
     "token.delete": _OWNER,

@@ -30,6 +30,7 @@ from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
 from alight.server.routes import containers as containers_routes
 from alight.server.routes import deployments as deployments_routes
+from alight.server.routes import ephemeral as ephemeral_routes
 from alight.server.routes import execs as execs_routes
 from alight.server.routes import functions as functions_routes
 from alight.server.routes import images as images_routes
@@ -53,6 +54,7 @@ from alight.server.services.containers import Containers
 from alight.server.services.deployments import Deployments
 from alight.server.services.dials import Dials
 from alight.server.services.environments import Environments
+from alight.server.services.ephemeral import Ephemeral
 from alight.server.services.execs import Execs
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
@@ -101,6 +103,7 @@ class Parts:
     nodes: Nodes
     images: Images
     volumes: Volumes
+    ephemeral: Ephemeral
     secrets: Secrets
     tokens: Tokens
     blobs: Blobs
@@ -230,6 +233,7 @@ class Server:
                 Environments(parts.store, parts.apps),
                 deployments_routes.Describer(parts.store, parts.apps, parts.functions, parts.containers),
             ),
+            **ephemeral_routes.routes(parts.ephemeral),
             **execs_routes.routes(Execs(parts.containers, parts.nodes, parts.secrets), parts.apps, parts.containers),
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **images_routes.routes(parts.images, parts.apps),
@@ -284,6 +288,7 @@ class Server:
         parts.deployments.on_change, parts.nodes.on_join = changed, ahead.look
         await parts.apps.load()
         await parts.access.load()
+        await parts.ephemeral.open()
         await parts.containers.load()
         machines = {record.node_id for record in parts.containers.alive.values()}
         taken_up = await parts.calls.load()
@@ -298,6 +303,7 @@ class Server:
         if taken_up or parts.apps.alive:
             log.info("took up %d apps and %d unfinished inputs", len(parts.apps.alive), taken_up)
         self._janitor = Janitor(store, parts.blobs, parts.logs, parts.images, self.settings)
+        self._janitor.more += [parts.ephemeral.expire]
         self._janitor.start()
 
     def _answers(self) -> Answers:
@@ -366,6 +372,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         nodes=nodes,
         images=images,
         volumes=Volumes(store, nodes),
+        ephemeral=Ephemeral(store),
         secrets=secrets,
         tokens=Tokens(store),
         blobs=Blobs(settings.state / "blobs"),

@@ -21,6 +21,8 @@ VOLUME = "vo"
 SECRET = "st"
 CONTAINER = "ta"
 NODE = "no"
+DICT = "di"
+QUEUE = "qu"
 TOKEN_ID = "ak"
 TOKEN_SECRET = "as"
 
