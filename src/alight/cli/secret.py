@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from alight.cli import options, session, tables, terminal
 from alight.cli.errors import UsageError
-from alight.wire.errors import AlreadyExistsError, InvalidError
+from alight.wire.errors import AlreadyExistsError, InvalidError, NotFoundError
 from alight.wire.ids import check_name
 from alight.wire.stored import NamedList, SecretCreate, SecretInfo, SecretListed, SecretLookup
 
@@ -71,14 +70,19 @@ def create(
     if not pairs and from_dotenv is None and from_json is None:
         raise UsageError(f"the secret {name!r} has no values", hint=f"alight secret create {name} KEY=VALUE")
     check_name(name, "secret")
+    if any(pair.endswith("=-") for pair in pairs) and not force:
+        _check_free(name, environment)  # before somebody types a value for nothing
     if from_dotenv is not None:
-        from alight.sdk.secret import parse_dotenv  # noqa: PLC0415  this form only
+        from alight.sdk.secret import read_dotenv  # noqa: PLC0415  this form only
 
-        values = parse_dotenv(_read(from_dotenv))
+        _check_file(from_dotenv)
+        values = read_dotenv(from_dotenv)
     elif from_json is not None:
         values = _parse_json(from_json)
     else:
         values = _parse_pairs(pairs)
+    if not values:
+        raise InvalidError(f"{from_dotenv or from_json} holds no values", hint="a secret has one KEY=VALUE at least")
     request = SecretCreate(values=values, name=name, environment=session.environment(environment), overwrite=force)
     try:
         session.ask("secret.create", request, SecretInfo)
@@ -104,47 +108,66 @@ def delete(name: str, allow_missing: bool, yes: bool, environment: Optional[str]
     )
 
 
+def _check_free(name: str, environment: Optional[str]) -> None:
+    try:
+        session.ask("secret.lookup", SecretLookup(name, session.environment(environment)), SecretInfo)
+    except NotFoundError:
+        return
+    raise AlreadyExistsError(f"there is a secret {name!r} already", hint="--force replaces it")
+
+
 def _parse_pairs(pairs: Tuple[str, ...]) -> Dict[str, str]:
     values: Dict[str, str] = {}
+    asked = [pair for pair in pairs if pair.endswith("=-") and pair.count("=") == 1]
+    if len(asked) > 1 and not terminal.is_terminal(sys.stdin):
+        raise UsageError(
+            "one value only can be read from standard input", hint="give the others in a --from-dotenv file"
+        )
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             # the word itself is not repeated: it may be the secret
             raise UsageError("one of the values is not written KEY=VALUE", hint="KEY=- asks for the value in an editor")
+        if key in values:
+            raise UsageError(f"{key} is given twice")
         values[key] = _from_editor(key) if value == "-" else value
     return values
 
 
 def _parse_json(path: Path) -> Dict[str, str]:
+    _check_file(path)
     try:
-        values = json.loads(_read(path))
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, OSError) as error:
+        raise InvalidError(f"{path} could not be read as UTF-8 text") from error
     except ValueError as error:
-        raise InvalidError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise InvalidError(f"{path} does not hold one JSON object whose values are strings")
+        raise InvalidError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InvalidError(f"{path} does not hold one JSON object", hint='{"KEY": "value"}')
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise InvalidError(f"{path}: the value of {key!r} is no string", hint="put it in quotes")
     return values
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidError(f"{path} could not be read: {error}") from error
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
 
 
 def _from_editor(key: str) -> str:
-    """The value as it was typed into $EDITOR, in a file that only its owner can read and that is gone afterwards."""
-    if not terminal.is_terminal(sys.stdin):
-        return sys.stdin.read().rstrip("\n")
-    handle, path = tempfile.mkstemp(prefix=f"alight-{key}-")
-    os.close(handle)
-    try:
-        click.edit(filename=path)
-        value = Path(path).read_text(encoding="utf-8").rstrip("\n")
-    finally:
-        Path(path).unlink()
+    """The value as it was typed into $EDITOR, in a directory that only its owner can see and that is gone afterwards,
+    with what editors lay beside a file. Without a terminal: all of standard input. The last newline is no part of it.
+    """
+    if terminal.is_terminal(sys.stdin):
+        with tempfile.TemporaryDirectory(prefix="alight-secret-") as folder:
+            path = Path(folder) / "value"
+            path.touch(mode=0o600)
+            click.edit(filename=str(path))
+            value = path.read_text(encoding="utf-8")
+    else:
+        value = sys.stdin.read()
+    value = value.removesuffix("\n")
     if not value:
-        raise InvalidError(f"no value was given for {key}")
+        raise InvalidError(f"no value was given for {key}, and nothing was made")
     return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -15,9 +14,6 @@ from alight.sdk.sync import dual
 from alight.sdk.types import SecretInfo
 from alight.wire import stored
 from alight.wire.errors import AlreadyExistsError, InvalidError, NotFoundError
-
-_KEY_MOST = 16_384
-_VALUE_MOST = 32_768
 
 
 class SecretManager:
@@ -111,6 +107,8 @@ class Secret(Object):
     @staticmethod
     def from_local_environ(env_keys: Sequence[str]) -> Secret:
         """A secret of variables of this process's environment. InvalidError when one is not set."""
+        if isinstance(env_keys, str):
+            raise InvalidError(f"Secret.from_local_environ() takes a list of names: [{env_keys!r}]")
         if config.in_container():
             return Secret.from_dict({})
         missing = [key for key in env_keys if key not in os.environ]
@@ -128,19 +126,19 @@ class Secret(Object):
         filename: str = ".env",
         client: Optional[Client] = None,
     ) -> Secret:
-        """A secret of the variables in a .env file, searched from ``path`` (default: here) upwards."""
+        """A secret of the variables in a .env file, searched from ``path`` (a directory, or a file in it; default: the
+        working directory) upwards. InvalidError when there is none, or with the number of a line that cannot be read.
+        """
         del client  # anonymous secrets go with their app
         if config.in_container():
             return Secret.from_dict({})
         start = Path(path or os.getcwd()).resolve()
-        if start.is_file():
-            if path is not None and start.name == filename:
-                return Secret.from_dict(parse_dotenv(start.read_text(encoding="utf-8")))
+        if not start.is_dir():
             start = start.parent
         for directory in (start, *start.parents):
             file = directory / filename
             if file.is_file():
-                return Secret.from_dict(parse_dotenv(file.read_text(encoding="utf-8")))
+                return Secret.from_dict(read_dotenv(file))
         raise InvalidError(f"there is no {filename} in {start} or above it", hint="make one with lines KEY=value")
 
     @staticmethod
@@ -248,31 +246,20 @@ def is_before(created_at: float, limit: Optional[Union[datetime, str]]) -> bool:
     return created_at < when.timestamp()
 
 
-def parse_dotenv(text: str) -> Dict[str, str]:
-    """KEY=value lines: comments, `export`, single and double quotes (the latter with escapes, and over several
-    lines).
+def read_dotenv(path: Path) -> Dict[str, str]:
+    """The values of a .env file; what it says of itself and of this process's environment is filled in.
+
+    Raises InvalidError with the number of a line that cannot be read.
     """
-    values: Dict[str, str] = {}
-    for match in _DOTENV.finditer(text):
-        raw = match["double"] if match["double"] is not None else match["single"]
-        if raw is None:
-            value = re.split(r"\s+#", match["plain"] or "", maxsplit=1)[0].strip()
-        else:
-            value = _unescape(raw) if match["double"] is not None else raw
-        values[match["key"]] = value
-    return values
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise InvalidError(f"{path} could not be read: {error.strerror}") from None
+    from alight.sdk.dotenv import parse_dotenv  # noqa: PLC0415  for those who have such a file
 
-
-_DOTENV = re.compile(
-    r"^[ \t]*(?:export[ \t]+)?(?P<key>[A-Za-z_][A-Za-z0-9_.]*)[ \t]*=[ \t]*"
-    r"(?:\"(?P<double>(?:[^\"\\]|\\.)*)\"|'(?P<single>[^']*)'|(?P<plain>[^\r\n]*))",
-    re.MULTILINE,
-)
-
-
-def _unescape(text: str) -> str:
-    known = {"n": "\n", "t": "\t", "r": "\r"}
-    return re.sub(r"\\(.)", lambda found: known.get(found[1], found[1]), text, flags=re.DOTALL)
+    return parse_dotenv(text, os.environ, str(path))
 
 
 def _checked(values: Mapping[Any, Any], where: str) -> Dict[str, str]:
@@ -281,8 +268,20 @@ def _checked(values: Mapping[Any, Any], where: str) -> Dict[str, str]:
             raise InvalidError(f"{where}() takes text keys and values; {key!r} has {type(value).__name__}")
         if not key or "=" in key or "\0" in key or "\0" in value:
             raise InvalidError(f"{key!r} cannot be an environment variable")
-        if len(key) > _KEY_MOST or len(value) > _VALUE_MOST:
+        if len(key) > stored.SECRET_KEY_MOST or len(value) > stored.SECRET_VALUE_MOST:
             raise InvalidError(
-                f"the secret value {key[:64]!r} is too long: keys have {_KEY_MOST} characters, values {_VALUE_MOST}"
+                f"{where}(): {key[:64]!r} or its value is too long: a key has at most {stored.SECRET_KEY_MOST:,} "
+                f"characters, a value {stored.SECRET_VALUE_MOST:,}",
+                hint="put a file into the image or a volume",
+            )
+        try:
+            size = len(key.encode()) + len(value.encode())
+        except UnicodeEncodeError:
+            raise InvalidError(
+                f"{where}(): the value of {key[:64]!r} is not text", hint="encode bytes, as base64 for one"
+            ) from None
+        if size > stored.SECRET_BYTES_MOST:
+            raise InvalidError(
+                f"{where}(): {key[:64]!r} and its value have {size:,} bytes; {stored.SECRET_BYTES_MOST:,} is the most"
             )
     return dict(values)

@@ -28,6 +28,12 @@ class VolumeInfo:
     environment: str
     created_at: float = 0.0
     version: int = 0  # of the content: counts commits
+    created_by: str = ""
+    committed_at: float = 0.0  # 0: never
+    mounted: Tuple[str, ...] = ()  # by which functions' containers, now: "app.function"
+    size: int = -1  # bytes of its files; -1: not known
+    files: int = -1
+    limit: int = 0  # bytes; 0: none but the disk's
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,16 @@ class NamedList:
     """volume.list → VolumeListed, secret.list → SecretListed."""
 
     environment: str = ""
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class VolumeMeasured:
+    """node.volume "measure" → what a machine knows of a volume's files."""
+
+    volume_id: str
+    size: int = -1
+    files: int = -1
     limit: int = 0
 
 
@@ -77,14 +93,21 @@ class VolumeFile:
     kind: str  # file | directory | symlink | other
     size: int = 0
     mtime: float = 0.0
+    version: str = ""  # of a file: another text when its bytes may be others
 
 
 @dataclass(frozen=True)
 class VolumeFiles:
+    """Paths as ``wire.transfers.name_out`` makes them."""
+
     files: Tuple[VolumeFile, ...] = ()
 
 
 # Secrets: values only ever travel towards the server.
+
+SECRET_KEY_MOST = 16_384  # characters
+SECRET_VALUE_MOST = 32_768  # characters
+SECRET_BYTES_MOST = 131_000  # of a key and its value: Linux gives no process a longer variable
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import io
 import pytest
 
 import alight
-from alight.sdk.secret import parse_dotenv
 from alight.wire import errors, stored
 from alight.wire.errors import AlreadyExistsError, InvalidError, NotFoundError
 
@@ -137,9 +136,28 @@ def test_managers_create_list_and_delete(far, client):
 
 def test_values_are_text_and_none_is_left_out():
     assert alight.Secret.from_dict({"A": "1", "B": None})._values == {"A": "1"}
-    for wrong in ({"A": 1}, {1: "a"}, {"A=B": "c"}, {"A": "x" * 40_000}, ["A"]):
+    for wrong in ({"A": 1}, {1: "a"}, {"A=B": "c"}, {"A": "x" * 40_000}, {"A": "\0"}, ["A"]):
         with pytest.raises(InvalidError):
             alight.Secret.from_dict(wrong)
+
+
+@pytest.mark.parametrize(
+    "value", ["two\nlines\n", 'it\'s "quoted"', "", " spaces ", "-----BEGIN\\n", "é\u4e2d", "$A ${B}"]
+)
+def test_values_stay_as_they_are(value):
+    assert alight.Secret.from_dict({"A": value})._values == {"A": value}
+
+
+def test_values_have_limits_that_every_process_can_hold():
+    assert alight.Secret.from_dict({"A": "x" * 32_768})
+    with pytest.raises(InvalidError, match="too long"):
+        alight.Secret.from_dict({"A": "x" * 32_769})
+    with pytest.raises(InvalidError, match="131,000"):
+        alight.Secret.from_dict({"\U00010000" * 10: "\U00010000" * 32_768})
+    with pytest.raises(InvalidError, match="not text"):
+        alight.Secret.from_dict({"A": "\udcff"})
+    with pytest.raises(InvalidError, match=r"takes a list of names: \['HOME'\]"):
+        alight.Secret.from_local_environ("HOME")
 
 
 def test_values_never_show():
@@ -168,11 +186,14 @@ def test_dotenv_is_searched_upwards(tmp_path, monkeypatch):
         alight.Secret.from_dotenv(filename=".nope")
 
 
-def test_dotenv_lines_are_read_as_shells_do():
-    text = '# c\nA=1 # one\nexport B="x\\ny"\nC=\'raw\\n # no\'\nD=\nE = spaced out \nbad line\nF="two\nlines"\nG=a#b\n'
-    assert parse_dotenv(text) == {
-        "A": "1", "B": "x\ny", "C": "raw\\n # no", "D": "", "E": "spaced out", "F": "two\nlines", "G": "a#b",
-    }  # fmt: skip
+def test_a_bad_line_of_a_dotenv_file_is_named_and_not_shown(tmp_path):
+    (tmp_path / ".env").write_text("A=1\n\nhunter2 is no line\n")
+    with pytest.raises(InvalidError, match=r"line 3 of .*/\.env cannot be read") as caught:
+        alight.Secret.from_dotenv(tmp_path)
+    assert "hunter2" not in str(caught.value)
+    (tmp_path / ".env").write_bytes(b"A=\xff\n")
+    with pytest.raises(InvalidError, match="not UTF-8"):
+        alight.Secret.from_dotenv(tmp_path)
 
 
 def test_a_secret_that_lacks_keys_is_the_servers_word(far, client):

@@ -14,10 +14,15 @@ from alight.server.auth import OWNER, Principal
 from alight.server.services.vault import Vault
 from alight.store.base import Store
 from alight.wire import errors, ids
-from alight.wire.stored import SecretCreate, SecretInfo, SecretListed, SecretLookup
-
-MAX_KEY = 16_384
-MAX_VALUE = 1 << 20
+from alight.wire.stored import (
+    SECRET_BYTES_MOST,
+    SECRET_KEY_MOST,
+    SECRET_VALUE_MOST,
+    SecretCreate,
+    SecretInfo,
+    SecretListed,
+    SecretLookup,
+)
 
 
 class Secrets:
@@ -67,7 +72,8 @@ class Secrets:
         if lacking:
             raise errors.InvalidError(
                 f"the secret {asked.name!r} lacks {', '.join(lacking)}",
-                hint=f"`alight secret create {asked.name} … --force` gives it new values",
+                hint=f"add to it: Secret.from_name({asked.name!r}).update({{{lacking[0]!r}: …}}); "
+                f"`alight secret create {asked.name} … --force` replaces all of it",
             )
         return info
 
@@ -147,11 +153,19 @@ class Secrets:
 
 
 def _check_values(values: Mapping[str, str]) -> None:
+    """Raises InvalidError, which never holds a value."""
     for key, value in values.items():
-        if not key or "=" in key or "\0" in key or len(key) > MAX_KEY:
+        if not key or "=" in key or "\0" in key:
             raise errors.InvalidError(f"{key[:64]!r} cannot be the name of an environment variable")
-        if "\0" in value or len(value.encode()) > MAX_VALUE:
-            raise errors.InvalidError(f"the value of {key} holds a NUL byte or is over {MAX_VALUE >> 20} MiB")
+        if "\0" in value:
+            raise errors.InvalidError(f"the value of {key[:64]!r} holds a NUL character, which no variable can")
+        size = len(key.encode()) + len(value.encode())
+        if len(key) > SECRET_KEY_MOST or len(value) > SECRET_VALUE_MOST or size > SECRET_BYTES_MOST:
+            raise errors.InvalidError(
+                f"{key[:64]!r} or its value is too long: a key has at most {SECRET_KEY_MOST:,} characters, a value "
+                f"{SECRET_VALUE_MOST:,}, both together {SECRET_BYTES_MOST:,} bytes",
+                hint="put a file into the image or a volume",
+            )
 
 
 def _is_mine(row: Mapping[str, Any], who: Principal) -> bool:
