@@ -44,12 +44,23 @@ class Store(Protocol):
         """
         ...
 
-    def write_soon(self, statements: Sequence[Statement], *, independent: bool = False) -> Ticket:
+    def write_soon(
+        self, statements: Sequence[Statement], *, independent: bool = False, relaxed: bool = False
+    ) -> Ticket:
         """``write`` without waiting. It lands in the same order; a failure is logged and counted in ``lost_writes``.
 
         Only for what can be said again (a connected caller's input) or what nobody relies on (last_used_at).
         ``independent``: it touches no row that another one of its form touches, so that many may be run statement by
-        statement.
+        statement. ``relaxed``: it survives the end of this process, but a power cut may undo it.
+        """
+        ...
+
+    def write_now(
+        self, statements: Sequence[Statement], then: Callable[[Exception | None], None], *, relaxed: bool = False
+    ) -> None:
+        """``write`` for who cannot wait: ``then`` is called after the commit, with its error.
+
+        ``relaxed``: as for ``write_soon``; a commit of such transactions alone does not wait for the disk.
         """
         ...
 

@@ -32,9 +32,12 @@ _BATCH = 4096  # transactions per commit: bounds how long one commit can take
 log = logging.getLogger(__name__)
 
 
-async def open_store(path: Path | str) -> SqliteStore:
-    """Open (or make) a database, bring its schema up to date and start its threads. ``":memory:"`` keeps nothing."""
-    store = SqliteStore(str(path))
+async def open_store(path: Path | str, migrations: str = "migrations") -> SqliteStore:
+    """Open (or make) a database, bring its schema up to date and start its threads. ``":memory:"`` keeps nothing.
+
+    ``migrations`` is the folder beside this file that has its schema.
+    """
+    store = SqliteStore(str(path), migrations)
     try:
         await asyncio.wrap_future(store.started)
     except BaseException:
@@ -53,16 +56,19 @@ class _Job:
     error: errors.Error | None = None
     urgent: bool = True
     independent: bool = False
+    relaxed: bool = False  # a power cut may undo it
     taken: bool = False  # by the writer: nothing can be added any more
 
 
 class SqliteStore:
     """The Store in one SQLite file. Use ``open_store``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, migrations: str = "migrations") -> None:
         import concurrent.futures  # noqa: PLC0415  asyncio has loaded it already
 
         self._path = path
+        self._migrations = _FOLDER / migrations
+        self._full = True  # whether the next commit waits for the disk
         self._loop = asyncio.get_running_loop()
         self._queries = load_queries(_FOLDER / "queries")
         self._jobs: deque[_Job] = deque()
@@ -113,9 +119,11 @@ class SqliteStore:
         self._queue(_Job(statements, done, urgent=urgent))
         return await done
 
-    def write_soon(self, statements: Sequence[Statement], *, independent: bool = False) -> Ticket:
+    def write_soon(
+        self, statements: Sequence[Statement], *, independent: bool = False, relaxed: bool = False
+    ) -> Ticket:
         """One transaction that nobody waits for."""
-        job = _Job(statements, None, urgent=False, independent=independent)
+        job = _Job(statements, None, urgent=False, independent=independent, relaxed=relaxed)
         self._queue(job)
         return job
 
@@ -132,6 +140,12 @@ class SqliteStore:
                     ticket.statements, ticket.done = [*ticket.statements, *statements], then
                     return
         self._queue(_Job(statements, then, urgent=False, independent=ticket is not None))
+
+    def write_now(
+        self, statements: Sequence[Statement], then: Callable[[Exception | None], None], *, relaxed: bool = False
+    ) -> None:
+        """One urgent transaction, and what to call after its commit."""
+        self._queue(_Job(statements, then, relaxed=relaxed))
 
     def replace(
         self, ticket: Ticket, statements: Sequence[Statement], then: Callable[[Exception | None], None]
@@ -200,7 +214,7 @@ class SqliteStore:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
-        _migrate(connection, _FOLDER / "migrations", self._path)
+        _migrate(connection, self._migrations, self._path)
         return connection
 
     def _open_file(self) -> sqlite3.Connection:
@@ -213,6 +227,7 @@ class SqliteStore:
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         try:
+            self._choose_waiting(connection, full=not all(job.relaxed for job in jobs))
             connection.execute("BEGIN IMMEDIATE")
             runs = _runs(jobs)
             if not self._run_plainly(connection, runs):
@@ -235,6 +250,12 @@ class SqliteStore:
                 log.error("a write was lost (%s): %s", ", ".join(name for name, _ in job.statements), job.error)
         if waited:
             self._call_back(_settle, waited)
+
+    def _choose_waiting(self, connection: sqlite3.Connection, *, full: bool) -> None:
+        """Whether the next commit waits for the disk: not when all of it may be undone by a power cut."""
+        if full != self._full:
+            connection.execute("PRAGMA synchronous=FULL" if full else "PRAGMA synchronous=NORMAL")
+            self._full = full
 
     def _run_plainly(self, connection: sqlite3.Connection, runs: list[list[_Job]]) -> bool:
         """All of it without savepoints, which nearly always does. False: something failed, and nothing was done."""
