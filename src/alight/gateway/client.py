@@ -75,6 +75,7 @@ class Client(asyncio.Protocol):
         self._exchange: Served | None = None
         self._body: Body | None = None
         self._body_size = 0
+        self._own_lines = b""
         self._raw: Raw | None = None
         self._keep = True
         self._advancing = self._held = self._closing = self._expects = False
@@ -238,6 +239,16 @@ class Client(asyncio.Protocol):
             host = said.get(b"x-forwarded-host", host)
             scheme = said.get(b"x-forwarded-proto", scheme)
         return [b"x-forwarded-for", came, b"x-forwarded-proto", scheme, b"x-forwarded-host", host]
+
+    def forwarded_lines(self, head: Request) -> tuple[bytes, ...]:
+        """``forwarded`` as parts of a head."""
+        if not self._own_lines or self.gateway.limits.trust_forwarded:
+            name_for, came, name_proto, scheme, name_host, host = self.forwarded(head)
+            own = b"%b: %b\r\n%b: %b\r\n%b: " % (name_for, came, name_proto, scheme, name_host)
+            if self.gateway.limits.trust_forwarded:
+                return own, host, b"\r\n"
+            self._own_lines = own
+        return self._own_lines, head.host, b"\r\n"
 
     # from the clock
 

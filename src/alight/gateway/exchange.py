@@ -67,7 +67,7 @@ class Exchange:
 
     def lost(self) -> None:
         """The connection to its container is gone."""
-        if self.client is not None and not self.answering.begun and self._may_repeat():
+        if self.client is not None and not self.answering.begun and self.may_repeat():
             self._release(0.0)
             self.state, self.server = WAITING, None
             self.rewind()
@@ -126,7 +126,8 @@ class Exchange:
             self.server.forget(self)
             self._release(0.0)
 
-    def _may_repeat(self) -> bool:
+    def may_repeat(self) -> bool:
+        """Whether nothing is done twice when it is sent a second time."""
         harmless = self.head.method in _HARMLESS or any(one[0] == b"idempotency-key" for one in self.head.fields)
         return harmless and self.head.length == 0 and self.tries < 2
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from alight.gateway.answering import Prepared
-from alight.gateway.exchange import SENT, Exchange
+from alight.gateway.exchange import SENT, WAITING, Exchange
 from alight.gateway.framing import Body, Chunked, Endless, Sized
 from alight.gateway.heads import Answer, BadRequest, read_answer
 from alight.wire import errors
@@ -21,11 +22,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _END = b"\r\n\r\n"
+_HEAD = b"HEAD"
 _HEAD_BYTES = 256 << 10
 _GIVE_UP = 5.0
 _WAIT = 0.1
-_KEPT = 64  # connections without a request, of one container
+_KEPT = 256  # connections without a request, of one container
+_FRESH = 1.0  # seconds for which a program hardly ends a connection that it has agreed to keep
 _SHORTEST = 1e-4
+_WORTH_KEEPING = 2048  # bytes of a head. Programs say the same again and again.
+
+
+@lru_cache(maxsize=512)
+def _read(block: bytes, method: bytes) -> tuple[Answer, Prepared]:
+    """A head, in both forms. They are shared: nobody may change them."""
+    answer = read_answer(block, method)
+    return answer, Prepared.of_program(answer)
 
 
 class Ports:
@@ -46,9 +57,17 @@ class Ports:
         """Carry a request to the program, on a connection that has none or a new one."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.transport.is_closing():
-                self._begin(exchange, connection, used=True)
-                return
+            if connection.transport.is_closing():
+                continue
+            if self._gateway.now() - connection.since > _FRESH and not exchange.may_repeat():
+                self._idle.append(connection)
+                break
+            self._begin(exchange, connection, used=True)
+            return
+        self.take_anew(exchange)
+
+    def take_anew(self, exchange: Spliced) -> None:
+        """Carry a request to the program, on a new connection."""
         self._dialling[exchange] = asyncio.get_running_loop().create_task(self._dial(exchange))
 
     def forget(self, exchange: Spliced) -> None:
@@ -62,6 +81,7 @@ class Ports:
         self.exchanges.pop(exchange.number, None)
         connection.exchange = None
         if keep and not self._gone and len(self._idle) < _KEPT:
+            connection.since = self._gateway.now()
             self._idle.append(connection)
         else:
             connection.transport.abort()
@@ -117,10 +137,11 @@ class Ports:
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a program."""
+    """One connection to a program. ``since``: when it had its last request."""
 
     def __init__(self, ports: Ports) -> None:
         self.exchange: Spliced | None = None
+        self.since = 0.0
         self.transport: asyncio.Transport
         self._ports = ports
 
@@ -165,8 +186,8 @@ class Spliced(Exchange):
     _buffer = b""
     _body: Body | None = None
     _answer: Answer | None = None
+    _prepared: Prepared | None = None
     _joined = False
-    _keep = True
     _held = False
 
     def send(self, number: int, connection: Connection, *, used: bool) -> None:
@@ -174,8 +195,9 @@ class Spliced(Exchange):
         self.number, self._connection, self._used = number, connection, used
         self.sent()
         connection.transport.write(self._head())
-        pieces, self._pieces = self._pieces, []
-        self._forward(pieces, done=self.body_done)
+        if self.head.length != 0:
+            pieces, self._pieces = self._pieces, []
+            self._forward(pieces, done=self.body_done)
 
     def feed(self, pieces: list[bytes], *, done: bool) -> None:
         self.body_done = done
@@ -193,44 +215,29 @@ class Spliced(Exchange):
 
     def on_answer(self, data: bytes) -> None:
         """Bytes of the program."""
-        if self._joined:
-            if self.client is not None:
-                self.client.write(data)
-            return
-        if self._body is None:
-            self._buffer += data
-            if not self._read_head():
-                return
-            data, self._buffer = self._buffer, b""
-        self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        """Bytes that follow a head."""
         body = self._body
-        if body is None:  # joined just now
-            if data:
-                self.on_answer(data)
-            return
-        pieces, rest = body.feed(data)
-        self._write(pieces, last=body.done)
-        if rest and self._connection is not None:
-            self._connection.transport.abort()  # more than it announced: what follows cannot be told apart
+        if body is not None:
+            pieces, rest = body.feed(data)
+            self._write(b"".join(pieces) if len(pieces) != 1 else pieces[0], last=body.done, more=bool(rest))
+        elif not self._joined:
+            self._read_head(self._buffer + data if self._buffer else data)
+        elif self.client is not None:
+            self.client.write(data)
 
     def hung_up(self) -> None:
         """The program ended the connection."""
         self._connection = None
         if isinstance(self._body, Endless):
-            self._write([], last=True)
+            self._write(b"", last=True)
         elif self._joined:
             client, self.client = self.client, None
             self._end(max(_SHORTEST, self.gateway.now() - self.since))
             if client is not None:
                 client.close()
-        elif self._used and self.client is not None and not self.answering.begun and self.head.length == 0:
+        elif self._used and self.client is not None and not self.answering.begun and self.may_repeat():
             # It had been kept for too long: the program did not see the request.
-            self._used = False
-            self._buffer = b""
-            self.server.take(self)
+            self.state, self._buffer = WAITING, b""
+            self.server.take_anew(self)
         else:
             self.lost()
 
@@ -263,20 +270,22 @@ class Spliced(Exchange):
     def _head(self) -> bytes:
         head, found, client = self.head, self.found, self.client
         assert client is not None
-        target = found.path + b"?" + head.query if head.query else found.path
-        lines = [head.method + b" " + target + b" HTTP/1.1"]
-        lines += [name + b": " + value for name, value in head.fields]
-        said = client.forwarded(head)
-        lines += [name + b": " + value for name, value in zip(said[::2], said[1::2])]
+        path = found.path
+        parts = [head.method, b" ", path, b"?", head.query] if head.query else [head.method, b" ", path]
+        parts.append(b" HTTP/1.1\r\n")
+        for name, value in head.fields:
+            parts += (name, b": ", value, b"\r\n")
+        parts += client.forwarded_lines(head)
         if found.root:
-            lines.append(b"x-forwarded-prefix: " + found.root)
+            parts += (b"x-forwarded-prefix: ", found.root, b"\r\n")
         if not head.host:
-            lines.append(b"host: localhost")
+            parts.append(b"host: localhost\r\n")
         if head.chunked:
-            lines.append(b"transfer-encoding: chunked")
+            parts.append(b"transfer-encoding: chunked\r\n")
         if head.upgrade:
-            lines += [b"connection: Upgrade", b"upgrade: " + head.upgrade]
-        return b"\r\n".join(lines) + _END
+            parts += (b"connection: Upgrade\r\nupgrade: ", head.upgrade, b"\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
 
     def _forward(self, pieces: list[bytes], *, done: bool) -> None:
         connection = self._connection
@@ -290,51 +299,65 @@ class Spliced(Exchange):
         if self.client is not None and connection.transport.get_write_buffer_size() == 0:
             self.client.want_body()
 
-    def _read_head(self) -> bool:
-        """Whether the head of the answer proper is whole. Interim answers are left out: ours was given already."""
+    def _read_head(self, data: bytes) -> None:
+        """Go on once the head of the answer proper is whole. Interim answers are left out: ours was given already."""
         while True:
-            end = self._buffer.find(_END)
-            if end < 0:
-                if len(self._buffer) > _HEAD_BYTES:
+            end = data.find(_END) + 4
+            if end < 4:
+                if len(data) > _HEAD_BYTES:
                     raise BadRequest("the program in the container answers with too large a head", 502)
-                return False
-            answer = read_answer(self._buffer[: end + 2], self.head.method)
-            self._buffer = self._buffer[end + 4 :]
+                self._buffer = data
+                return
+            read = _read if end <= _WORTH_KEEPING else _read.__wrapped__
+            answer, self._prepared = read(data[: end - 2], _HEAD if self.head.method == _HEAD else b"")
+            data = data[end:]
             if answer.upgrade or answer.status >= 200:
                 break
-        self._start(answer)
-        return True
+        self._buffer = b""
+        self._start(answer, data)
 
-    def _start(self, answer: Answer) -> None:
-        client = self.client
-        if answer.upgrade:
-            if not self.head.upgrade or client is None:
-                raise BadRequest("the program in the container changes the protocol without having been asked", 502)
-            self._joined = self.answering.begun = True
-            upgrade = b"connection: Upgrade\r\nupgrade: " + self.head.upgrade
-            client.write(b"HTTP/1.1 101 Switching Protocols\r\n" + answer.lines + upgrade + _END)
-            client.upgrade(self)
-            return
-        if answer.chunked:
-            self._body = Chunked()
-        elif answer.length >= 0:
-            self._body = Sized(answer.length)
-        else:
-            self._body = Endless()
+    def _start(self, answer: Answer, data: bytes) -> None:
+        """Pass a head on, and what came with it."""
         self._answer = answer
+        size = len(data)
+        if answer.upgrade:
+            self._join(answer, data)
+        elif answer.chunked:
+            self._body = Chunked()
+            self.on_answer(data)
+        elif answer.length < 0:
+            self._body = Endless()
+            self._write(data, last=False)
+        elif size < answer.length:
+            self._body = Sized(answer.length - size)
+            self._write(data, last=False)
+        else:
+            self._write(data[: answer.length], last=True, more=size > answer.length)
 
-    def _write(self, pieces: list[bytes], *, last: bool) -> None:
-        data = b"".join(pieces) if len(pieces) != 1 else pieces[0]
-        keep = self._answer is not None and self._answer.keep and self.body_done
+    def _join(self, answer: Answer, data: bytes) -> None:
+        client = self.client
+        if not self.head.upgrade or client is None:
+            raise BadRequest("the program in the container changes the protocol without having been asked", 502)
+        self._joined = self.answering.begun = True
+        upgrade = b"connection: Upgrade\r\nupgrade: " + self.head.upgrade
+        client.write(b"HTTP/1.1 101 Switching Protocols\r\n" + answer.lines + upgrade + _END)
+        client.upgrade(self)
+        if data:
+            client.write(data)
+
+    def _write(self, data: bytes, *, last: bool, more: bool = False) -> None:
+        """A piece of the answer for the client. ``more``: the program says more than it announced, so that what
+        follows on its connection cannot be told apart."""
+        answer = self._answer
         if last:
-            self._finish(keep=keep and not isinstance(self._body, Endless))
+            self._finish(keep=answer is not None and answer.keep and self.body_done and not more)
         client = self.client
         if client is None:
             return
         if self.answering.begun:
             self.answering.more(data, last=last)
-        elif self._answer is not None:
-            self.answering.start(Prepared.of_program(self._answer), data, last=last)
+        elif self._prepared is not None:
+            self.answering.start(self._prepared, data, last=last)
         if last:
             self.client = None
             client.finished(keep=self.answering.keep)

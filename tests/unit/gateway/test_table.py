@@ -37,6 +37,4 @@ def test_strange_hosts_and_paths_do_not_pile_up():
     table.fill({}, {PLACE: OLD}, {})
     for number in range(5000):
         assert table.find(f"h{number}.example.com", b"/") is None
-        table.find("localhost", b"/_/main/a%%20b/f/%d" % number)
-        table.find("localhost", b"/_/main/a%%20b/f%d" % number)
-    assert len(table._hosts) < 2000 and len(table._begun) < 2000
+    assert len(table._hosts) < 2000
