@@ -80,6 +80,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "secret.lookup": _CODE,
     "secret.list": _PEOPLE,
     "secret.delete": _PEOPLE,
+    "secret.rotate": _OWNER,
     "ephemeral.keep": _CODE,
     "ephemeral.drop": _CODE,
     "token.create": _OWNER,

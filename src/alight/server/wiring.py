@@ -286,6 +286,7 @@ class Server:
             ahead.look()
 
         parts.deployments.on_change, parts.nodes.on_join = changed, ahead.look
+        await parts.secrets.load()
         await parts.apps.load()
         await parts.access.load()
         await parts.ephemeral.open()

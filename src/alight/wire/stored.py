@@ -76,7 +76,7 @@ class VolumePath:
     unused).
 
     volume.write: a stream of bodies then END → VolumeFile. ``force`` overwrites; without it an existing file is
-    AlreadyExistsError. volume.copy: ``sources`` to ``path``.
+    AlreadyExistsError. volume.copy: ``sources`` to ``path``. volume.upload and volume.fetch: see ``transfers``.
     """
 
     volume_id: str
@@ -85,6 +85,7 @@ class VolumePath:
     force: bool = False
     mode: Optional[int] = None
     sources: Tuple[str, ...] = ()
+    upload: str = ""  # of volume.upload: made up by the client, so that it may ask again when an answer was lost
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,14 @@ class SecretInfo:
     created_by: str = ""
     last_used_at: Optional[float] = None
     keys: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KeyRotated:
+    """secret.rotate ({}) → this: so many secrets are sealed with a new key, known by its id."""
+
+    secrets: int = 0
+    key_id: str = ""
 
 
 @dataclass(frozen=True)

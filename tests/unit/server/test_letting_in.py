@@ -108,7 +108,8 @@ def test_only_nodes_speak_for_containers_and_restricted_ones_say_nothing():
 
 def test_sealed_values_open_only_with_their_key_and_their_id(tmp_path):
     vault = Vault(tmp_path / "key")
-    sealed = vault.seal("st-1", {"TOKEN": "hunter2"})
+    sealed, key_id = vault.seal("st-1", {"TOKEN": "hunter2"})
+    assert key_id == vault.key_id()
     assert b"hunter2" not in sealed
     assert vault.open("st-1", sealed) == {"TOKEN": "hunter2"}
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600

@@ -35,7 +35,16 @@ def routes(secrets: Secrets, store: Store) -> Routes:
         await secrets.delete(asked, request.environment(asked.environment), request.who)
         await request.stream.send({})
 
-    return {"secret.create": create, "secret.lookup": lookup, "secret.list": listed, "secret.delete": delete}
+    async def rotate(request: Request) -> None:
+        await request.stream.send(await secrets.rotate())
+
+    return {
+        "secret.create": create,
+        "secret.lookup": lookup,
+        "secret.list": listed,
+        "secret.delete": delete,
+        "secret.rotate": rotate,
+    }
 
 
 async def _environment_of_app(store: Store, request: Request, app_id: str) -> str:

@@ -212,7 +212,6 @@ class Apps:
             ("app_stop", {"app_id": app_id, "now": time.time(), "reason": reason, "who": who}),
             ("inputs_cancel_of_app", cancelled),
             ("app_secrets_delete", {"app_id": app_id}),
-            ("blob_refs_drop", {"holder": app_id}),
         ]
         try:
             await self._store.write(ending)

@@ -232,6 +232,4 @@ def statements_of(function: Published) -> list[Statement]:
         "now": now,
         "gone": function.gone,
     }
-    digests = {files.tree for files in function.spec.files} | {function.spec.serialized}
-    refs = [{"digest": digest, "holder": function.app_id, "now": now} for digest in sorted(digests) if digest]
-    return [("function_put", row), ("blob_ref_add", refs)]
+    return [("function_put", row)]

@@ -7,7 +7,9 @@ value but ``values``, which only the dispatch of containers and the building of 
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from typing import Any, Dict, Iterable, Mapping
 
 from alight.server.auth import OWNER, Principal
@@ -18,11 +20,14 @@ from alight.wire.stored import (
     SECRET_BYTES_MOST,
     SECRET_KEY_MOST,
     SECRET_VALUE_MOST,
+    KeyRotated,
     SecretCreate,
     SecretInfo,
     SecretListed,
     SecretLookup,
 )
+
+log = logging.getLogger(__name__)
 
 
 class Secrets:
@@ -31,10 +36,15 @@ class Secrets:
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store = store
         self._vault = vault
+        self._sealing = asyncio.Lock()  # what is sealed gets into the database before the key changes
 
     async def create(self, asked: SecretCreate, environment: str, who: Principal, now: float) -> SecretInfo:
         """Make, overwrite or merge. Raises AlreadyExistsError when the name is taken and neither was asked for."""
         _check_values(asked.values)
+        async with self._sealing:
+            return await self._create(asked, environment, who, now)
+
+    async def _create(self, asked: SecretCreate, environment: str, who: Principal, now: float) -> SecretInfo:
         if not asked.name:
             if not asked.app_id:
                 raise errors.InvalidError("a secret without a name belongs to an app, and none was named")
@@ -56,9 +66,10 @@ class Secrets:
         _check_mine(found, who)
         values = dict(asked.values)
         if asked.merge:
-            values = {**self._vault.open(found["secret_id"], bytes(found["sealed"])), **values}
-        row = {"secret_id": found["secret_id"], "sealed": self._vault.seal(found["secret_id"], values)}
-        await self._store.write([("secret_replace", {**row, "keys": json.dumps(sorted(values))})])
+            values = {**self._open(found), **values}
+            _check_values(values)
+        row = {**self._seal(found["secret_id"], values), "keys": json.dumps(sorted(values))}
+        await self._store.write([("secret_replace", row)])
         return _info({**found, "keys": json.dumps(sorted(values))})
 
     async def lookup(self, asked: SecretLookup, environment: str, who: Principal) -> SecretInfo:
@@ -120,16 +131,59 @@ class Secrets:
             found = await self._store.one("secret_by_id", secret_id=secret_id)
             if found is None:
                 raise errors.NotFoundError(f"the secret {secret_id} was deleted meanwhile")
-            result[secret_id] = self._vault.open(secret_id, bytes(found["sealed"]))
+            result[secret_id] = self._open(found)
         if wanted:
             self._store.write_soon([("secret_used", {"secret_id": one, "now": now}) for one in wanted])
         return result
+
+    async def load(self) -> None:
+        """Finish, or take back, a change of keys that an earlier process died in."""
+        new = self._vault.new_id()
+        if not new:
+            return
+        row = await self._store.one("secrets_sealed_by", key_id=new)
+        if row is not None and row["number"]:
+            self._vault.take_new()
+        else:
+            self._vault.drop_new()
+
+    async def rotate(self) -> KeyRotated:
+        """Make a new key, seal every secret with it, all in one transaction, and forget the old one.
+
+        Until the transaction is on disk the old key is there and counts, and so it is after every failure. Raises
+        DataLossError for a secret that the present key does not open, ResourceExhaustedError when the disk is full.
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._rotate()))  # whoever asked may go away
+
+    async def _rotate(self) -> KeyRotated:
+        async with self._sealing:
+            await self.load()
+            rows = await self._store.read("secrets_sealed")
+            opened = {str(row["secret_id"]): self._open(row) for row in rows}
+            new = self._vault.make_new()
+            resealed = [self._seal(secret_id, values, new=True) for secret_id, values in opened.items()]
+            try:
+                if resealed:
+                    await self._store.write([("secret_reseal", resealed)])
+            except errors.Error:
+                await self.load()  # the database knows which key counts
+                raise
+            self._vault.take_new()
+        log.info("%d secrets are sealed with a new key, %s", len(resealed), new)
+        return KeyRotated(len(resealed), new)
+
+    def _seal(self, secret_id: str, values: Dict[str, str], *, new: bool = False) -> Dict[str, Any]:
+        sealed = self._vault.seal(secret_id, values, new=new)
+        return {"secret_id": secret_id, "sealed": sealed.content, "sealed_by": sealed.key_id}
+
+    def _open(self, row: Mapping[str, Any]) -> Dict[str, str]:
+        return self._vault.open(row["secret_id"], bytes(row["sealed"]), row["sealed_by"])
 
     async def _same(self, asked: SecretCreate, who: Principal) -> SecretInfo | None:
         """The anonymous secret of the app that holds these values already: what is deployed twice is the same twice."""
         keys = json.dumps(sorted(asked.values))
         for row in await self._store.read("secrets_of_app", app_id=asked.app_id, keys=keys):
-            values = self._vault.open(row["secret_id"], bytes(row["sealed"]))
+            values = self._open(row)
             if row["owner"] == who.owner and values == dict(asked.values):
                 names = tuple(sorted(asked.values))
                 return SecretInfo(row["secret_id"], "", "", row["created_at"], row["created_by"], None, names)
@@ -138,12 +192,11 @@ class Secrets:
     async def _add(self, asked: SecretCreate, environment: str, who: Principal, now: float) -> SecretInfo:
         secret_id = ids.new_id(ids.SECRET)
         row: Dict[str, Any] = {
-            "secret_id": secret_id,
+            **self._seal(secret_id, dict(asked.values)),
             "name": asked.name,
             "environment": environment,
             "owner": who.owner,
             "app_id": "" if asked.name else asked.app_id,
-            "sealed": self._vault.seal(secret_id, dict(asked.values)),
             "keys": json.dumps(sorted(asked.values)),
             "now": now,
             "created_by": who.owner,

@@ -199,11 +199,3 @@ UPDATE calls SET status = 'expired', error = NULL WHERE call_id = :call_id;
 -- name: calls_forget
 -- Rows of calls that expired long ago.
 DELETE FROM calls WHERE done_at < :before AND status = 'expired';
-
--- name: blob_ref_add
--- Note who needs a blob.
-INSERT OR IGNORE INTO blob_refs (digest, holder, created_at) VALUES (:digest, :holder, :now);
-
--- name: blob_refs_drop
--- A holder needs its blobs no longer.
-DELETE FROM blob_refs WHERE holder = :holder;

@@ -69,5 +69,5 @@ DELETE FROM image_names WHERE environment = :name;
 
 -- name: secrets_of_app
 -- Anonymous secrets of an app, sealed, newest first.
-SELECT secret_id, sealed, keys, owner, created_at, created_by FROM secrets
+SELECT secret_id, sealed, sealed_by, keys, owner, created_at, created_by FROM secrets
 WHERE app_id = :app_id AND name = '' AND keys = :keys ORDER BY created_at DESC LIMIT 64;
