@@ -14,7 +14,7 @@ from alight.sdk.image import Image
 from alight.sdk.secret import Secret
 from alight.sdk.shaping import Shape
 from alight.wire import ambient
-from alight.wire.errors import DeprecationError, InvalidError, UnimplementedError
+from alight.wire.errors import DeprecationError, InvalidError
 from alight.wire.record import dataclass, field, replace
 from alight.wire.spec import Autoscaling, Resources, RetryPolicy
 
@@ -176,14 +176,6 @@ def _take_old(values: Dict[str, Any], old: Mapping[str, Any], where: str) -> int
         _warn_old(f"max_inputs=1 of {where} is now single_use_containers=True")
         values["single_use_containers"] = True
     return concurrent
-
-
-def check_volume(path: str, volume: Any) -> None:
-    """UnimplementedError for what can be declared as a volume and not be mounted yet."""
-    if not hasattr(volume, "mount_sub_path"):
-        raise UnimplementedError(
-            f"{type(volume).__name__} at {path} would mount a cloud bucket; this version mounts volumes"
-        )
 
 
 def warn_hosted(values: Mapping[str, Any], stacklevel: int) -> Dict[str, Any]:

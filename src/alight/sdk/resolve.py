@@ -20,7 +20,7 @@ from alight.sdk.options import Options
 from alight.sdk.resources import gpus
 from alight.sdk.secret import Secret
 from alight.sdk.source import Definition, Hashes, LocalFiles, collect, definition_of, name_main
-from alight.sdk.variants import mounts_of
+from alight.sdk.variants import buckets_of, is_bucket, mounts_of
 from alight.wire import errors, messages, payload
 from alight.wire.codec import PIECE
 from alight.wire.record import replace
@@ -82,6 +82,7 @@ class Resolver:
             resources=self._resources(options),
             secrets=tuple([await self._secret(secret) for secret in self._given(options)]),
             volumes=await self._volumes(options.volumes),
+            buckets=await buckets_of(options.volumes, self._secret),
             timeout=options.timeout,
             startup_timeout=options.startup_timeout,
             retries=options.retries,
@@ -228,6 +229,12 @@ class Resolver:
             if files is not None:
                 op[name] = self._files(files())
         if step.volumes:
+            bucket = next((path for path, volume in step.volumes.items() if is_bucket(volume)), None)
+            if bucket is not None:
+                raise errors.InvalidError(
+                    f"a step of an image would mount a bucket at {bucket}: steps mount volumes, and no buckets",
+                    hint="fetch what the step needs with a program, or mount the bucket in the function",
+                )
             mounts = await self._volumes(step.volumes)
             rows = [[one.volume_id, one.path, one.read_only, one.sub_path or ""] for one in mounts]
             op["needs"] = {**op.get("needs", {}), "volumes": rows}

@@ -6,13 +6,13 @@ is falsy is left as it is: nothing can be unset here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Dict, List, Mapping, Optional, Tuple
 
 from alight.sdk import options, resources, shaping
 from alight.wire.codec import to_plain
 from alight.wire.errors import InvalidError
-from alight.wire.record import dataclass, field
-from alight.wire.spec import VolumeMount
+from alight.wire.record import dataclass, field, replace
+from alight.wire.spec import BucketMount, VolumeMount
 
 if TYPE_CHECKING:
     from alight.sdk.client import Client
@@ -46,24 +46,47 @@ class Changes:
     async def plain(self, client: Client, app_id: str, where: str) -> Dict[str, Any]:
         """What ``function.bind`` takes. Looks secrets and volumes up; NotFoundError when one is not there."""
         changes = dict(self.fields)
+        buckets = [volume for volume in self.volumes.values() if is_bucket(volume)]
+        used = [*self.secrets, *(one.secret for one in buckets if one.secret is not None)]
+        if not app_id and any(secret.name is None for secret in used):
+            raise InvalidError(
+                f"{where} was made from an id, so that nobody here knows the app that Secret.from_dict() is for",
+                hint="use Function.from_name(), or a secret with a name",
+            )
         if self.secrets:
-            if not app_id and any(secret.name is None for secret in self.secrets):
-                raise InvalidError(
-                    f"{where} was made from an id, so that nobody here knows the app that Secret.from_dict() is for",
-                    hint="use Function.from_name(), or a secret with a name",
-                )
             changes["secrets"] = [await secret.for_app(client, app_id) for secret in self.secrets]
         if self.volumes:
+            # What is mounted is replaced as a whole, volumes and buckets.
             mounts = await mounts_of(self.volumes, client)
             changes["volumes"] = [{"path": one.path, **to_plain(one)} for one in mounts]
+            found = await buckets_of(self.volumes, lambda secret: secret.for_app(client, app_id))
+            changes["buckets"] = [{"path": one.path, "bucket": one.bucket, **to_plain(one)} for one in found]
         return changes
 
 
+def is_bucket(volume: Any) -> bool:
+    """Whether this entry of ``volumes=`` is a CloudBucketMount."""
+    return hasattr(volume, "bucket_name")
+
+
+async def buckets_of(volumes: Mapping[str, Any], secret_id: Callable[[Any], Awaitable[str]]) -> Tuple[BucketMount, ...]:
+    """The buckets among ``volumes=``, their secrets looked up by ``secret_id``. Raises UnimplementedError for what a
+    bucket cannot have yet."""
+    found = []
+    for path, volume in volumes.items():
+        if is_bucket(volume):
+            spec: BucketMount = volume._spec(path)  # noqa: SLF001  of this package
+            secret = volume.secret
+            found.append(spec if secret is None else replace(spec, secret_id=await secret_id(secret)))
+    return tuple(found)
+
+
 async def mounts_of(volumes: Mapping[str, Any], client: Client) -> List[VolumeMount]:
-    """Volumes by path as the server knows them."""
+    """The volumes among ``volumes=`` by path, as the server knows them."""
     mounts = []
     for path, volume in volumes.items():
-        options.check_volume(path, volume)
+        if is_bucket(volume):
+            continue
         mounts.append(
             VolumeMount(
                 path=path,

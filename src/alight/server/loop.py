@@ -268,6 +268,8 @@ class Loop:
         secrets = {}
         if spec.secrets:
             secrets = await do.secrets.values(spec.secrets, *whose, time.time())
+        keys = [one.secret_id for one in spec.buckets if one.secret_id]
+        bucket_secrets = await do.secrets.values_by_id(keys, *whose, time.time()) if keys else {}
         app = do.apps.alive.get(function.app_id)
         start = StartContainer(
             decision.container_id,
@@ -281,6 +283,7 @@ class Loop:
             decision.memory,
             secrets,
             function.owner,
+            bucket_secrets,
         )
         return Command("start", container=decision.container_id, start=start)
 

@@ -149,6 +149,7 @@ class StartContainer:
     memory: int = 0  # MiB reserved
     secrets: Dict[str, str] = field(default_factory=dict)
     owner: str = ""
+    bucket_secrets: Dict[str, Dict[str, str]] = field(default_factory=dict)  # by id; never seen in the container
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,24 @@ class VolumeMount:
 
 
 @dataclass(frozen=True)
+class BucketMount:
+    """A bucket of an object store at an absolute path of the container.
+
+    ``endpoint`` is a URL, "" for AWS. ``key_prefix`` is "" or ends with "/". ``secret_id`` holds the keys, "" for a
+    bucket that is public.
+    """
+
+    path: str
+    bucket: str
+    endpoint: str = ""
+    key_prefix: str = ""
+    secret_id: str = ""
+    read_only: bool = False
+    requester_pays: bool = False
+    force_path_style: bool = False
+
+
+@dataclass(frozen=True)
 class Autoscaling:
     """How many containers. Seconds; None = Alight's default."""
 
@@ -171,6 +189,7 @@ class FunctionSpec:
     secrets: Tuple[str, ...] = ()  # ids, later ones win
     env: Dict[str, str] = field(default_factory=dict)  # wins over secrets
     volumes: Tuple[VolumeMount, ...] = ()
+    buckets: Tuple[BucketMount, ...] = ()
     timeout: float = 300.0
     startup_timeout: Optional[float] = None  # None = timeout
     retries: RetryPolicy = field(default_factory=RetryPolicy)

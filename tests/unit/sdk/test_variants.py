@@ -107,6 +107,7 @@ def test_a_variant_is_bound_at_its_first_use_with_all_that_was_said(server, foun
         "env": {"A": "1", "B": "2"},
         "secrets": ["st-1"],
         "volumes": [{"path": "/v", "volume_id": "vo-1"}],
+        "buckets": [],
     }
     assert asked.body == b""
     assert id_of(found) == "fu-base", "the first handle changed"
@@ -284,3 +285,21 @@ def test_a_container_can_limit_itself(monkeypatch):
     assert said == [None, 2, "stop"]
     with pytest.raises(InvalidError, match="must be at least 1"):
         experimental.set_local_input_concurrency(0)
+
+
+def test_what_is_mounted_is_replaced_as_a_whole_and_a_bucket_brings_its_secret(server, found, client):
+    bucket = alight.CloudBucketMount(
+        "data", "http://minio.lab:9000", "x/", secret=alight.Secret.from_name("s", client=client), read_only=True
+    )
+    id_of(found.with_options(volumes={"/b": bucket}))
+    (asked,) = server.of("function.bind")
+    mount = asked.args["changes"]["buckets"][0]
+    assert mount.pop("secret_id")
+    assert mount == {
+        "path": "/b",
+        "bucket": "data",
+        "endpoint": "http://minio.lab:9000",
+        "key_prefix": "x/",
+        "read_only": True,
+    }
+    assert asked.args["changes"]["volumes"] == []

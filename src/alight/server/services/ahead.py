@@ -74,10 +74,11 @@ class Ahead:
                 session.send(Command("template", start=start))
 
     async def _start(self, node_id: str, function: Published) -> StartContainer | None:
-        """What the first container would be started with; None where the machine would have to build its image."""
+        """What the first container would be started with; None where the machine would have to build its image,
+        and for functions with buckets, which have no templates."""
         spec, app = function.spec, self._apps.alive.get(function.app_id)
         image_id = await self._images.image_id(spec.image, spec.python_version)
-        if app is None or not self._images.is_built(node_id, image_id):
+        if app is None or spec.buckets or not self._images.is_built(node_id, image_id):
             return None
         secrets = {}
         if spec.secrets:

@@ -22,7 +22,7 @@ from alight.wire.spec import FunctionSpec
 #: Merged field by field: who asks for more memory keeps the GPU that was declared.
 MERGED = ("resources", "autoscaling", "env")
 #: What a variant may change. Everything else is what the function is: its code, its image, what it may reach.
-CHANGEABLE = (*MERGED, "secrets", "volumes", "timeout", "startup_timeout", "retries", "hosted_only")
+CHANGEABLE = (*MERGED, "secrets", "volumes", "buckets", "timeout", "startup_timeout", "retries", "hosted_only")
 
 
 @dataclass(frozen=True)
