@@ -33,7 +33,7 @@ class Volumes:
     def __init__(self, home: Path) -> None:
         self._root = home / "volumes"
         self._mounted: dict[str, int] = {}
-        self._outside = FilesOutside(self.data)
+        self._outside = FilesOutside(self.data, self.staging)
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._root.chmod(0o711)
 
@@ -43,6 +43,12 @@ class Volumes:
             raise errors.InvalidError(f"{volume_id[:80]!r} is not the id of a volume")
         path = self._root / volume_id / "data"
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return path
+
+    def staging(self, volume_id: str) -> Path:
+        """Where uploads wait until all of them has come: on the same filesystem, and nothing that containers see."""
+        path = self.data(volume_id).parent / "staging"
+        path.mkdir(mode=0o700, exist_ok=True)
         return path
 
     def mount(self, volume_id: str, sub_path: str | None) -> str:
@@ -116,9 +122,11 @@ class Volumes:
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Finish deletes that were interrupted."""
+        """Finish deletes and uploads that were interrupted."""
         for path in self._root.glob(".deleted-*"):
             shutil.rmtree(path, ignore_errors=True)
+        for path in self._root.glob("*/staging"):
+            self._outside.sweep(path.parent.name)
 
 
 def same_directory(process: int, target: str, source: str) -> bool:

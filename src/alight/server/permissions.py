@@ -72,6 +72,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "volume.files": _CODE,
     "volume.read": _CODE,
     "volume.write": _CODE,
+    "volume.upload": _CODE,
+    "volume.fetch": _CODE,
     "volume.remove": _CODE,
     "volume.copy": _CODE,
     "volume.commit": _CODE,

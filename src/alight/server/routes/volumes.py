@@ -70,7 +70,7 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
                 hint="mount it: @app.function(volumes={path: volume})",
             )
 
-    verbs = {f"volume.{verb}": relay(verb) for verb in ("files", "read", "write", "remove", "copy")}
+    verbs = {f"volume.{verb}": relay(verb) for verb in ("files", "read", "write", "upload", "fetch", "remove", "copy")}
     return {
         "volume.ensure": ensure,
         "volume.list": list_volumes,
