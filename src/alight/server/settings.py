@@ -26,6 +26,7 @@ class Settings:
     holder_grace: float = 120.0  # an ephemeral app whose client is gone lives this long
     node_grace: float = 60.0  # a machine that is gone keeps its containers this long
     results_kept: float = 7 * 86400.0
+    files_kept: float = 7 * 86400.0  # code and files that no app and no image is made of any more
     rows_kept: float = 30 * 86400.0
     logs_kept: float = 30 * 86400.0
     log_bytes: int = 64 << 20  # of one container

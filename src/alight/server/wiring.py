@@ -46,6 +46,7 @@ from alight.server.routes import web as web_routes
 from alight.server.services.access import ProxyTokens
 from alight.server.services.ahead import Ahead
 from alight.server.services.apps import App, Apps
+from alight.server.services.blob_users import BlobUsers
 from alight.server.services.blobs import Blobs
 from alight.server.services.call_views import CallViews
 from alight.server.services.calls import Calls
@@ -128,6 +129,7 @@ class Server:
         self.parts: Parts
         self.front: Front
         self._schedules: Schedules
+        self.blob_users: BlobUsers
         self._janitor: Janitor
         self._reviver: Reviver
         self._listeners: list[asyncio.AbstractServer] = []
@@ -245,7 +247,7 @@ class Server:
             **setup_routes.routes(parts.setup, parts.tokens),
             **terminals_routes.routes(Terminals(), parts.apps, parts.containers),
             **tokens_routes.routes(parts.tokens),
-            **web_routes.routes(parts.functions, parts.names, self._inside(), parts.access),
+            **web_routes.routes(parts.functions, parts.names, self._inside(), parts.access, parts.web.gateway),
         }
 
     def _http_calls(self) -> HttpCalls:
@@ -304,7 +306,8 @@ class Server:
         if taken_up or parts.apps.alive:
             log.info("took up %d apps and %d unfinished inputs", len(parts.apps.alive), taken_up)
         self._janitor = Janitor(store, parts.blobs, parts.logs, parts.images, self.settings)
-        self._janitor.more += [parts.ephemeral.expire]
+        self.blob_users = BlobUsers(store, parts.blobs, self.settings)
+        self._janitor.more += [parts.ephemeral.expire, self.blob_users.sweep]
         self._janitor.start()
 
     def _answers(self) -> Answers:

@@ -9,13 +9,15 @@ may share such a file with the one container that it is for. Nothing else ever d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
 import re
 import stat
+import time
 from pathlib import Path
-from typing import Any, AsyncIterator, Iterable, List, Tuple
+from typing import Any, AsyncIterator, Iterable, Iterator, List, Set, Tuple
 
 from alight.server.disk import full_disk
 from alight.server.services.writeback import Writeback
@@ -27,6 +29,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _GIVEN = re.compile(r"x[0-9a-f]{64}")
 _FILE = re.compile(r"[0-9a-f]{32}")
 _AT_ONCE = 4 << 20  # bytes per visit to another thread
+_DROPS_AT_ONCE = 50  # files, before others have their turn
+_TOUCH_EVERY = 3600.0  # seconds: when a blob was last asked for is known to the hour
+_SHORT = 2  # characters in the names of the folders
 
 
 class Blobs:
@@ -37,6 +42,8 @@ class Blobs:
         self.incoming = folder / "incoming"
         self.given = folder / "given"
         self._writeback = Writeback()
+        self._holders = 0
+        self._let_go_later: List[str] = []
 
     def open(self) -> None:
         """Make the folder, and drop what a killed server left half-written."""
@@ -68,8 +75,8 @@ class Blobs:
         return self._folder / digest[:2] / digest
 
     def missing(self, digests: Iterable[str]) -> Tuple[str, ...]:
-        """Of these, those that are not here, each once, in the order asked."""
-        return tuple(digest for digest in dict.fromkeys(digests) if not self.path(digest).exists())
+        """Of these, those that are not here, each once, in the order asked. The others count as used just now."""
+        return tuple(digest for digest in dict.fromkeys(digests) if not _touch(self.path(digest)))
 
     async def put(self, pieces: AsyncIterator[Tuple[bytes, bytes]], digest: str = "") -> Tuple[str, int]:
         """Keep the bodies of a stream as one blob, under ``digest`` or a name of ours. Returns the name and the size.
@@ -128,9 +135,55 @@ class Blobs:
 
     def let_go(self, name: str) -> None:
         """Delete a blob that was given its name, soon: nobody needs it any more. Others stay."""
-        if _GIVEN.fullmatch(name):
-            # Freeing many pages takes a while.
-            asyncio.get_running_loop().run_in_executor(None, _unlink, self.given / name)
+        if not _GIVEN.fullmatch(name):
+            return
+        if self._holders:
+            self._let_go_later.append(name)
+            return
+        # Freeing many pages takes a while.
+        asyncio.get_running_loop().run_in_executor(None, _unlink, self.given / name)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While this lasts nothing is deleted: somebody copies what is here."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                names, self._let_go_later = self._let_go_later, []
+                for name in names:
+                    self.let_go(name)
+
+    async def older(self, before: float, *, given: bool = False) -> Set[str]:
+        """Names of blobs by content, or of ``given`` ones, that nobody asked for since ``before`` (unix seconds)."""
+        return await asyncio.to_thread(_older, self.given if given else self._folder, before, flat=given)
+
+    async def drop(self, names: Set[str], before: float) -> int:
+        """Delete these, save those that were asked for since; how many it were."""
+        gone = 0
+        for number, name in enumerate(sorted(names)):
+            if number % _DROPS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if self._holders:
+                break
+            # Looked at and deleted in one go on the event loop, where uploads end and are asked for.
+            path = self.path(name)
+            try:
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    gone += 1
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                log.warning("a blob that is of no more use could not be deleted: %s", error)
+        return gone
+
+    async def drop_incoming(self, before: float) -> None:
+        """Delete what somebody left for the server and never spoke of, or sends since so long that nobody waits."""
+        for name in await asyncio.to_thread(_older, self.incoming, before, flat=True, wanted=_FILE):
+            _unlink(self.incoming / name)
 
     async def read(self, digest: str) -> AsyncIterator[Buffer]:
         """The content in pieces. Raises NotFoundError."""
@@ -149,6 +202,30 @@ class Blobs:
 
 def _new_name() -> str:
     return "x" + os.urandom(32).hex()
+
+
+def _touch(path: Path) -> bool:
+    """Whether a file is there; if so, it counts as used just now."""
+    try:
+        if path.stat().st_mtime < time.time() - _TOUCH_EVERY:
+            os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _older(folder: Path, before: float, *, flat: bool, wanted: re.Pattern[str] | None = None) -> Set[str]:
+    """Names of files of a folder, or of the folders in it, that were last written before some moment."""
+    wanted = wanted or (_GIVEN if flat else _DIGEST)
+    folders = [folder] if flat else [one for one in folder.iterdir() if len(one.name) == _SHORT and one.is_dir()]
+    found: Set[str] = set()
+    for one in folders:
+        with os.scandir(one) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if wanted.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < before:
+                        found.add(entry.name)
+    return found
 
 
 def _unlink(path: Path) -> None:

@@ -3,3 +3,7 @@
 
 ALTER TABLE secrets ADD COLUMN sealed_by TEXT NOT NULL DEFAULT '';
 DROP TABLE blob_refs;
+
+-- Large values are few among many: found without a look at the others.
+CREATE INDEX chunks_large ON chunks (body) WHERE flags & 1;
+CREATE INDEX outputs_large ON outputs (body) WHERE flags & 1;

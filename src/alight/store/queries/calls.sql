@@ -199,3 +199,11 @@ UPDATE calls SET status = 'expired', error = NULL WHERE call_id = :call_id;
 -- name: calls_forget
 -- Rows of calls that expired long ago.
 DELETE FROM calls WHERE done_at < :before AND status = 'expired';
+
+-- name: chunks_all_large
+-- The large arguments of all calls.
+SELECT body FROM chunks WHERE flags & 1;
+
+-- name: outputs_all_large
+-- The large results of all calls.
+SELECT body FROM outputs WHERE flags & 1;

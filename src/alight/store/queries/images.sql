@@ -18,3 +18,7 @@ SELECT environment, name, tag, image_id, named_at FROM image_names ORDER BY name
 -- name: image_name_drop
 -- A name is taken away; the image stays.
 DELETE FROM image_names WHERE environment = :environment AND name = :name AND tag = :tag;
+
+-- name: image_specs_used
+-- Recipes of images that have names, or were asked for lately.
+SELECT spec FROM images WHERE last_used_at > :since OR image_id IN (SELECT image_id FROM image_names);
