@@ -147,7 +147,7 @@ class _Reading:
                     with explained(file.wanted.path):
                         self._open = self._begin(file)
                 except errors.Error as error:
-                    failed.append(Failed(file.number, str(error)))
+                    failed.append(Failed(file.number, str(error), isinstance(error, errors.NotFoundError)))
                     continue
                 one = self._open
                 begun.append(Begun(one.number, one.size, one.at, one.before.st_mode & 0o777, version_of(one.before)))

@@ -303,13 +303,7 @@ class Upload:
             staged.fd = os.open(str(number), flags, 0o600, dir_fd=self._folder)
             self._plan.add(number, staged.offer, os.fstat(staged.fd).st_ino)
             staged.hashed = hashlib.sha256()
-            offset = 0
-            while offset < staged.received:
-                piece = os.pread(staged.fd, min(_PIECE, staged.received - offset), offset)
-                if not piece:
-                    raise errors.DataLossError(f"what had come of {staged.offer.path!r} is gone: try again")
-                staged.hashed.update(piece)
-                offset += len(piece)
+            _hash(staged, 0, staged.received)
 
     def _open_door(self, number: int) -> Door:
         staged = self._pending[number]
@@ -346,7 +340,11 @@ class Upload:
             self._set_wrong(number)
             return
         self._size += staged.offer.size - staged.received
-        staged.hashed = None
+        if staged.received:  # what lay there before the client has not read
+            with self._failing(staged.offer.path):
+                _hash(staged, staged.received, staged.offer.size)
+        else:
+            staged.hashed = None
         self._finish(number, staged)
 
     def _finish(self, number: int, staged: _Staged) -> bool:
@@ -389,6 +387,15 @@ class Upload:
                 if name.isdigit():
                     os.unlink(name, dir_fd=self._folder)
             raise
+
+
+def _hash(staged: _Staged, start: int, end: int) -> None:
+    while start < end:
+        piece = os.pread(staged.fd, min(_PIECE, end - start), start)
+        if not piece:
+            raise errors.DataLossError(f"what had come of {staged.offer.path!r} is gone: try again")
+        staged.hashed.update(piece)
+        start += len(piece)
 
 
 def already_there(path: str) -> errors.AlreadyExistsError:

@@ -7,11 +7,9 @@ and ``commit`` and ``reload`` from inside. Paths are absolute within the volume;
 from __future__ import annotations
 
 import copy
-import io
-import os
 from datetime import datetime
-from pathlib import Path, PurePosixPath
-from typing import Any, AsyncIterator, BinaryIO, Callable, List, Optional, Sequence, Tuple, Union
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, AsyncIterator, BinaryIO, Callable, List, Optional, Sequence, Union
 
 from alight.sdk import config
 from alight.sdk.client import Client, default_client
@@ -21,8 +19,10 @@ from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_context, dual_context_function, dual_function, dual_gen
 from alight.sdk.types import FileEntry, FileEntryType, VolumeInfo
 from alight.wire import errors, stored
-from alight.wire.codec import PIECE, loads_head
 from alight.wire.ids import VOLUME, is_id
+
+if TYPE_CHECKING:
+    from alight.sdk.volume_upload import VolumeUpload
 
 _KINDS = {"file": FileEntryType.FILE, "directory": FileEntryType.DIRECTORY, "symlink": FileEntryType.SYMLINK}
 
@@ -193,26 +193,30 @@ class Volume(Object):
     @dual_gen
     async def iterdir(self, path: str, *, recursive: bool = True) -> AsyncIterator[FileEntry]:
         """The entries below ``path``; with ``recursive=False`` those right in it."""
-        for entry in await self._files(path, recursive=recursive):
-            yield entry
+        from alight.sdk import volume_fetch  # noqa: PLC0415  who only mounts volumes does without
+        from alight.sdk.volume_errors import file_errors  # noqa: PLC0415  the same
+
+        client = await self._via()
+        with file_errors():
+            async for file in volume_fetch.entries(client, self.object_id, path, recursive=recursive):
+                kind = _KINDS.get(file.kind, FileEntryType.UNSPECIFIED)
+                yield FileEntry(path=file.path, type=kind, mtime=int(file.mtime), size=file.size)
 
     @dual
     async def listdir(self, path: str, *, recursive: bool = False) -> List[FileEntry]:
         """The entries in ``path``, of a file its own."""
-        return await self._files(path, recursive=recursive)
+        return [entry async for entry in self.iterdir.raw(path, recursive=recursive)]
 
     @dual_gen
     async def read_file(self, path: str) -> AsyncIterator[bytes]:
         """The file's bytes, piece by piece. FileNotFoundError (the builtin one) when there is none."""
+        from alight.sdk import volume_fetch  # noqa: PLC0415  who only mounts volumes does without
+        from alight.sdk.volume_errors import file_errors  # noqa: PLC0415  the same
+
         client = await self._via()
-        stream = await client.open("volume.read", stored.VolumePath(volume_id=self.object_id, path=path))
-        while True:
-            with _file_errors(path):
-                message = await stream.recv()
-            if message is None:
-                return
-            if message[1]:
-                yield message[1]
+        with file_errors():
+            async for piece in volume_fetch.pieces(client, self.object_id, path):
+                yield piece
 
     @dual
     async def read_file_into_fileobj(
@@ -230,32 +234,29 @@ class Volume(Object):
     @dual
     async def remove_file(self, path: str, recursive: bool = False) -> None:
         """Delete a file; with ``recursive`` a directory and all below it."""
-        client = await self._via()
-        with _file_errors(path):
-            await client.do(
-                "volume.remove", stored.VolumePath(volume_id=self.object_id, path=path, recursive=recursive)
-            )
+        await self._change("volume.remove", path, recursive=recursive)
 
     @dual
     async def copy_files(self, src_paths: Sequence[str], dst_path: str, recursive: bool = False) -> None:
         """Copy within the volume. Several sources, or a destination that is a directory, keep their names."""
-        client = await self._via()
-        with _file_errors(", ".join(src_paths)):
-            await client.do(
-                "volume.copy",
-                stored.VolumePath(
-                    volume_id=self.object_id, path=dst_path, recursive=recursive, sources=tuple(src_paths)
-                ),
-            )
+        if isinstance(src_paths, (str, bytes)):
+            raise errors.InvalidError("src_paths is a list of paths", hint=f"copy_files([{src_paths!r}], …)")
+        await self._change("volume.copy", dst_path, recursive=recursive, sources=src_paths)
 
     @dual_context
     async def batch_upload(self, force: bool = False) -> AsyncIterator[VolumeUpload]:
-        """Collect files in a ``with`` block; they are uploaded at its clean end. FileExistsError unless ``force``."""
-        upload = VolumeUpload()
-        yield upload
+        """Collect files in a ``with`` block; they are uploaded at its clean end, all of them or none.
+
+        FileExistsError, before anything is sent, for one that the volume has already, unless ``force``.
+        """
+        from alight.sdk.volume_errors import file_errors  # noqa: PLC0415  who only mounts volumes does without
+        from alight.sdk.volume_upload import VolumeUpload, upload  # noqa: PLC0415  the same
+
+        collected = VolumeUpload()
+        yield collected
         client = await self._via()
-        for source, path, mode in upload.collected:
-            await self._write(client, source, stored.VolumePath(self.object_id, path, force=force, mode=mode))
+        with file_errors():
+            await upload(client, self.object_id, list(collected.collected.values()), force=force)
 
     # mounting
 
@@ -304,34 +305,15 @@ class Volume(Object):
         client = await self._via()
         await client.call(method, stored.VolumePath(volume_id=self.object_id), stored.VolumeInfo)
 
-    async def _files(self, path: str, *, recursive: bool) -> List[FileEntry]:
-        client = await self._via()
-        message = stored.VolumePath(volume_id=self.object_id, path=path or "/", recursive=recursive)
-        with _file_errors(path):
-            found = await client.call("volume.files", message, stored.VolumeFiles)
-        return [
-            FileEntry(
-                path=file.path,
-                type=_KINDS.get(file.kind, FileEntryType.UNSPECIFIED),
-                mtime=int(file.mtime),
-                size=file.size,
-            )
-            for file in found.files
-        ]
+    async def _change(self, method: str, path: str, *, recursive: bool, sources: Sequence[str] = ()) -> None:
+        from alight.sdk.volume_errors import file_errors  # noqa: PLC0415  who only mounts volumes does without
+        from alight.wire.transfers import name_out  # noqa: PLC0415  the same
 
-    async def _write(self, client: Client, source: Source, at: stored.VolumePath) -> None:
-        stream = await client.open("volume.write", at, end=False)
-        with _file_errors(at.path):
-            if isinstance(source, Path):
-                with source.open("rb") as file:
-                    await _send_all(stream, file)
-            else:
-                await _send_all(stream, source)
-            stream.end()
-            answer = await stream.recv()
-            if answer is None:
-                raise errors.InternalError(f"the server ended the upload of {at.path} without an answer")
-            loads_head(stored.VolumeFile, answer[0])
+        client = await self._via()
+        names = tuple(name_out(one) for one in sources)
+        at = stored.VolumePath(self.object_id, name_out(path), recursive=recursive, sources=names)
+        with file_errors():
+            await client.do(method, at)
 
     @staticmethod
     def _of(info: stored.VolumeInfo, client: Client) -> Volume:
@@ -342,72 +324,6 @@ class Volume(Object):
 
     def __repr__(self) -> str:
         return f"Volume({self._name or self._object_id!r})"
-
-
-Source = Union[Path, BinaryIO]
-
-
-class VolumeUpload:
-    """What a ``batch_upload`` block collects."""
-
-    def __init__(self) -> None:
-        self.collected: List[Tuple[Source, str, Optional[int]]] = []
-
-    def put_file(
-        self,
-        local_file: Union[str, os.PathLike[str], BinaryIO, io.BytesIO],
-        remote_path: Union[str, PurePosixPath],
-        mode: Optional[int] = None,
-    ) -> None:
-        """Upload one file (a path, or an open binary file) to ``remote_path``. ``mode``: its permissions."""
-        remote = str(remote_path)
-        if remote.endswith("/"):
-            raise errors.InvalidError(f"remote_path {remote!r} names a directory; put_file() needs the file's own path")
-        if hasattr(local_file, "read"):
-            self.collected.append((local_file, remote, mode))  # type: ignore[arg-type]  # it reads
-            return
-        local = Path(os.fspath(local_file))
-        if not local.is_file():
-            raise FileNotFoundError(f"there is no file {local} to upload")
-        self.collected.append((local, remote, mode if mode is not None else local.stat().st_mode & 0o777))
-
-    def put_directory(
-        self,
-        local_path: Union[str, os.PathLike[str]],
-        remote_path: Union[str, PurePosixPath],
-        recursive: bool = True,
-    ) -> None:
-        """Upload the files of a directory (with ``recursive`` those below it too) under ``remote_path``."""
-        local, remote = Path(local_path), PurePosixPath(str(remote_path))
-        if not local.is_dir():
-            raise FileNotFoundError(f"there is no directory {local} to upload")
-        for path in sorted(local.rglob("*") if recursive else local.glob("*")):
-            if path.is_file():
-                self.put_file(path, str(remote / path.relative_to(local).as_posix()))
-
-
-async def _send_all(stream: Any, file: BinaryIO) -> None:
-    while True:
-        piece = file.read(PIECE)
-        if not piece:
-            return
-        await stream.send(None, piece)
-
-
-class _file_errors:  # noqa: N801  reads as a statement
-    """Turns the server's words about paths into the builtin errors that scripts catch."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, errors.NotFoundError):
-            raise FileNotFoundError(str(error)) from error
-        if isinstance(error, errors.AlreadyExistsError):
-            raise FileExistsError(str(error)) from error
 
 
 def _checked_version(version: Optional[int]) -> int:

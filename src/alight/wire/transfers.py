@@ -121,6 +121,7 @@ class Failed:
 
     number: int
     reason: str
+    missing: bool = False  # there is no such file
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,459 @@
+"""Sending files into a volume: many in one stream, only what the volume lacks, from where an upload before broke.
+
+A file is known by its SHA-256, which is taken before it is sent (in a thread, one page of files ahead of what is being
+sent) and compared with what arrived. One that changed in between is sent once more. Nothing appears in the volume
+before everything has arrived.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import queue
+import stat
+import tempfile
+import threading
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+from alight.sdk import progress
+from alight.sdk.client import Client
+from alight.sdk.lost import LostError
+from alight.sdk.source import Hashes
+from alight.sdk.sync import Future, in_event_loop
+from alight.wire import errors
+from alight.wire.codec import PIECE, from_plain
+from alight.wire.stored import VolumePath
+from alight.wire.transfers import PAGE_BYTES, PAGE_FILES, Door, Offer, Uploaded, UploadNeed, UploadSay, name_out
+
+_COPY_PIECE = 4 << 20
+_CHECKED = 5000  # paths in one message
+
+#: Told of bytes that need not be sent any more, be it because they were sent or because the volume has them.
+OnBytes = Callable[[int], Any]
+
+
+class Item:
+    """One file that is to have a path in the volume."""
+
+    __slots__ = ("mode", "path", "source", "start")
+
+    def __init__(self, source: Union[Path, BinaryIO], path: str, mode: Optional[int]) -> None:
+        self.source = source
+        self.path = path
+        self.mode = mode
+        self.start = 0  # where an open file stood: what lies before is not meant
+
+    def __repr__(self) -> str:
+        return str(self.source) if isinstance(self.source, Path) else self.path
+
+
+class VolumeUpload:
+    """What a ``batch_upload`` block collects."""
+
+    def __init__(self) -> None:
+        self.collected: Dict[str, Item] = {}
+
+    def put_file(
+        self,
+        local_file: Union[str, os.PathLike[str], BinaryIO, io.BytesIO],
+        remote_path: Union[str, PurePosixPath],
+        mode: Optional[int] = None,
+    ) -> None:
+        """Upload one file (a path, or an open binary file) to ``remote_path``. ``mode``: its permissions."""
+        remote = str(remote_path)
+        if remote.endswith("/"):
+            raise errors.InvalidError(f"remote_path {remote!r} names a directory; put_file() needs the file's own path")
+        if hasattr(local_file, "read"):
+            self._add(Item(local_file, remote, mode))  # type: ignore[arg-type]  # it reads
+            return
+        local = Path(os.fspath(local_file))
+        if not local.is_file():
+            if local.exists() and not local.is_dir():
+                raise errors.InvalidError(f"{local} is not a regular file: it cannot be uploaded")
+            raise FileNotFoundError(f"there is no file {local} to upload")
+        self._add(Item(local, remote, mode))
+
+    def put_directory(
+        self,
+        local_path: Union[str, os.PathLike[str]],
+        remote_path: Union[str, PurePosixPath],
+        recursive: bool = True,
+    ) -> None:
+        """Upload the files of a directory (with ``recursive`` those below it too) under ``remote_path``."""
+        local, remote = Path(local_path), str(remote_path).rstrip("/")
+        if not local.is_dir():
+            raise FileNotFoundError(f"there is no directory {local} to upload")
+        left: List[str] = []
+        for path, inside in files_below(local, recursive=recursive, left_out=left.append):
+            self._add(Item(path, f"{remote}/{inside}", None))
+        if left:
+            progress.current().note(left_out_words(left))
+
+    def _add(self, item: Item) -> None:
+        item.path = _normal(item.path)
+        self.collected[item.path] = item  # the last one for a path is the one that is meant
+
+
+def files_below(
+    local: Path, *, recursive: bool = True, left_out: Callable[[str], Any] = lambda path: None
+) -> Iterator[Tuple[Path, str]]:
+    """The files of a directory with their paths in it, sorted. Links to files count as files.
+
+    Links to directories, devices, pipes and sockets are told to ``left_out``.
+    """
+    pending = [""]
+    while pending:
+        inside = pending.pop()
+        below: List[str] = []
+        for name in sorted(os.listdir(local / inside)):
+            path = f"{inside}/{name}" if inside else name
+            full = os.path.join(local, path)
+            try:
+                mode = os.stat(full).st_mode
+            except OSError:
+                left_out(full)  # a link that leads nowhere, or it went away
+                continue
+            if stat.S_ISREG(mode):
+                yield Path(full), path
+            elif stat.S_ISDIR(mode) and not os.path.islink(full):
+                below.append(path)
+            else:
+                left_out(full)
+        if recursive:
+            pending.extend(reversed(below))
+
+
+def left_out_words(paths: Sequence[str]) -> str:
+    """What is said of entries that are neither files nor directories."""
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"left out, since neither a file nor a directory of its own: {', '.join(paths[:3])}{more}"
+
+
+async def upload(
+    client: Client, volume_id: str, items: Sequence[Item], *, force: bool, on_bytes: OnBytes = lambda count: None
+) -> Uploaded:
+    """Send files. Raises AlreadyExistsError before anything is sent, InvalidError for one that does not hold still."""
+    if not items:
+        return Uploaded()
+    for item in items:
+        _make_readable(item)
+    name = os.urandom(16).hex()
+    while True:
+        try:
+            return await _Sending(client, volume_id, items, on_bytes, name, force=force).run()
+        except LostError as lost:
+            await client.after_loss(lost)
+
+
+class _Sending:
+    """One try."""
+
+    def __init__(
+        self, client: Client, volume_id: str, items: Sequence[Item], on_bytes: OnBytes, name: str, *, force: bool
+    ) -> None:
+        self._client = client
+        self._at = VolumePath(volume_id, "/", force=force, upload=name)
+        self._items = items
+        self._on_bytes = on_bytes
+        self._hashes = Hashes()
+        self._numbered: List[Item] = []
+        self._doors = client.target.role != "container" and not client.target.host
+        self._parts: List[Tuple[int, bytes]] = []
+        self._packed = 0
+        self._stream: Any = None
+
+    async def run(self) -> Uploaded:
+        self._stream = await self._client.open("volume.upload", self._at, end=False)
+        try:
+            if not self._at.force:
+                for start in range(0, len(self._items), _CHECKED):
+                    paths = tuple(name_out(item.path) for item in self._items[start : start + _CHECKED])
+                    await self._stream.send(UploadSay(check=paths))
+                    await self._answer()
+            await self._send_pages(_pages(self._items), fresh=False)
+            wrong = await self._finish()
+            names = ", ".join(repr(item) for item in wrong[:3])
+            progress.current().note(f"changed while being uploaded, so sent again: {names}")
+            await self._send_pages(_pages(wrong), fresh=True)
+            wrong = await self._finish()
+            self._stream.leave()
+        except _Done as done:
+            self._hashes.save()
+            return done.result
+        except BaseException:
+            self._hashes.save()  # another try need not read everything again
+            self._stream.leave()
+            raise
+        raise errors.InvalidError(
+            f"{wrong[0]!r} changed while it was uploaded, twice", hint="upload it when nobody writes to it"
+        )
+
+    async def _send_pages(self, pages: Iterator[List[Item]], *, fresh: bool) -> None:
+        ahead = self._hash_next(pages, fresh)
+        while True:
+            offered = await ahead
+            if offered is None:
+                return
+            ahead = self._hash_next(pages, fresh)
+            await self._send_page(*offered)
+
+    async def _send_page(self, items: List[Item], offers: List[Offer]) -> None:
+        first = len(self._numbered)
+        self._numbered.extend(items)
+        await self._stream.send(UploadSay(offers=tuple(offers), doors=self._doors))
+        need = await self._answer()
+        doors = {door.number: door for door in need.doors}
+        for index, offset in enumerate(need.offsets):
+            size = offers[index].size
+            if offset < 0:
+                self._on_bytes(size)
+                continue
+            self._on_bytes(offset)
+            await self._send_file(first + index, offers[index], offset, doors.get(first + index))
+        await self._flush()
+
+    async def _send_file(self, number: int, offer: Offer, offset: int, door: Optional[Door]) -> None:
+        item = self._numbered[number]
+        if door is not None and isinstance(item.source, Path):
+            digest = await _in_thread(lambda: _write_through(door, item, offer, offset, self._on_bytes))
+            if digest is None:
+                self._doors = False
+            else:
+                right = digest == offer.digest
+                await self._stream.send(UploadSay(left=(number,)) if right else UploadSay(dropped=(number,)))
+                return
+        at = offset
+        with _opened(item) as file:
+            file.seek(item.start + at)
+            while at < offer.size:
+                room = PIECE - self._packed
+                piece = await _read(file, min(room, offer.size - at))
+                if not piece:
+                    await self._flush()
+                    await self._stream.send(UploadSay(dropped=(number,)))
+                    return
+                self._parts.append((number, piece))
+                self._packed += len(piece)
+                at += len(piece)
+                if self._packed >= PIECE or len(self._parts) >= PAGE_FILES:
+                    await self._flush()
+
+    async def _flush(self) -> None:
+        if self._parts:
+            parts, self._parts, packed, self._packed = self._parts, [], self._packed, 0
+            body = parts[0][1] if len(parts) == 1 else b"".join(piece for _, piece in parts)
+            await self._stream.send(UploadSay(parts=tuple((number, len(piece)) for number, piece in parts)), body)
+            self._on_bytes(packed)
+
+    async def _finish(self) -> List[Item]:
+        """The files that have to be sent again. Raises _Done."""
+        await self._stream.send(UploadSay(finish=True))
+        return [self._numbered[number] for number in (await self._answer()).wrong]
+
+    async def _answer(self) -> UploadNeed:
+        message = await self._stream.recv()
+        if message is None:
+            raise errors.InternalError("the server ended an upload without an answer")
+        plain = json.loads(message[0])
+        if "came" in plain:
+            raise _Done(from_plain(Uploaded, plain))
+        return from_plain(UploadNeed, plain)
+
+    def _hash_next(self, pages: Iterator[List[Item]], fresh: bool) -> Future:
+        """The next page's offers, made in a thread; None when there is no next page."""
+
+        def work() -> Optional[Tuple[List[Item], List[Offer]]]:
+            page = next(pages, None)
+            if page is None:
+                return None
+            hashes = None if fresh else self._hashes
+            return page, [_offer(item, hashes) for item in page]
+
+        return _start(work)
+
+
+class _Done(Exception):
+    def __init__(self, result: Uploaded) -> None:
+        super().__init__()
+        self.result = result
+
+
+def _pages(items: Sequence[Item]) -> Iterator[List[Item]]:
+    page: List[Item] = []
+    size = 0
+    for item in items:
+        page.append(item)
+        size += _size_now(item)
+        if len(page) >= PAGE_FILES or size >= PAGE_BYTES:
+            yield page
+            page, size = [], 0
+    if page:
+        yield page
+
+
+def _size_now(item: Item) -> int:
+    if not isinstance(item.source, Path):
+        return PAGE_BYTES // 16
+    try:
+        return item.source.stat().st_size
+    except OSError:
+        return 0  # whoever reads it says why
+
+
+def _offer(item: Item, hashes: Optional[Hashes]) -> Offer:
+    with _opened(item) as file:
+        if isinstance(item.source, Path):
+            status = os.fstat(file.fileno())
+            mode = item.mode if item.mode is not None else status.st_mode & 0o777
+            if hashes is not None:
+                digest = hashes.of(item.source, status)
+                return Offer(name_out(item.path), status.st_size, digest, mode)
+        else:
+            mode = item.mode if item.mode is not None else 0o644
+        file.seek(item.start)
+        running = hashlib.sha256()
+        size = 0
+        while True:
+            piece = file.read(PIECE)
+            if not piece:
+                return Offer(name_out(item.path), size, running.hexdigest(), mode)
+            running.update(piece)
+            size += len(piece)
+
+
+class _opened:  # noqa: N801  reads as a statement
+    """An item's file, to be read. Ours is closed at the end, the caller's own stays open."""
+
+    def __init__(self, item: Item) -> None:
+        self._item = item
+        self._file: Any = None
+
+    def __enter__(self) -> Any:
+        source = self._item.source
+        if not isinstance(source, Path):
+            return source
+        try:
+            # Not blocking: it may have become a pipe since it was looked at.
+            fd = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise errors.InvalidError(f"{source} cannot be read: {error.strerror}") from error
+        self._file = os.fdopen(fd, "rb", buffering=0)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            self._file.close()
+            raise errors.InvalidError(f"{source} is not a regular file: it cannot be uploaded")
+        return self._file
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _make_readable(item: Item) -> None:
+    """Let an open file be read more than once: what cannot go back is copied to a temporary file."""
+    if isinstance(item.source, Path):
+        return
+    source = item.source
+    try:
+        item.start = source.tell()
+        source.seek(item.start)
+    except (OSError, AttributeError, io.UnsupportedOperation):
+        kept = tempfile.TemporaryFile()  # noqa: SIM115  as long as the upload; closed with the item
+        while True:
+            piece = source.read(PIECE)
+            if not piece:
+                break
+            kept.write(piece)
+        item.source, item.start = kept, 0
+
+
+def _write_through(door: Door, item: Item, offer: Offer, offset: int, on_bytes: OnBytes) -> Optional[str]:
+    """Write a file where it waits on this machine; the digest of what was read. None: that cannot be done here."""
+    target = open_door(door, os.O_WRONLY)
+    if target is None:
+        return None
+    running = hashlib.sha256()
+    pieces: queue.Queue[Optional[bytes]] = queue.Queue(4)
+
+    def hash_all() -> None:
+        while True:
+            piece = pieces.get()
+            if piece is None:
+                return
+            running.update(piece)
+
+    hashing = threading.Thread(target=hash_all, name="alight-hash", daemon=True)
+    hashing.start()
+    at = 0
+    try:
+        with _opened(item) as file:
+            while at < offer.size:
+                piece = file.read(min(_COPY_PIECE, offer.size - at))
+                if not piece:
+                    break
+                pieces.put(piece)
+                view = memoryview(piece)[max(0, offset - at) :]
+                place = max(at, offset)
+                while view:
+                    count = os.pwrite(target, view, place)
+                    place += count
+                    view = view[count:]
+                    on_bytes(count)
+                at += len(piece)
+    except OSError:
+        return None  # a full disk, most likely: the machine says it in its own words
+    finally:
+        pieces.put(None)
+        hashing.join()
+        os.close(target)
+    return running.hexdigest()
+
+
+def open_door(door: Door, flags: int) -> Optional[int]:
+    """The file that another process of this machine holds open, where the kernel lets us; else None."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            if file.read().strip() != door.boot:
+                return None
+        fd = os.open(f"/proc/{door.process}/fd/{door.fd}", flags | os.O_CLOEXEC)
+    except OSError:
+        return None
+    found = os.fstat(fd)
+    if (found.st_dev, found.st_ino) == (door.device, door.inode):
+        return fd
+    os.close(fd)
+    return None
+
+
+async def _read(file: Any, size: int) -> bytes:
+    piece: bytes = await _in_thread(lambda: file.read(size)) if in_event_loop() else file.read(size)
+    return piece
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    return await _start(work)
+
+
+def _start(work: Callable[[], Any]) -> Future:
+    future = Future()
+
+    def run() -> None:
+        try:
+            future.set(work())
+        except BaseException as error:  # noqa: BLE001  it is raised where it is awaited
+            future.set(error=error)
+
+    threading.Thread(target=run, name="alight-upload", daemon=True).start()
+    return future
+
+
+def _normal(path: str) -> str:
+    """A path in the volume as the volume will have it. Raises InvalidError for what leads upwards or nowhere."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise errors.InvalidError(f"the path {path!r} leads upwards", hint="name the file from the volume's root")
+    if not parts or "\0" in path:
+        raise errors.InvalidError(f"{path!r} cannot be the path of a file in a volume")
+    return "/".join(parts)
