@@ -67,8 +67,8 @@ class Site:
     def curl(self, path: str, *more: str, host: str = "") -> str:
         name = host or self.host
         done = subprocess.run(
-            ["curl", "-sS", "--max-time", "60", "--cacert", str(self.cert), "--resolve", f"{name}:{self.port}:127.0.0.1",
-             f"https://{name}:{self.port}{path}", *more],
+            ["curl", "-sS", "--max-time", "60", "--cacert", str(self.cert), "--resolve",
+             f"{name}:{self.port}:127.0.0.1", f"https://{name}:{self.port}{path}", *more],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         return done.stdout + done.stderr
@@ -148,8 +148,7 @@ def test_a_renewed_certificate_is_taken_up_under_traffic(site):
         while not stop.is_set():
             try:
                 with site.connect_any() as sock:
-                    for _ in range(5):
-                        answered.append(ask(sock, site.host))
+                    answered.extend(ask(sock, site.host) for _ in range(5))
             except (OSError, AssertionError) as error:
                 failures.append(error)
 

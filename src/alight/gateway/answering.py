@@ -77,12 +77,15 @@ def prepare(head: bytes) -> Prepared:
 
 
 class Answering:
-    """Writes one answer. ``begun``: its head is on its way; ``keep``: the connection can take another request."""
+    """Writes one answer. ``begun``: its head is on its way; ``keep``: the connection can take another request;
+    ``tag``: a line of the head that names the request.
+    """
 
-    __slots__ = ("_chunked", "_client", "_left", "_mute", "_old", "begun", "keep")
+    __slots__ = ("_chunked", "_client", "_left", "_mute", "_old", "begun", "keep", "tag")
 
-    def __init__(self, client: Client, *, method: bytes, version: bytes, keep: bool) -> None:
+    def __init__(self, client: Client, *, method: bytes, version: bytes, keep: bool, tag: bytes = b"") -> None:
         self._client = client
+        self.tag = tag
         self._mute = method == b"HEAD"
         self._old = version == b"1.0"
         self._chunked = False
@@ -94,7 +97,7 @@ class Answering:
         """Head and first bytes; False when the application said a length that is not what comes."""
         self.begun = True
         length = prepared.length
-        parts = [prepared.lines]
+        parts = [prepared.lines, self.tag]
         if not prepared.dated:
             parts.append(CLOCK.line())
         if self._mute or prepared.status in _BODILESS:

@@ -201,7 +201,8 @@ class Client(asyncio.Protocol):
         exchange = self._exchange
         head_only = exchange is not None and exchange.head.method == b"HEAD"
         keep = self._keep and exchange is not None and exchange.head.keep and self._body is None
-        self.write(replies.own(status, text, keep=keep, head_only=head_only, extra=extra))
+        tag = exchange.answering.tag if exchange is not None else b""
+        self.write(replies.own(status, text, keep=keep, head_only=head_only, extra=tag + extra))
         self.finished(keep=keep)
 
     def abort(self, *, after_writing: bool = False) -> None:

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from alight.gateway.client import Client
     from alight.gateway.heads import Request
     from alight.gateway.pools import Lease, Pool
+    from alight.gateway.sessions import Session
     from alight.gateway.table import Found
 
 _HARMLESS = {b"GET", b"HEAD", b"OPTIONS"}
+_AGAIN = b"retry-after: 1\r\n"
 WAITING, SENT, OVER = 0, 1, 2
 
 
@@ -34,18 +36,23 @@ class Exchange:
         self.tries = 0
         self.body_done = head.length == 0
         self._pieces: list[bytes] = []  # of the body, not sent yet
-        self.answering = Answering(client, method=head.method, version=head.version, keep=head.keep)
+        self.session: Session | None = None
+        tag = b"alight-call-id: " + request_id.encode() + b"\r\n"
+        self.answering = Answering(client, method=head.method, version=head.version, keep=head.keep, tag=tag)
 
     # from the pool
 
     def begin(self, lease: Lease) -> None:
         """See ``pools.Waiter``."""
         self.lease = lease
+        if self.session is not None:
+            self.session.begin(lease)
         self.server = self.gateway.server_of(lease, self.found.target)
         self.server.take(self)
 
     def refuse(self, status: int, said: str) -> None:
         """See ``pools.Waiter``."""
+        self._leave_session()
         self._tell(status, f"{said} (request {self.request_id})")
 
     # from who carries it
@@ -61,7 +68,9 @@ class Exchange:
     def return_to_line(self) -> None:
         """Its container never got it: the next one serves it."""
         self._release(0.0)
-        if self.client is not None:
+        if self.session is not None:
+            self.refuse(410, "the container of this session has ended: start another session")
+        elif self.client is not None:
             self.state = WAITING
             self.pool.enter_first(self, self.gateway.now())
 
@@ -82,7 +91,10 @@ class Exchange:
 
     def enter(self) -> None:
         """Get in line."""
-        self.pool.enter(self, self.gateway.now())
+        if self.session is None:
+            self.pool.enter(self, self.gateway.now())
+        else:
+            self.session.enter(self, self.pool, self.gateway.now())
 
     def feed(self, pieces: list[bytes], *, done: bool) -> None:
         """Bytes of the request's body."""
@@ -122,20 +134,28 @@ class Exchange:
         self.state = OVER
         if self.lease is None:
             self.pool.leave(self)
+            self._leave_session()
         else:
             self.server.forget(self)
+            self._leave_session()
             self._release(0.0)
 
     def may_repeat(self) -> bool:
         """Whether nothing is done twice when it is sent a second time."""
         harmless = self.head.method in _HARMLESS or any(one[0] == b"idempotency-key" for one in self.head.fields)
-        return harmless and self.head.length == 0 and self.tries < 2
+        return self.session is None and harmless and self.head.length == 0 and self.tries < 2
 
     def _end(self, seconds: float) -> None:
         """Nothing more will come from its container."""
         if self.state != OVER:
             self.state = OVER
+            self._leave_session()
             self._release(seconds)
+
+    def _leave_session(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.leave(self, self.gateway.now())
 
     def _release(self, seconds: float) -> None:
         lease, self.lease = self.lease, None
@@ -150,4 +170,4 @@ class Exchange:
         if self.answering.begun:
             client.abort()
         else:
-            client.answer(status, said)
+            client.answer(status, said, _AGAIN if status == 429 else b"")

@@ -19,6 +19,7 @@ from alight.gateway.framed import Framed
 from alight.gateway.heads import Request, split_host
 from alight.gateway.limits import Limits
 from alight.gateway.pools import Lease, Leases, Pool
+from alight.gateway.sessions import GONE, Session, Sessions
 from alight.gateway.sockets import Socket
 from alight.gateway.splice import Ports, Spliced
 from alight.gateway.table import Table, Target
@@ -28,6 +29,8 @@ _CLIENTS_EVERY = 4  # ticks between looks at all clients
 _UNKILLED = 1.0  # seconds that a request with a container of its own may go on after it was told to end
 _PORTS = "web_server"
 _WITH_SOCKETS = {"asgi_app", "fastapi_endpoint"}
+_SESSION = frozenset((b"alight-authorization", b"modal-authorization"))
+_SESSION_ID = b"alight-session-id"
 _KEYS = ((b"modal-key", b"modal-secret"), (b"alight-key", b"alight-secret"))
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
@@ -59,6 +62,7 @@ class Gateway:
         self._leases = leases
         self._dial = dial
         self._check = check
+        self.sessions = Sessions()
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self._pools: dict[str, Pool] = {}
@@ -100,6 +104,7 @@ class Gateway:
             return
         server = self._servers.pop(lease.container_id, None)
         lease.usable = False
+        self.sessions.lost(lease, self.now())
         pool.on_lost(lease_id, self.now(), 0 if server is None or server.is_idle else 1)
         if server is not None:
             server.close()
@@ -113,6 +118,7 @@ class Gateway:
         if lease is not None:
             server = self._servers.pop(lease.container_id, None)
             lease.usable = False
+            self.sessions.lost(lease, self.now())
             if server is not None:
                 server.close()
         if not pool.on_failed(lease_id, self.now()):
@@ -122,10 +128,14 @@ class Gateway:
             waiter.refuse(503, said)
         return True
 
-    def stale(self, is_stale: Callable[[str], bool]) -> None:
-        """Containers may have been told to leave, or a newer version has taken over: those get no new requests."""
+    def stale(self, is_stale: Callable[[str], bool], is_leaving: Callable[[str], bool]) -> None:
+        """Containers may have been told to leave, or a newer version has taken over: those get no new requests, save of
+        the sessions that they have. Those end with containers that leave.
+        """
         for pool in list(self._pools.values()):
             for lease in list(pool.given.values()):
+                if lease.sessions and is_leaving(lease.container_id):
+                    self.sessions.lost(lease, self.now())
                 if lease.usable and is_stale(lease.container_id):
                     pool.close(lease)
 
@@ -133,7 +143,7 @@ class Gateway:
 
     def going(self, container_id: str) -> None:
         """A container says that it leaves."""
-        self.stale(lambda one: one == container_id)
+        self.stale(lambda one: one == container_id, lambda one: one == container_id)
 
     def unreachable(self, container_id: str, why: str) -> None:
         """A container runs and cannot be reached."""
@@ -177,18 +187,31 @@ class Gateway:
                 return ApiExchange(client, head, self.api)
             return self._unknown(host, head)
         target = found.target
-        if target.protected and not self._may(head, target):
+        session = self._session_of(head, target) if target.sessioned else None
+        if isinstance(session, Refusal):
+            return session
+        if session is None and target.protected and not self._may(head, target):
             said = "this function wants a proxy token: headers Modal-Key and Modal-Secret"
             return Refusal(401, said, b"www-authenticate: Bearer\r\n")
         request_id = f"{self._prefix}{next(self._requests):06x}"
+        made: Exchange
         if target.kind == _PORTS:
-            return Spliced(client, head, found, request_id)
-        if target.kind in _WITH_SOCKETS and sockets.is_asked_for(head):
+            made = Spliced(client, head, found, request_id)
+        elif target.kind in _WITH_SOCKETS and sockets.is_asked_for(head):
             fault = sockets.fault_of(head)
             if fault:
                 return Refusal(426 if "version" in fault else 400, fault, b"sec-websocket-version: 13\r\n")
-            return Socket(client, head, found, request_id)
-        return Framed(client, head, found, request_id)
+            made = Socket(client, head, found, request_id)
+        else:
+            made = Framed(client, head, found, request_id)
+        if session is not None:
+            made.session = session
+        return made
+
+    def start_session(self, function_id: str, idle_timeout: float) -> tuple[str, str] | None:
+        """See ``Sessions.start``."""
+        self._wind()
+        return self.sessions.start(function_id, idle_timeout, self.now())
 
     # from exchanges
 
@@ -198,6 +221,7 @@ class Gateway:
         if pool is None:
             pool = self._pools[target.function_id] = Pool(target.function_id, _Noted(self))
         pool.capacity, pool.aim, pool.single_use = max(1, target.slots), target.aim, target.single_use
+        pool.most, pool.scaleup = target.most, target.scaleup
         return pool
 
     def server_of(self, lease: Lease, target: Target) -> Backend | Ports:
@@ -221,6 +245,21 @@ class Gateway:
                 404, "web functions are at http://<label>.localhost and at /_/<environment>/<app>/<function>/"
             )
         return Refusal(404, "no web function has this address")
+
+    def _session_of(self, head: Request, target: Target) -> Session | Refusal | None:
+        """The session that a request shows, which opens a protected function, too: whoever may use it began it. The
+        token goes no further; the session's id does.
+        """
+        shown = next((value for name, value in head.fields if name in _SESSION), b"")
+        head.fields = [one for one in head.fields if one[0] not in _SESSION and one[0] != _SESSION_ID]
+        scheme, _, token = shown.decode("latin-1").partition(" ")
+        if not shown:
+            return None
+        session = self.sessions.find(target.function_id, token.strip(), self.now())
+        if session is None or scheme.lower() != "bearer":
+            return Refusal(410, GONE)
+        head.fields.append((_SESSION_ID, session.session_id.encode()))
+        return session
 
     def _may(self, head: Request, target: Target) -> bool:
         """Whether a request shows a proxy token that may use the function. The token goes no further."""
@@ -252,9 +291,10 @@ class Gateway:
         for server in list(self._servers.values()):
             self._end_overdue(server, now)
         if self._ticks % _CLIENTS_EVERY == 0:
+            self.sessions.tick(now)
             for client in list(self._clients):
                 client.look(now)
-        if self._pools or self._clients:
+        if self._pools or self._clients or self.sessions:
             self._wind()
 
     def _end_overdue(self, server: Server, now: float) -> None:

@@ -6,7 +6,10 @@ that those at hand will not have begun in a moment; one is given back when it ha
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from alight.gateway.sessions import Session
 
 AHEAD = 0.25  # seconds in which what waits should have begun before another container is asked for
 MOST_PENDING = 256  # leases asked for and not given: more would not start sooner
@@ -39,9 +42,9 @@ class Leases(Protocol):
 
 
 class Lease:
-    """One container that serves. ``usable``: new requests may go there."""
+    """One container that serves. ``usable``: new requests may go there; ``sessions``: whose requests must."""
 
-    __slots__ = ("container_id", "in_flight", "lease_id", "pool", "served", "since", "usable")
+    __slots__ = ("container_id", "in_flight", "lease_id", "line", "pool", "served", "sessions", "since", "usable")
 
     def __init__(self, pool: Pool, lease_id: str) -> None:
         self.pool = pool
@@ -51,32 +54,60 @@ class Lease:
         self.since = 0.0  # without a request
         self.served = 0
         self.usable = True
+        self.sessions: dict[Session, None] = {}
+        self.line: dict[Waiter, None] = {}  # requests of those that wait for room here, for they go nowhere else
 
 
 class Pool:
-    """The containers of one function. ``capacity``: requests in each at a time; ``aim``: how many scaling aims at."""
+    """The containers of one function. ``capacity``: requests in each at a time; ``aim``: how many scaling aims at.
+    ``most``: requests in all, where more are refused (0: they wait); ``scaleup``: seconds for which containers must
+    have been too few before more are asked for.
+    """
 
     def __init__(self, function_id: str, leases: Leases) -> None:
         self.function_id = function_id
         self.capacity = 1
         self.aim: int | None = None
         self.single_use = False
+        self.most = 0
+        self.scaleup = 0.0
         self.pace: float | None = None  # seconds that a request takes
         self.waiting: dict[Waiter, float] = {}  # since when, first come first
         self.given: dict[str, Lease] = {}
         self.pending: dict[str, Lease] = {}
         self._leases = leases
+        self._short: float | None = None  # since when containers have been too few
 
     def enter(self, waiter: Waiter, now: float) -> None:
         """A request comes: it begins at once where there is room, or waits for its turn."""
         lease = None if self.waiting else self._roomiest()
         if lease is None:
+            if self._is_full():
+                waiter.refuse(429, "all containers have as many requests as they take at a time")
+                return
             self.waiting[waiter] = now
             self._ask(now)
             return
         self._begin(lease, waiter)
-        if self.aim is not None and not self.pending and self._in_flight() > self.aim * len(self.given):
+        if self.aim is not None and not self.pending and self._is_above_aim() and not self._is_patient(now):
             self._ask_one()
+
+    def enter_at(self, waiter: Waiter, lease: Lease) -> None:
+        """A request comes that no other container may have."""
+        if lease.in_flight < self.capacity:
+            self._begin(lease, waiter)
+        elif self.most:
+            waiter.refuse(429, "the container of this session has as many requests as it takes at a time")
+        else:
+            lease.line[waiter] = None
+
+    def begin_apart(self, waiter: Waiter, now: float) -> None:
+        """The first request of a session: to the container with the fewest sessions, so that they spread."""
+        open_to = [one for one in self.given.values() if one.usable and one.in_flight < self.capacity]
+        if self.waiting or not open_to:
+            self.enter(waiter, now)
+        else:
+            self._begin(min(open_to, key=lambda one: (len(one.sessions), one.in_flight)), waiter)
 
     def enter_first(self, waiter: Waiter, now: float) -> None:
         """A request that had its turn comes back: it never reached its container."""
@@ -87,6 +118,16 @@ class Pool:
     def leave(self, waiter: Waiter) -> None:
         """A request is not wanted any more, and had not begun."""
         self.waiting.pop(waiter, None)
+        for lease in self.given.values():
+            lease.line.pop(waiter, None)
+
+    def let_go(self, lease: Lease, session: Session, now: float) -> None:
+        """A session is over: its container may go like any other."""
+        if session in lease.sessions:
+            del lease.sessions[session]
+            lease.since = max(lease.since, now)
+            if not lease.usable:
+                self._end_if_done(lease)
 
     def release(self, lease: Lease, now: float, seconds: float) -> None:
         """A request is over after so many seconds; 0: it was not served."""
@@ -97,6 +138,10 @@ class Pool:
             self.pace = seconds if self.pace is None else self.pace + (seconds - self.pace) * 0.2
         if self.single_use:
             lease.usable = False
+        if lease.line and lease.in_flight < self.capacity:
+            waiter = next(iter(lease.line))
+            del lease.line[waiter]
+            self._begin(lease, waiter)
         if not lease.usable:
             self._end_if_done(lease)
         elif self.waiting:
@@ -147,7 +192,7 @@ class Pool:
     def tick(self, now: float, linger: float) -> None:
         """Give back what has had nothing to do for ``linger`` seconds, and look whether more is needed."""
         for lease in list(self.given.values()):
-            if lease.usable and not lease.in_flight and now - lease.since >= linger:
+            if lease.usable and not (lease.in_flight or lease.sessions) and now - lease.since >= linger:
                 lease.usable = False
                 self._end_if_done(lease)
         needed = -(-len(self.waiting) // self.capacity)
@@ -156,6 +201,10 @@ class Pool:
             self._leases.cancel(lease_id)
         if self.waiting:
             self._ask(now)
+        elif not self._is_above_aim():
+            self._short = None
+        elif self.scaleup and not self.pending and not self._is_patient(now):
+            self._ask_one()
 
     @property
     def is_over(self) -> bool:
@@ -189,10 +238,34 @@ class Pool:
     def _in_flight(self) -> int:
         return sum(lease.in_flight for lease in self.given.values())
 
+    def _is_above_aim(self) -> bool:
+        return self.aim is not None and self._in_flight() > self.aim * len(self.given)
+
+    def _is_full(self) -> bool:
+        """Whether one more request would be more than all containers that there may be take."""
+        if not self.most:
+            return False
+        # Those that leave have no room for it, and keep nobody's.
+        busy = sum(lease.in_flight for lease in self.given.values() if lease.usable)
+        return busy + len(self.waiting) >= self.most
+
+    def _is_patient(self, now: float) -> bool:
+        """Whether containers are too few, but have not been for long enough."""
+        if not self.scaleup:
+            return False
+        if not self.given:
+            return bool(self.pending)  # one has to come before they can be too few
+        if self._short is None:
+            self._short = now
+        return now - self._short < self.scaleup
+
     def _ask(self, now: float) -> None:
         """One lease more for each container's worth of requests that will not begin in a moment."""
         waiting = len(self.waiting)
-        if not waiting or len(self.pending) * self.capacity >= waiting:
+        if not waiting or len(self.pending) * self.capacity >= waiting or self._is_patient(now):
+            return
+        if self.scaleup and not self.given:
+            self._ask_one()
             return
         usable = sum(lease.usable for lease in self.given.values())
         if usable and self.pace is not None and not self.single_use:
@@ -207,6 +280,6 @@ class Pool:
         self.pending[lease_id] = Lease(self, lease_id)
 
     def _end_if_done(self, lease: Lease) -> None:
-        if not lease.in_flight and self.given.get(lease.lease_id) is lease:
+        if not (lease.in_flight or lease.sessions) and self.given.get(lease.lease_id) is lease:
             del self.given[lease.lease_id]
             self._leases.end(lease.lease_id)

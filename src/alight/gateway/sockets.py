@@ -138,7 +138,11 @@ class Socket(Framed):
             self._tell(502, f"the application accepts with {error} (request {self.request_id})")
             return
         key = next(value for name, value in self.head.fields if name == b"sec-websocket-key")
-        said = b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: " + websocket.accept_key(key)
+        said = (
+            self.answering.tag
+            + b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
+            + websocket.accept_key(key)
+        )
         if chosen:
             said += b"\r\nsec-websocket-protocol: " + chosen
         self._open = True

@@ -340,7 +340,7 @@ class Spliced(Exchange):
             raise BadRequest("the program in the container changes the protocol without having been asked", 502)
         self._joined = self.answering.begun = True
         upgrade = b"connection: Upgrade\r\nupgrade: " + self.head.upgrade
-        client.write(b"HTTP/1.1 101 Switching Protocols\r\n" + answer.lines + upgrade + _END)
+        client.write(b"HTTP/1.1 101 Switching Protocols\r\n" + self.answering.tag + answer.lines + upgrade + _END)
         client.upgrade(self)
         if data:
             client.write(data)

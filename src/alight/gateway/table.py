@@ -19,7 +19,8 @@ class Target:
     """A web function, or a web method of a class, as requests see it.
 
     ``name`` is for people, ``endpoint`` the method's name. ``slots``: requests that a container has at a time;
-    ``aim``: how many of them scaling aims at. ``timeout``: seconds for a request.
+    ``aim``: how many of them scaling aims at; ``most`` and ``scaleup`` as ``pools.Pool`` has them. ``timeout``: seconds
+    for a request.
     """
 
     function_id: str
@@ -32,6 +33,9 @@ class Target:
     slots: int = 1
     aim: int | None = None
     single_use: bool = False
+    sessioned: bool = False
+    most: int = 0
+    scaleup: float = 0.0
 
 
 class Found(NamedTuple):

@@ -14,6 +14,7 @@ from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_gen
 from alight.wire import errors
 from alight.wire.ids import check_name
+from alight.wire.urls import SessionEnd, SessionStart, SessionStarted
 
 if TYPE_CHECKING:
     from alight.sdk.reports import (
@@ -77,17 +78,29 @@ class ServerAutoscaler:
 
 
 class ServerSessions:
-    """``server.sessions``."""
+    """``server.sessions``, of a class with ``@sessioned()``."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     @dual
-    @unimplemented(f"Server.sessions.start would begin a session; {_NOT_YET}")
     async def start(self, idle_timeout: int = 600) -> ServerSessionCredentials:
-        """Begin a session that ends after ``idle_timeout`` seconds without a request."""
+        """Begin a session. Requests with the header ``Alight-Authorization: Bearer <token>`` go to one container for as
+        long as that lives. It is over after ``idle_timeout`` seconds without a request. InvalidError for a server whose
+        class is not ``@sessioned()``.
+        """
+        from alight.sdk.reports import ServerSessionCredentials  # noqa: PLC0415  declaring needs none of it
+
+        callee = await self._service._callee()  # noqa: SLF001  of this package
+        asked = SessionStart(callee.function_id, float(idle_timeout))
+        begun = await callee.client.call("web.session_start", asked, SessionStarted)
+        return ServerSessionCredentials(begun.session_id, begun.token)
 
     @dual
-    @unimplemented(f"Server.sessions.terminate would end a session; {_NOT_YET}")
     async def terminate(self, token: str) -> None:
-        """End a session."""
+        """End a session: what is under way goes on, later requests are refused. NotFoundError for one that is over."""
+        callee = await self._service._callee()  # noqa: SLF001  of this package
+        await callee.client.call("web.session_end", SessionEnd(callee.function_id, token), dict)
 
 
 class ServerLogs:
@@ -196,7 +209,7 @@ class Server(Object):
     @property
     def sessions(self) -> ServerSessions:
         """Requests that stay on one container."""
-        return ServerSessions()
+        return ServerSessions(self._service)
 
     @property
     def logs(self) -> ServerLogs:

@@ -37,21 +37,23 @@ def made_from(app: Any, thing: Any, given: Mapping[str, Any]) -> Server:
     checked = options.check({**values, "timeout": int(_LONGEST)}, {}, where, shaping.Shape())
     most = _most(given, where)
     scaling = replace(checked.autoscaling, max_concurrent_inputs=most, target_concurrent_inputs=_target(given, most))
+    if given["target_concurrency"] == 0:  # it is not scaled by what comes
+        scaling = replace(scaling, max_containers=max(1, scaling.min_containers))
     patience = _seconds(given, "startup_timeout", where)
     checked = replace(checked, autoscaling=scaling, startup_timeout=_LOADING + patience)
     made = Server()
-    made.declare(app, name, raw, app._with_defaults(checked, where), _said(given, patience, where))  # noqa: SLF001
+    said = {**_said(given, patience, where), "sessioned": shape.sessioned}
+    made.declare(app, name, raw, app._with_defaults(checked, where), said)  # noqa: SLF001
     app._register(name, app._classes, made)  # noqa: SLF001  of this package
     return made
 
 
 def _check_class(raw: type, shape: shaping.Shape, where: str) -> None:
     check_constructor(raw, raw.__qualname__)
-    if shape.sessioned:
-        raise UnimplementedError(f"@sessioned() at {where}: requests of one session cannot be kept together yet")
-    if shape.words:
+    others = [word for word in shape.words if word != "sessioned"]
+    if others:
         raise InvalidError(
-            f"@{shape.words[0]}() cannot be at {where}",
+            f"@{others[0]}() cannot be at {where}",
             hint="how many requests at a time is @app.server(max_concurrency=…)",
         )
     found = methods.of_class(raw, raw.__qualname__)
@@ -74,6 +76,7 @@ def _said(given: Mapping[str, Any], patience: float, where: str) -> Dict[str, An
     if given["h2_enabled"]:
         raise UnimplementedError(f"h2_enabled=True of {where}: requests come as HTTP/1.1 in this version")
     _seconds(given, "exit_grace_period", where)
+    scaleup = None if given["scaleup_window"] is None else _seconds(given, "scaleup_window", where)
     return {
         "kind": "web_server",
         "label": None,
@@ -81,6 +84,8 @@ def _said(given: Mapping[str, Any], patience: float, where: str) -> Dict[str, An
         "requires_proxy_auth": not given["unauthenticated"],
         "port": port,
         "startup_timeout": patience,
+        "max_concurrency": given["max_concurrency"],
+        "scaleup_window": scaleup,
     }
 
 

@@ -48,6 +48,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "function.scale": _CODE,
     "function.stats": _CODE,
     "function.urls": _CODE,
+    "web.session_start": _CODE,
+    "web.session_end": _CODE,
     "proxy_token.create": _PEOPLE,
     "proxy_token.list": _PEOPLE,
     "proxy_token.update": _PEOPLE,

@@ -20,7 +20,7 @@ from alight.server.events import Inbox
 from alight.server.services import urls
 from alight.server.services.access import ProxyTokens
 from alight.server.services.hub import Hub
-from alight.server.services.published import Published
+from alight.server.services.published import Published, scaled_spec
 from alight.server.services.web_names import WebNames
 from alight.wire import ids
 from alight.wire.failure import Failure
@@ -133,10 +133,14 @@ class Web:
             function = state.functions.get(container.function_id) if container is not None else None
             if container is None or function is None:
                 return container is not None
-            return container.stopping or bool(container.draining) or container.version < function.proven
+            return is_leaving(container_id) or container.version < function.proven
+
+        def is_leaving(container_id: str) -> bool:
+            container = state.containers.get(container_id)
+            return container is not None and (container.stopping or bool(container.draining))
 
         if self._leases:
-            self.gateway.stale(is_stale)
+            self.gateway.stale(is_stale, is_leaving)
 
     # inside
 
@@ -169,8 +173,10 @@ class Web:
         )
 
     def _target(self, one: urls.Endpoint) -> Target:
-        spec = self._around.functions[one.function_id].spec
+        function = self._around.functions[one.function_id]
+        spec = scaled_spec(function.spec, function.scaled)
         scaling = spec.autoscaling
+        bounded = one.web.get("max_concurrency") and scaling.max_containers
         return Target(
             one.function_id,
             one.function,
@@ -183,4 +189,7 @@ class Web:
             slots=max(1, scaling.max_concurrent_inputs) if spec.is_web else 1,
             aim=scaling.target_concurrent_inputs if spec.is_web else None,
             single_use=scaling.single_use,
+            sessioned=bool(one.web.get("sessioned")),
+            most=scaling.max_concurrent_inputs * scaling.max_containers if bounded and scaling.max_containers else 0,
+            scaleup=float(one.web.get("scaleup_window") or 0.0),
         )

@@ -295,7 +295,6 @@ class Server:
         await parts.containers.load()
         machines = {record.node_id for record in parts.containers.alive.values()}
         taken_up = await parts.calls.load()
-        await parts.deployments.resume()
         for node_id in machines:
             parts.nodes.expect(node_id)
         if not machines:
@@ -347,7 +346,6 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
     functions.names = names = WebNames(functions, apps.alive)
     calls = Calls(store, functions, inbox, settings.bodies_in_memory, settings.holder_grace)
     containers = Containers(store, functions, hub)
-    functions.used = containers.has
     logs = Logs(settings.state / "logs", settings.log_bytes)
     nodes = Nodes(Around(store, inbox, containers, calls, logs, hub), settings.node_grace)
     secrets = Secrets(store, Vault(settings.state / "key"))
@@ -372,7 +370,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         apps=apps,
         names=names,
         access=access,
-        deployments=Deployments(store, apps, functions, containers, ensure, settings.versions_kept),
+        deployments=Deployments(store, apps, functions, ensure, settings.versions_kept),
         calls=calls,
         containers=containers,
         nodes=nodes,

@@ -49,7 +49,6 @@ class FakeContainer:
     """What the fake keeps of a container."""
 
     start: StartContainer
-    is_ready: bool = False
     offset: int = 0
     serial: int = 0
     seen: set[tuple[str, int, int]] = field(default_factory=set)  # call, position, attempt: each is taken once
@@ -99,7 +98,7 @@ class FakeNode:
                 name,
                 one.start.function_id,
                 one.start.app_id,
-                one.is_ready,
+                True,
                 tuple(
                     Run(call_id, position, position + 1, one.attempts[call_id, position])
                     for call_id, position in one.running
@@ -148,7 +147,6 @@ class FakeNode:
 
     def ready(self, container_id: str) -> None:
         """A held container takes inputs now."""
-        self.containers[container_id].is_ready = True
         self._report(Report("ready", container=container_id))
 
     async def ask(self, container_id: str, method: str, args: Any, body: bytes = b"") -> Stream:

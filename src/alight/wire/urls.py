@@ -45,6 +45,30 @@ class FunctionUrls:
 
 
 @dataclass(frozen=True)
+class SessionStart:
+    """web.session_start → SessionStarted: requests that show its token go to one container of the server. InvalidError
+    for what has no sessions. ``idle_timeout``: seconds without a request after which it is over.
+    """
+
+    function_id: str
+    idle_timeout: float = 600.0
+
+
+@dataclass(frozen=True)
+class SessionStarted:
+    session_id: str
+    token: str
+
+
+@dataclass(frozen=True)
+class SessionEnd:
+    """web.session_end → {}: NotFoundError for one that is over."""
+
+    function_id: str
+    token: str
+
+
+@dataclass(frozen=True)
 class ProxyTokenCreate:
     """proxy_token.create → admission.TokenCreated, the only time that the secret is seen.
 

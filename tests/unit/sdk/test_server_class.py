@@ -34,6 +34,9 @@ def test_a_server_is_one_function_that_answers_on_its_port():
             "requires_proxy_auth": True,
             "port": 8080,
             "startup_timeout": 60.0,
+            "max_concurrency": 7,
+            "scaleup_window": None,
+            "sessioned": False,
         }
     }
     scaling = service.options.autoscaling
@@ -113,6 +116,22 @@ def test_functions_are_no_servers():
         alight.App("web").server()(lambda: None)
 
 
-def test_sessions_are_refused_kindly():
-    with pytest.raises(UnimplementedError, match="session"):
-        alight.App("web").server()(alight.sessioned()(WithoutHook))
+def test_a_server_may_have_sessions_and_wait_before_it_grows():
+    app = alight.App("web")
+
+    @app.server(serialized=True, scaleup_window=30)
+    @alight.sessioned()
+    class Model:
+        @alight.enter()
+        def start(self):
+            """Start it."""
+
+    said = app._classes[Model.__qualname__]._service.traits["web"][""]
+    assert (said["sessioned"], said["scaleup_window"], said["max_concurrency"]) == (True, 30.0, None)
+
+
+@pytest.mark.parametrize(("given", "most"), [({}, 1), ({"min_containers": 3}, 3), ({"max_containers": 9}, 1)])
+def test_a_target_of_nothing_turns_scaling_off(given, most):
+    app, model = declared(target_concurrency=0, **given)
+    scaling = app._classes[model.__qualname__]._service.options.autoscaling
+    assert (scaling.max_containers, scaling.max_concurrent_inputs) == (most, 100)

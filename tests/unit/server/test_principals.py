@@ -49,6 +49,8 @@ OPEN_TO = {
         "function.scale",
         "function.stats",
         "function.urls",
+        "web.session_start",
+        "web.session_end",
         "volume.ensure",
         "volume.list",
         "volume.delete",

@@ -40,7 +40,7 @@ class World:
         self.now, self.told = 1000.0, []
         names = count(1)
         self.state, self.inbox = State(make_id=lambda: f"ta-{next(names)}"), Inbox()
-        published = SimpleNamespace(spec=SPEC, function_id="fu-1", app_id="ap-1")
+        published = SimpleNamespace(scaled={}, spec=SPEC, function_id="fu-1", app_id="ap-1")
         endpoint = urls.Endpoint("fu-1", "", "ap-1", "shop", "main", "hello", "me", True, 1.0, SPEC.web)
         hub = SimpleNamespace(tell=lambda app_id, event: self.told.append(event.text))
         around = Around({"fu-1": published}, SimpleNamespace(endpoints=lambda: [endpoint]), None, hub, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from alight.gateway.gateway import Gateway
 from alight.link.stream import Stream
 from alight.server.auth import CONTAINER
 from alight.server.request import Request, Routes
@@ -11,20 +12,56 @@ from alight.server.services.access import ProxyTokens
 from alight.server.services.containers import Containers
 from alight.server.services.functions import Functions
 from alight.server.services.nodes import Nodes
-from alight.server.services.published import may_use
+from alight.server.services.published import Published, may_use
 from alight.server.services.web_names import WebNames
 from alight.wire import errors
-from alight.wire.urls import FunctionUrls, ProxyTokenCreate, ProxyTokenName
+from alight.wire.urls import (
+    FunctionUrls,
+    ProxyTokenCreate,
+    ProxyTokenName,
+    SessionEnd,
+    SessionStart,
+    SessionStarted,
+)
 
 _PIECE = 64 << 10
+_LONGEST_IDLE = 86400.0
 
 
-def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyTokens) -> Routes:
-    async def urls(request: Request) -> None:
-        asked = request.arguments(FunctionUrls)
-        function = functions.get(asked.function_id)
+def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyTokens, gateway: Gateway) -> Routes:
+    def found(request: Request, function_id: str) -> Published:
+        function = functions.get(function_id)
         if not may_use(request.who, function):
             raise errors.PermissionDeniedError("this function belongs to somebody else")
+        return function
+
+    async def session_start(request: Request) -> None:
+        asked = request.arguments(SessionStart)
+        function = found(request, asked.function_id)
+        name = function.spec.name.removesuffix(".*")
+        if not any(isinstance(one, dict) and one.get("sessioned") for one in function.spec.web.values()):
+            raise errors.InvalidError(
+                f"{name} has no sessions", hint="put @alight.sessioned() below the @app.server() of its class"
+            )
+        if not 0 < asked.idle_timeout <= _LONGEST_IDLE:
+            raise errors.InvalidError(
+                f"idle_timeout={asked.idle_timeout:g} of a session of {name}: seconds, above 0 and at most a day"
+            )
+        begun = gateway.start_session(function.function_id, asked.idle_timeout)
+        if begun is None:
+            raise errors.ResourceExhaustedError("there are too many sessions", hint="terminate those that are not used")
+        await request.stream.send(SessionStarted(*begun))
+
+    async def session_end(request: Request) -> None:
+        asked = request.arguments(SessionEnd)
+        function = found(request, asked.function_id)
+        if not gateway.sessions.terminate(function.function_id, asked.token, gateway.now()):
+            raise errors.NotFoundError("this session is over already, or never began")
+        await request.stream.send({})
+
+    async def urls(request: Request) -> None:
+        asked = request.arguments(FunctionUrls)
+        function = found(request, asked.function_id)
         is_inside = request.who.kind == CONTAINER and inside.reaches(request.who.container_id)
         await request.stream.send(FunctionUrls(function.function_id, names.of(function), is_inside))
 
@@ -65,6 +102,8 @@ def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyT
     return {
         "function.urls": urls,
         "web.enter": enter,
+        "web.session_start": session_start,
+        "web.session_end": session_end,
         "proxy_token.create": create,
         "proxy_token.list": listed,
         "proxy_token.update": update,
