@@ -100,7 +100,7 @@ class ServerSessions:
     async def terminate(self, token: str) -> None:
         """End a session: what is under way goes on, later requests are refused. NotFoundError for one that is over."""
         callee = await self._service._callee()  # noqa: SLF001  of this package
-        await callee.client.call("web.session_end", SessionEnd(callee.function_id, token), dict)
+        await callee.client.do("web.session_end", SessionEnd(callee.function_id, token))
 
 
 class ServerLogs:
