@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alight.link.peer import Peer, Stream
-from alight.node import machine, usage
+from alight.node import machine, usage, volume_packs
 from alight.node.blobs import Blobs
 from alight.node.commands import Commands
 from alight.node.container import Container
@@ -42,7 +42,8 @@ from alight.node.templates import TemplateSettings
 from alight.node.trees import Trees
 from alight.node.volumes import Volumes
 from alight.wire import chunk, errors, ids
-from alight.wire.commands import Command, NodeHello
+from alight.wire.commands import Command, NodeHello, Report
+from alight.wire.snapshots import VolumeVersion
 from alight.wire.version import __version__
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Agent:
         notices = Inotify()
         dns = Dns(engine)
         volumes = Volumes(self._home)
+        volumes.tell = self._tell_version
         runner = StepRunner(engine, notices, dns, volumes, gpus)
         self._session = Session(settings.server, self, self._on_stream)
         dns.entrance = Entrance(engine, self._session, settings.server.path)
@@ -144,6 +146,11 @@ class Agent:
         log.info("shutting down: all containers end")
         self._shutdown.set()
 
+    def _tell_version(self, version: VolumeVersion) -> bool:
+        connected = self._session.connected
+        self._session.report_soon(Report("committed", version.container, volume=version))
+        return connected
+
     # what the session asks
 
     def hello(self) -> NodeHello:
@@ -191,6 +198,8 @@ class Agent:
             await self._dials.serve(stream)
         elif stream.method == "node.volume":
             await self._around.shop.volumes.serve(stream)
+        elif stream.method == "node.pack":
+            await volume_packs.send(stream, self._around.shop.volumes)
         else:
             raise errors.UnimplementedError(f"this node does not know {stream.method}")
 
