@@ -102,12 +102,16 @@ class Pool:
             lease.line[waiter] = None
 
     def begin_apart(self, waiter: Waiter, now: float) -> None:
-        """The first request of a session: to the container with the fewest sessions, so that they spread."""
+        """The first request of a session: to the container with the fewest sessions, so that they spread. When all have
+        enough, it begins nevertheless, and those that come later find one more.
+        """
         open_to = [one for one in self.given.values() if one.usable and one.in_flight < self.capacity]
         if self.waiting or not open_to:
             self.enter(waiter, now)
         else:
             self._begin(min(open_to, key=lambda one: (len(one.sessions), one.in_flight)), waiter)
+            if not self.pending and self._is_above_aim() and not self._is_patient(now):
+                self._ask_one()
 
     def enter_first(self, waiter: Waiter, now: float) -> None:
         """A request that had its turn comes back: it never reached its container."""
@@ -195,15 +199,16 @@ class Pool:
             if lease.usable and not (lease.in_flight or lease.sessions) and now - lease.since >= linger:
                 lease.usable = False
                 self._end_if_done(lease)
-        needed = -(-len(self.waiting) // self.capacity)
+        above = self._is_above_aim()
+        needed = -(-len(self.waiting) // self.capacity) + above
         for lease_id in list(self.pending)[max(needed, 0) :] if len(self.pending) > needed else ():
             del self.pending[lease_id]
             self._leases.cancel(lease_id)
         if self.waiting:
             self._ask(now)
-        elif not self._is_above_aim():
+        elif not above:
             self._short = None
-        elif self.scaleup and not self.pending and not self._is_patient(now):
+        elif not self.pending and not self._is_patient(now):
             self._ask_one()
 
     @property
@@ -235,11 +240,11 @@ class Pool:
                     break
         return best
 
-    def _in_flight(self) -> int:
-        return sum(lease.in_flight for lease in self.given.values())
-
     def _is_above_aim(self) -> bool:
-        return self.aim is not None and self._in_flight() > self.aim * len(self.given)
+        """Whether containers have more than scaling aims at. A session counts as a request, also while it has none."""
+        each = self.capacity if self.aim is None else self.aim
+        load = sum(max(lease.in_flight, len(lease.sessions)) for lease in self.given.values())
+        return load > each * len(self.given)
 
     def _is_full(self) -> bool:
         """Whether one more request would be more than all containers that there may be take."""
