@@ -30,12 +30,14 @@ from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
 from alight.server.routes import containers as containers_routes
 from alight.server.routes import deployments as deployments_routes
+from alight.server.routes import dicts as dicts_routes
 from alight.server.routes import ephemeral as ephemeral_routes
 from alight.server.routes import execs as execs_routes
 from alight.server.routes import functions as functions_routes
 from alight.server.routes import images as images_routes
 from alight.server.routes import info as info_routes
 from alight.server.routes import nodes as nodes_routes
+from alight.server.routes import queues as queues_routes
 from alight.server.routes import schedules as schedules_routes
 from alight.server.routes import secrets as secrets_routes
 from alight.server.routes import setup as setup_routes
@@ -65,6 +67,8 @@ from alight.server.services.nodes import Around, Nodes
 from alight.server.services.schedules import Schedules
 from alight.server.services.secrets import Secrets
 from alight.server.services.setup import Setup
+from alight.server.services.shared import Shared
+from alight.server.services.shared_store import SharedStore
 from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
@@ -105,6 +109,7 @@ class Parts:
     images: Images
     volumes: Volumes
     ephemeral: Ephemeral
+    shared: Shared
     secrets: Secrets
     tokens: Tokens
     blobs: Blobs
@@ -215,6 +220,7 @@ class Server:
         parts.nodes.close()
         await parts.calls.drain()
         await self.front.close()
+        await parts.shared.store.close()
         await parts.store.close()
         parts.logs.close()
         for name in ("server.sock", "web.sock"):
@@ -235,6 +241,8 @@ class Server:
                 Environments(parts.store, parts.apps),
                 deployments_routes.Describer(parts.store, parts.apps, parts.functions, parts.containers),
             ),
+            **dicts_routes.routes(parts.shared.dict_names, parts.shared.dicts),
+            **queues_routes.routes(parts.shared.queue_names, parts.shared.queues),
             **ephemeral_routes.routes(parts.ephemeral),
             **execs_routes.routes(Execs(parts.containers, parts.nodes, parts.secrets), parts.apps, parts.containers),
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
@@ -295,6 +303,7 @@ class Server:
         await parts.containers.load()
         machines = {record.node_id for record in parts.containers.alive.values()}
         taken_up = await parts.calls.load()
+        await parts.deployments.resume()
         for node_id in machines:
             parts.nodes.expect(node_id)
         if not machines:
@@ -307,7 +316,8 @@ class Server:
             log.info("took up %d apps and %d unfinished inputs", len(parts.apps.alive), taken_up)
         self._janitor = Janitor(store, parts.blobs, parts.logs, parts.images, self.settings)
         self.blob_users = BlobUsers(store, parts.blobs, self.settings)
-        self._janitor.more += [parts.ephemeral.expire, self.blob_users.sweep]
+        self.blob_users.claimed.append(parts.shared.dicts.blobs)
+        self._janitor.more += [parts.ephemeral.expire, parts.shared.clean, self.blob_users.sweep]
         self._janitor.start()
 
     def _answers(self) -> Answers:
@@ -346,6 +356,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
     functions.names = names = WebNames(functions, apps.alive)
     calls = Calls(store, functions, inbox, settings.bodies_in_memory, settings.holder_grace)
     containers = Containers(store, functions, hub)
+    functions.used = containers.has
     logs = Logs(settings.state / "logs", settings.log_bytes)
     nodes = Nodes(Around(store, inbox, containers, calls, logs, hub), settings.node_grace)
     secrets = Secrets(store, Vault(settings.state / "key"))
@@ -359,6 +370,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
             await images.ensure_anywhere(spec.image, spec.python_version, (app.app_id, app.environment), tell)
 
     access = ProxyTokens(store, functions.owner_of)
+    ephemeral, blobs = Ephemeral(store), Blobs(settings.state / "blobs")
     dials = Dials(containers, nodes, settings.run)
     web = Web(inbox, WebAround(functions.by_id, names, access, hub, calls.init_failures), dials.dial, settings.web)
     loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub, web))
@@ -370,16 +382,17 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         apps=apps,
         names=names,
         access=access,
-        deployments=Deployments(store, apps, functions, ensure, settings.versions_kept),
+        deployments=Deployments(store, apps, functions, containers, ensure, settings.versions_kept),
         calls=calls,
         containers=containers,
         nodes=nodes,
         images=images,
         volumes=Volumes(store, nodes),
-        ephemeral=Ephemeral(store),
+        ephemeral=ephemeral,
+        shared=Shared(store, SharedStore(settings.state / "shared.db"), blobs, ephemeral),
         secrets=secrets,
         tokens=Tokens(store),
-        blobs=Blobs(settings.state / "blobs"),
+        blobs=blobs,
         setup=Setup(""),
         logs=logs,
         dials=dials,

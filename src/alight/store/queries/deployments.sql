@@ -71,3 +71,19 @@ DELETE FROM image_names WHERE environment = :name;
 -- Anonymous secrets of an app, sealed, newest first.
 SELECT secret_id, sealed, sealed_by, keys, owner, created_at, created_by FROM secrets
 WHERE app_id = :app_id AND name = '' AND keys = :keys ORDER BY created_at DESC LIMIT 64;
+
+-- name: trial_begin
+-- A version is tried from now on.
+INSERT OR REPLACE INTO trials (app_id, version, renew, who, before) VALUES (:app_id, :version, :renew, :who, :before);
+
+-- name: trial_over
+-- The version serves, or was taken back.
+DELETE FROM trials WHERE app_id = :app_id;
+
+-- name: trials_open
+-- Trials that nobody has seen the end of.
+SELECT * FROM trials ORDER BY app_id;
+
+-- name: containers_again
+-- Containers of the version that serves again are of the newest one from now on.
+UPDATE containers SET function_version = :now WHERE function_id = :function_id AND function_version = :before AND state <> 'ended';
