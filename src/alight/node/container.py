@@ -248,12 +248,12 @@ class Container:
 
     async def _begin(self) -> None:
         start, around = self._start, self._around
+        self._volumes.hold(self.id)  # before they are looked at: from now on nobody deletes them
         self._prepared = prepared = await prepare(start, around.shop, self._stages)
         around.gpu_locks.take(self.id, start.gpus)
         exchange = self._open_exchange()
         (self._folder / _START_FILE).write_bytes(starts.encode(start))
         await self._open_sockets()
-        self._volumes.hold()
         self._stages.reached("mounts", "exec")
         self._starting = True
         try:
@@ -290,7 +290,7 @@ class Container:
         if state.status == "running":
             try:
                 self._around.gpu_locks.take(self.id, self._start.gpus)
-                self._volumes.hold()
+                self._volumes.hold(self.id)
                 await self._open_sockets()
                 await self._attend(self._start.function.block_network)
             except (errors.Error, OSError) as error:

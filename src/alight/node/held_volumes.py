@@ -1,4 +1,4 @@
-"""The volumes that one container may write to: held while it runs, written to the disk when it has ended."""
+"""The volumes of one container: held while it runs, what it wrote committed when it has ended."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ class HeldVolumes:
 
     def __init__(self, volumes: Volumes, mounts: Iterable[VolumeMount]) -> None:
         self._volumes = volumes
-        self._ids = [one.volume_id for one in mounts if not one.read_only]
-        self._held = False
+        writes: dict[str, bool] = {}
+        for one in mounts:
+            writes[one.volume_id] = writes.get(one.volume_id, False) or not one.read_only
+        self._wanted = writes
+        self._held: dict[str, bool] = {}
 
-    def hold(self) -> None:
-        """The container is about to run."""
-        if not self._held:
-            self._held = True
-            for volume in self._ids:
-                self._volumes.hold(volume)
+    def hold(self, container_id: str) -> None:
+        """The container is about to be made. Raises NotFoundError for a volume that was deleted meanwhile."""
+        for volume, writes in self._wanted.items():
+            if volume not in self._held:
+                self._volumes.hold(volume, container_id, writes=writes)
+                self._held[volume] = writes
 
     async def release(self, container_id: str) -> None:
         """It has ended."""
-        if not self._held:
-            return
-        self._held = False
-        for volume in self._ids:
-            try:
-                await self._volumes.sync(volume)
-            except (errors.Error, OSError) as error:
-                log.warning("the volume %s was not synced after %s: %s", volume, container_id, error)
-            self._volumes.release(volume)
+        held, self._held = self._held, {}
+        for volume, writes in held.items():
+            if writes:
+                try:
+                    await self._volumes.commit_by(volume, "exit", container_id)
+                except (errors.Error, OSError) as error:
+                    log.warning("the volume %s was not synced after %s: %s", volume, container_id, error)
+            self._volumes.release(volume, container_id, writes=writes)

@@ -44,6 +44,17 @@ class StepRunner:
         container = ids.new_id(PREFIX)
         needs = step.needs
         injected = await asyncio.to_thread(self._inject, needs.gpus)
+        if self._volumes is None and needs.volumes:
+            raise errors.InvalidError("this machine mounts no volumes in build steps")
+        with contextlib.ExitStack() as held:
+            for volume, _, read_only, _ in needs.volumes:
+                if self._volumes is not None:
+                    self._volumes.hold(volume, container, writes=not read_only)
+                    held.callback(self._volumes.release, volume, container, writes=not read_only)
+            return await self._run(container, step, injected, on_output)
+
+    async def _run(self, container: str, step: StepRun, injected: Injection, on_output: Callable[[bytes], None]) -> int:
+        needs = step.needs
         mounted = [await asyncio.to_thread(self._mount, *one) for one in needs.volumes]
         plan = ContainerPlan(
             id=container,
@@ -75,7 +86,7 @@ class StepRunner:
                 return 124
             for volume, _, read_only, _ in needs.volumes:
                 if self._volumes is not None and not read_only:
-                    await self._volumes.sync(volume)
+                    await self._volumes.commit_by(volume, "exit", container)
             return status
         finally:
             await self._dns.stop(container)

@@ -231,16 +231,16 @@ class TemplateProcess:
             return []
         held = [one.volume_id for one in self.recipe.start.function.volumes if not one.read_only]
         for volume in held:
-            self._volumes.hold(volume)
+            self._volumes.hold(volume, self.id)
         return held
 
     async def _release(self, held: list[str]) -> None:
         for volume in held:
             try:
-                await self._volumes.sync(volume)
+                await self._volumes.commit_by(volume, "background", self.id)
             except (errors.Error, OSError) as error:
                 log.warning("the volume %s was not synced after template %s: %s", volume, self.id, error)
-            self._volumes.release(volume)
+            self._volumes.release(volume, self.id)
 
     def _tell(self) -> None:
         if self._link is not None and self._opened.is_set():

@@ -10,39 +10,56 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import re
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from alight.link.peer import Stream
-from alight.node import paths
+from alight.node import paths, volume_census, volume_mappings
+from alight.node.volume_census import Census, Change
+from alight.node.volume_changes import Changes
 from alight.node.volume_files import FilesOutside, explained
 from alight.wire import errors
 from alight.wire.commands import VolumeWork
+from alight.wire.snapshots import VolumeVersion
+from alight.wire.stored import VolumeMeasured
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SYNC_EVERY = 5.0
+_WATCHED_ON = 600.0  # seconds after the last holder: the next one's first commit need not walk
+_MEASURED_FOR = 5.0  # seconds that the size of a volume whose changes nobody follows is taken as known
+
+log = logging.getLogger(__name__)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Volumes:
-    """All volumes under ``<home>/volumes``."""
+    """All volumes under ``<home>/volumes``. Who holds one keeps it from being deleted."""
 
-    def __init__(self, home: Path) -> None:
-        self._root = home / "volumes"
-        self._mounted: dict[str, int] = {}
-        self._outside = FilesOutside(self.data, self.staging)
+    def __init__(self, home: Path, root: Path | None = None) -> None:
+        self._root = root if root is not None else home / "volumes"
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._root.chmod(0o711)
+        self._holders: dict[str, list[tuple[str, bool]]] = {}
+        self._watched_until: dict[str, float] = {}
+        self._committing: dict[str, asyncio.Lock] = {}
+        self._changes = Changes(self._root)
+        self._measured: dict[str, tuple[Census, float]] = {}
+        self._outside = FilesOutside(self.data, self.staging)
+        #: Hears of versions that containers make by running; False when nobody could be told.
+        self.tell: Callable[[VolumeVersion], bool] = lambda _: False
 
     def data(self, volume_id: str) -> Path:
-        """The directory that holds a volume's files; made when it is missing."""
-        if not _ID.fullmatch(volume_id):
-            raise errors.InvalidError(f"{volume_id[:80]!r} is not the id of a volume")
-        path = self._root / volume_id / "data"
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        """The directory that holds a volume's files; made when it is missing. Raises NotFoundError once deleted."""
+        path = self._folder(volume_id) / "data"
+        if not path.is_dir():
+            self._refuse_deleted(volume_id)
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
         return path
 
     def staging(self, volume_id: str) -> Path:
@@ -66,33 +83,71 @@ class Volumes:
         finally:
             os.close(root)
 
-    def hold(self, volume_id: str) -> None:
-        """A container writes to it from now on: it is synced every few seconds."""
-        self._mounted[volume_id] = self._mounted.get(volume_id, 0) + 1
+    def hold(self, volume_id: str, holder: str = "", *, writes: bool = True) -> None:
+        """``holder`` (the id of a container) has it from now on; what it ``writes`` is synced every few seconds.
 
-    def release(self, volume_id: str) -> None:
-        """That container is gone."""
-        left = self._mounted.get(volume_id, 0) - 1
-        if left > 0:
-            self._mounted[volume_id] = left
-        else:
-            self._mounted.pop(volume_id, None)
+        Called before the volume is mounted, so that nobody deletes it between. Raises NotFoundError once deleted.
+        """
+        self._refuse_deleted(volume_id)
+        self._holders.setdefault(volume_id, []).append((holder, writes))
+        if writes:
+            self._watched_until[volume_id] = float("inf")
+            self._changes.watch(volume_id, self.data(volume_id))
+
+    def release(self, volume_id: str, holder: str = "", *, writes: bool = True) -> None:
+        """That one is gone."""
+        holders = self._holders.get(volume_id, [])
+        with contextlib.suppress(ValueError):
+            holders.remove((holder, writes))
+        if not holders:
+            self._holders.pop(volume_id, None)
+        if volume_id in self._watched_until and not any(writes for _, writes in holders):
+            self._watched_until[volume_id] = time.monotonic() + _WATCHED_ON
 
     async def sync(self, volume_id: str) -> None:
         """Return when what was written until now is on the disk. Raises ResourceExhaustedError, DataLossError."""
         await asyncio.to_thread(_sync, self.data(volume_id))
 
+    async def commit(self, volume_id: str) -> Change:
+        """``sync``, and what changed since the last commit. Costs what changed where that is known, else a walk."""
+        async with self._committing.setdefault(volume_id, asyncio.Lock()):
+            return await asyncio.to_thread(self._commit, volume_id)
+
+    async def commit_by(self, volume_id: str, kind: str, holder: str) -> None:
+        """``commit`` for somebody who does not ask for it: tells of the version if there is one."""
+        change = await self.commit(volume_id)
+        if change.any and not self.tell(_version(volume_id, kind, change, holder)):
+            log.info("a version of the volume %s is not in its history: the server is away", volume_id)
+
+    async def measure(self, volume_id: str) -> VolumeMeasured:
+        """How many files and bytes it holds: what is known, or a walk when something changed since."""
+        changed = self._changes.any(volume_id)
+        kept, until = self._measured.get(volume_id, (Census(), 0.0))
+        if kept.files < 0 or changed or (changed is None and until < time.monotonic()):
+            kept, _ = await asyncio.to_thread(volume_census.walk, self.data(volume_id), 1 << 62)
+            self._measured[volume_id] = kept, time.monotonic() + _MEASURED_FOR
+        return VolumeMeasured(volume_id, kept.size, kept.files)
+
     async def sync_forever(self) -> None:
-        """Sync what is mounted for writing, every few seconds; one call per filesystem."""
+        """Commit what is held for writing, every few seconds, where something changed."""
         while True:
             await asyncio.sleep(_SYNC_EVERY)
-            devices: dict[int, Path] = {}
-            for volume_id in list(self._mounted):
-                with contextlib.suppress(OSError):
-                    path = self.data(volume_id)
-                    devices[path.stat().st_dev] = path
-            for path in devices.values():
-                with contextlib.suppress(errors.Error):  # the container's own commit tells its user
+            walked: dict[int, Path] = {}
+            for volume_id, until in list(self._watched_until.items()):
+                if until < time.monotonic():
+                    del self._watched_until[volume_id]
+                    self._changes.unwatch(volume_id)
+                    continue
+                with contextlib.suppress(errors.Error, OSError):  # the container's own commit tells its user
+                    any_changed = self._changes.any(volume_id)
+                    if any_changed:
+                        writers = {name for name, writes in self._holders.get(volume_id, []) if writes}
+                        await self.commit_by(volume_id, "background", writers.pop() if len(writers) == 1 else "")
+                    elif any_changed is None:
+                        path = self.data(volume_id)
+                        walked[path.stat().st_dev] = path
+            for path in walked.values():  # nobody knows what changed in them: one call per filesystem
+                with contextlib.suppress(errors.Error, OSError):
                     await asyncio.to_thread(_sync, path)
 
     async def serve(self, stream: Stream) -> None:
@@ -104,22 +159,15 @@ class Volumes:
         elif work.verb == "delete":
             await self._delete(at.volume_id)
         elif work.verb == "sync":
-            await self.sync(at.volume_id)
+            await stream.send(_version(at.volume_id, "commit", await self.commit(at.volume_id), ""))
+            return
+        elif work.verb == "measure":
+            await stream.send(await self.measure(at.volume_id))
+            return
         else:
             await self._outside.serve(stream, work)
             return
         await stream.send({})
-
-    async def _delete(self, volume_id: str) -> None:
-        if self._mounted.get(volume_id):
-            raise errors.ConflictError(
-                "the volume is mounted by a running container", hint="stop the app that uses it first"
-            )
-        path = self.data(volume_id).parent
-        # Renamed first, so that a delete that is killed half-way leaves no half of a volume under its name.
-        gone = self._root / f".deleted-{volume_id}-{os.urandom(4).hex()}"
-        path.rename(gone)
-        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
 
     def sweep(self) -> None:
         """Finish deletes and uploads that were interrupted."""
@@ -127,6 +175,68 @@ class Volumes:
             shutil.rmtree(path, ignore_errors=True)
         for path in self._root.glob("*/staging"):
             self._outside.sweep(path.parent.name)
+
+    def _folder(self, volume_id: str) -> Path:
+        if not _ID.fullmatch(volume_id):
+            raise errors.InvalidError(f"{volume_id[:80]!r} is not the id of a volume")
+        return self._root / volume_id
+
+    def _refuse_deleted(self, volume_id: str) -> None:
+        if (self._root / ".gone" / volume_id).exists():
+            raise errors.NotFoundError(
+                f"the volume {volume_id} was deleted", hint="run the app again to make a new one"
+            )
+
+    def _commit(self, volume_id: str) -> Change:
+        data = self.data(volume_id)
+        folder = data.parent
+        before = volume_census.load(folder)
+        taken = self._changes.take(volume_id)
+        try:
+            if taken.entries is not None and not taken.entries:
+                mapped = volume_mappings.changed(volume_id, data, before.at)
+                if not mapped:
+                    return Change()  # all that was ever written is on the disk since the last one
+                at = volume_census.Clock(folder).after_now()
+                _sync(data)
+                volume_census.save(folder, Census(at, before.files, before.size))
+                return Change(True, mapped)
+            at = volume_census.Clock(folder).after_now()
+            _sync(data)
+            if taken.entries is None:
+                census, change = volume_census.walk(data, before.at)
+            else:
+                census, change = Census(), volume_census.count(taken.entries, self._changes.opened)
+        except BaseException:
+            self._changes.give_back(volume_id, taken)
+            raise
+        if change.any:
+            volume_census.save(folder, Census(at, census.files, census.size))
+        self._measured.pop(volume_id, None)
+        return change
+
+    async def _delete(self, volume_id: str) -> None:
+        """From here to the rename nothing waits: no container can come to hold it meanwhile."""
+        folder = self._folder(volume_id)
+        holders = sorted({name or "a build" for name, _ in self._holders.get(volume_id, [])})
+        if holders:
+            raise errors.ConflictError(
+                f"the volume is mounted by {', '.join(holders)}", hint="stop the app that uses it first"
+            )
+        marks = self._root / ".gone"
+        marks.mkdir(mode=0o700, exist_ok=True)
+        (marks / volume_id).touch()
+        self._watched_until.pop(volume_id, None)
+        self._changes.unwatch(volume_id)
+        if folder.is_dir():
+            # Renamed first, so that a delete that is killed half-way leaves no half of a volume under its name.
+            gone = self._root / f".deleted-{volume_id}-{os.urandom(4).hex()}"
+            folder.rename(gone)
+            await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+
+
+def _version(volume_id: str, kind: str, change: Change, holder: str) -> VolumeVersion:
+    return VolumeVersion(volume_id, kind, change.any, change.files, change.size, change.removed, holder, at=time.time())
 
 
 def same_directory(process: int, target: str, source: str) -> bool:

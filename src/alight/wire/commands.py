@@ -17,6 +17,7 @@ from typing import Any, Dict, Optional, Tuple
 from alight.wire.failure import Failure
 from alight.wire.messages import Payload
 from alight.wire.record import dataclass, field
+from alight.wire.snapshots import SnapshotAsked, VolumeVersion
 from alight.wire.spec import FunctionSpec, ImageSpec
 from alight.wire.stored import VolumePath
 
@@ -107,7 +108,7 @@ class Report:
     ``offset`` (as in the node's output file). waiting: so many inputs of ``container`` (``count``) wait for other
     calls; while all of its inputs do, its CPU is free. started: ``start``, once its first input came or it ended.
     returned: ``runs`` were given to ``container`` and will not run
-    there (a recall, or a container that stops). usage: ``usage``.
+    there (a recall, or a container that stops). usage: ``usage``. committed: ``volume`` has a new version.
     """
 
     kind: str
@@ -128,6 +129,7 @@ class Report:
     # template (0: none), ``stages`` (name to seconds), ``imports`` (slow modules, [name, seconds]), ``refused`` (why
     # no template, sentences).
     start: Dict[str, Any] = field(default_factory=dict)
+    volume: Optional[VolumeVersion] = None
 
 
 # --------------------------------------------------------------------------------------------- server → node
@@ -203,11 +205,14 @@ class ImageBuilt:
 class VolumeWork:
     """args of ``node.volume``:
 
-    ``verb`` is files, read, write, remove, copy, sync (commit), create or delete (the whole volume).
+    ``verb`` is files, read, write, remove, copy, sync (commit) → VolumeVersion, create (``size``: its limit in bytes)
+    or delete (the whole volume), measure; snapshot, snapshots, diff, restore and unsnapshot, with ``snapshot``.
     """
 
     verb: str
     at: VolumePath
+    snapshot: Optional[SnapshotAsked] = None
+    size: int = 0
 
 
 @dataclass(frozen=True)
