@@ -19,7 +19,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from alight.node import channel, endings, execs, starts, stopping
+from alight.node import channel, endings, execs, held_buckets, starts, stopping
 from alight.node.doors import Doors
 from alight.node.ends import Ends
 from alight.node.engine.base import ContainerState
@@ -323,6 +323,9 @@ class Container:
             await exchange.settle()
             exchange.write_down()
         stats = await endings.last_stats(self._engine, self.id)
+        if self._start.function.buckets:
+            patience = held_buckets.patience(os.environ)
+            await held_buckets.finish(self._engine, self.id, self._start.function.buckets, patience)
         await self._release()
         report = endings.report(state, self._start.function, stats, self._begun_at)
         body = b""
@@ -537,7 +540,7 @@ class Container:
         execs.remember(self._folder, prepared)
         # From here on nobody needs the secrets.
         self._prepared = None
-        self._start = replace(self._start, secrets={})
+        self._start = replace(self._start, secrets={}, bucket_secrets={})
 
     def _startup_expired(self, limit: float) -> None:
         name = self._start.function.name

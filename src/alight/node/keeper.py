@@ -116,6 +116,10 @@ class Keeper:
     async def _start(self, start: StartContainer, prepared: Prepared, link: LinkFor) -> Started:
         forks = self._forks
         refused: list[str] = []
+        if start.function.buckets:
+            refused.append(
+                "it mounts a bucket, which is mounted for each container anew: a fork has its mounts already"
+            )
         for level, key in self._keys(start, prepared) if forks is not None else ():
             assert forks is not None
             template = self._book.ready(key)
@@ -147,7 +151,7 @@ class Keeper:
         return found
 
     def _keys(self, start: StartContainer, prepared: Prepared) -> tuple[tuple[int, str], ...]:
-        if prepared.ground is None:
+        if prepared.ground is None or start.function.buckets:
             return ()
         secrets = ""
         if start.secrets:
@@ -181,7 +185,7 @@ class Keeper:
         self._book.served(template, form, time.monotonic(), parkable=not plan.devices)
 
     async def _foresee(self, start: StartContainer) -> None:
-        if self._forks is None:
+        if self._forks is None or start.function.buckets:
             return
         start = changed(start, container_id=ids.new_id(ids.CONTAINER))
         folder = self._engine.directory(start.container_id)

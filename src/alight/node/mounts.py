@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: container has no rights in ours. Each spawner has a file system of its own there, which nobody else sees.
 PLACES = "/run/alight/mounts"
 _SHARED = f"{PLACES}/.shared"
+_BUCKETS = f"{PLACES}/.buckets"
 _SHARED_KEPT = 512
 
 _OLD_KERNEL = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -34,6 +35,7 @@ def private_namespace() -> None:
     Path(PLACES).mkdir(exist_ok=True)
     kernel.mount("alight", PLACES, "tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, "mode=711,size=16m")
     Path(_SHARED).mkdir(mode=0o711)
+    Path(_BUCKETS).mkdir(mode=0o711)
 
 
 def hide_hybrid_cgroups() -> None:
@@ -81,6 +83,16 @@ def shown(source: str, target: str, *, readonly: bool = False) -> None:
 def place(container_id: str) -> str:
     """Where the mounts of a container with a user namespace of its own are put together."""
     return f"{PLACES}/{container_id}"
+
+
+def bucket_place(container_id: str, number: int) -> str:
+    """Where a bucket of a container is mounted."""
+    return f"{_BUCKETS}/{container_id}-{number}"
+
+
+def is_bucket_place(path: str) -> bool:
+    """Whether this is a place of ``bucket_place``."""
+    return path.startswith(f"{_BUCKETS}/")
 
 
 def shared_place(source: str, base: int) -> str:

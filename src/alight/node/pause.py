@@ -15,6 +15,8 @@ PATH = "/proc/self/fd/3"
 
 _BASE = 0x400000
 _ELF_HEADER, _SEGMENT = 64, 56
+TEXT = _BASE + _ELF_HEADER + _SEGMENT
+"""Where the first instruction of a program lies in memory."""
 _MFD_EXEC = 0x10
 
 # Both programs do this, in the numbers of their architecture:
@@ -66,7 +68,11 @@ _ACTION = struct.pack("<QQQQ", 1, 2, 0, 0)
 def program(machine: str) -> bytes:
     """The executable for an architecture. Raises KeyError for one that it was not written for."""
     number, code = _MACHINES[machine]
-    text = bytes.fromhex(code) + _ACTION
+    return executable(number, bytes.fromhex(code) + _ACTION)
+
+
+def executable(number: int, text: bytes) -> bytes:
+    """A program of an architecture (as ELF numbers it) whose machine code and data are ``text``, loaded at ``TEXT``."""
     offset = _ELF_HEADER + _SEGMENT
     size = offset + len(text)
     ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)  # 64 bits, little endian, version 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alight.builder import BuiltImage
-from alight.node import channel, runtime_files
+from alight.node import channel, held_buckets, runtime_files
 from alight.node.blobs import Blobs
 from alight.node.engine.base import Bind, ContainerPlan, Engine, Limits
 from alight.node.gpus import GpuProvider, Injection
@@ -27,7 +27,7 @@ from alight.node.volumes import Volumes
 from alight.wire import errors
 from alight.wire.codec import MAX_FRAME
 from alight.wire.commands import StartContainer
-from alight.wire.spec import FunctionSpec, Resources, VolumeMount
+from alight.wire.spec import FunctionSpec, Resources
 
 SOCKETS = "/run/alight"
 SPOOL = "/run/alight-spool"
@@ -75,13 +75,23 @@ async def prepare(start: StartContainer, shop: Workshop, stages: Stages) -> Prep
     Raises Error: the reason goes to whoever called the function.
     """
     function = start.function
-    serialized = await _serialized(function, shop)
-    injected = await asyncio.to_thread(shop.gpus.inject, start.gpus) if start.gpus else Injection()
-    code = await shop.trees.layers(function.files)
-    stages.reached(MOUNTS, IMAGE)
-    if shop.engine.isolates:
-        return await _isolated(start, shop, code, injected, serialized, stages)
-    return await _bare(start, shop, code, injected, serialized)
+    # Their stores are asked while everything else is looked for.
+    targets = {one.path: _target(one.path) for one in function.buckets}
+    checking = asyncio.get_running_loop().create_task(held_buckets.prepare(start, targets))
+    try:
+        serialized = await _serialized(function, shop)
+        injected = await asyncio.to_thread(shop.gpus.inject, start.gpus) if start.gpus else Injection()
+        code = await shop.trees.layers(function.files)
+        stages.reached(MOUNTS, IMAGE)
+        if shop.engine.isolates:
+            prepared = await _isolated(start, shop, code, injected, serialized, stages)
+            shown, binds = await checking
+            plan = replace(prepared.plan, buckets=shown, binds=(*prepared.plan.binds, *binds))
+            return replace(prepared, plan=plan)
+        return await _bare(start, shop, code, injected, serialized)
+    finally:
+        checking.cancel()
+        await asyncio.gather(checking, return_exceptions=True)
 
 
 async def _isolated(
@@ -107,9 +117,9 @@ async def _isolated(
     checked = []
     for mount in function.volumes:
         source = await asyncio.to_thread(shop.volumes.mount, mount.volume_id, mount.sub_path)
-        binds.append(Bind(source, _target(mount), mount.read_only))
+        binds.append(Bind(source, _target(mount.path), mount.read_only))
         if mount.sub_path:
-            checked.append((_target(mount), source))
+            checked.append((_target(mount.path), source))
     reserved = _reserved(start, Path(SOCKETS))
     plan = ContainerPlan(
         id=start.container_id,
@@ -142,9 +152,10 @@ async def _bare(
 ) -> Prepared:
     """For an engine without isolation: the machine's Python, and paths of the machine."""
     function = start.function
-    if function.volumes:
+    if function.volumes or function.buckets:
+        kind = "volume" if function.volumes else "bucket"
         raise errors.InvalidError(
-            f"{function.name} mounts a volume, and containers without isolation have no mounts",
+            f"{function.name} mounts a {kind}, and containers without isolation have no mounts",
             hint="use the OCI engine; `alight doctor` says what it needs on this machine",
         )
     library = await shop.runtime.own()
@@ -228,11 +239,11 @@ def _limits(resources: Resources) -> Limits:
     )
 
 
-def _target(mount: VolumeMount) -> str:
-    parts = [part for part in mount.path.split("/") if part not in ("", ".")]
-    if not mount.path.startswith("/") or not parts or ".." in parts:
+def _target(path: str) -> str:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not path.startswith("/") or not parts or ".." in parts:
         raise errors.InvalidError(
-            f"a volume cannot be mounted at {mount.path!r}", hint="use an absolute path that is not the root"
+            f"nothing can be mounted at {path!r}", hint="use an absolute path that is not the root"
         )
     return "/" + "/".join(parts)
 

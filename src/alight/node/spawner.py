@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from alight.node import kernel, mounts, moving, users
 from alight.node.engine.base import EngineError
 from alight.node.network import Names, Network
+from alight.node.spawner_buckets import Buckets
 from alight.node.spawner_client import Client
 from alight.node.spawner_container import Container, Request, Runtime
 from alight.node.spawner_exec import Programs
@@ -57,12 +58,15 @@ def main() -> None:
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     kernel.new_session_keyring()
     _raise_limits()
+    host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     mounts.private_namespace()
     if Path(binary).name == "crun":
         mounts.hide_hybrid_cgroups()
     byte = moving.Moving(moving.path_of(Path(home)))
     byte.end()  # an earlier spawner may have been killed in the middle
-    runtime = Runtime(binary, str(Path(home) / "run" / "runtime"), byte, mounts.Shared(), users.possible(home))
+    runtime = Runtime(
+        binary, str(Path(home) / "run" / "runtime"), byte, mounts.Shared(), users.possible(home), host_mounts
+    )
     spawner = Spawner(listener, runtime, Names.of(instance))
     log.info("spawner %d is ready for instance %s, subnet %s", os.getpid(), instance, spawner.network.subnet)
     spawner.run()
@@ -94,6 +98,7 @@ class Spawner:
         self._poll = select.epoll()
         self._forks = Forks(self, runtime, self.network)
         self._programs = Programs(self, runtime)
+        self._buckets = Buckets(self, runtime, self.network)
         self._ending: tuple[Client, int] | None = None
         self._stopping = False
         self._commands: dict[str, Callable[[Client, int, dict[str, Any]], bool]] = {
@@ -109,6 +114,7 @@ class Spawner:
             "shutdown": self._do_shutdown,
             **self._forks.commands,
             **self._programs.commands,
+            **self._buckets.commands,
         }
         self._wakeup, wakeup_writer = socket.socketpair()
         for one in (self._listener, self._wakeup, wakeup_writer):
@@ -135,9 +141,11 @@ class Spawner:
                 next_tick = time.monotonic() + _TICK_SECONDS
                 self._end_slow_starts()
                 self._programs.end_slow_starts()
+                self._buckets.end_slow_starts()
                 self._runtime.remove_busy_groups()
                 for container in self.containers.values():
                     container.save_if_needed()
+        self._buckets.stop()
         log.info("spawner ends")
         if self._ending is not None:
             client, number = self._ending
@@ -313,6 +321,7 @@ class Spawner:
                 raise EngineError(f"The container {container.request.id} still runs")
             container.release()
             del self.containers[container.state.id]
+        self._buckets.drop(str(message["id"]))
         return client.send({"n": number, "ok": None})
 
     def _do_dns(self, client: Client, number: int, message: dict[str, Any]) -> bool:
@@ -353,7 +362,9 @@ class Spawner:
                 self._launched(*self._starting.pop(pid), status)
             elif pid in self._running:
                 self.ended(self._running.pop(pid), status)
-            elif not self._forks.outer_ended(pid) and not self._programs.reaped(pid, status):
+            elif not (
+                self._forks.outer_ended(pid) or self._programs.reaped(pid, status) or self._buckets.reaped(pid, status)
+            ):
                 # Perhaps the first process of a container whose runtime has not ended yet.
                 self._orphans[pid] = status
         if not self._starting:

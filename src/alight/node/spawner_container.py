@@ -76,6 +76,8 @@ class Runtime:
     shared: mounts.Shared
     users: bool
     """Whether containers can have user namespaces here."""
+    host_mounts: int
+    """The mount namespace of the machine, for what is to see none of ours."""
     busy_groups: set[str] = field(default_factory=set)
     """Control groups of what is gone that could not be removed yet: somebody in them is still ending."""
 
@@ -203,6 +205,13 @@ class Container:
         shutil.rmtree(self.request.work, ignore_errors=True)
         shutil.rmtree(f"{self._runtime.root}/{self.request.id}", ignore_errors=True)
         self._runtime.remove_group(self.request.group)
+
+    def say(self, text: str) -> bool:
+        """Add a line of ours to its output. False when that is complete already."""
+        if self._output is None or self.pid is None:
+            return False
+        self._output.write(STDERR, f"[alight] {text}\n".encode())
+        return True
 
     def pump(self) -> int:
         """Move what is in the pipes now to the file; its size after that. Not more, or a busy writer would hold us."""

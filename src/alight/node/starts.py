@@ -11,7 +11,7 @@ from alight.wire.record import replace
 
 def encode(start: StartContainer) -> bytes:
     """For the disk: without what nobody else may read."""
-    return msgspec.json.encode(replace(start, secrets={}, function=replace(start.function, env={})))
+    return msgspec.json.encode(replace(start, secrets={}, bucket_secrets={}, function=replace(start.function, env={})))
 
 
 def remembered(raw: bytes) -> StartContainer | None:

@@ -14,7 +14,7 @@ from alight.node.gpus import Injection
 from alight.node.session import ServerAddress
 from alight.wire import errors
 from alight.wire.commands import StartContainer
-from alight.wire.spec import FunctionSpec, ImageSpec, Resources, VolumeMount
+from alight.wire.spec import FunctionSpec, ImageSpec, Resources
 
 STATE = ContainerState("ta-1", "exited", None, 100.0, ended_at=103.5)
 
@@ -68,7 +68,7 @@ def test_only_the_second_number_of_a_pair_kills():
 @pytest.mark.parametrize("path", ["data", "/", "//", "/a/../b", ""])
 def test_volumes_have_a_place(path):
     with pytest.raises(errors.InvalidError):
-        prepare._target(VolumeMount(path, "vo-1"))
+        prepare._target(path)
 
 
 def test_a_recipe_without_a_python_takes_the_callers():

@@ -45,6 +45,26 @@ class Bind:
 
 
 @dataclass(frozen=True)
+class BucketPlan:
+    """A bucket shown inside as a directory: what rclone is told of it (``node/buckets.py``)."""
+
+    number: int
+    """Among those of its container."""
+    target: str
+    words: str
+    """Which bucket it is, for messages."""
+    remote: str
+    arguments: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Holds the keys."""
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """What must stand in no log."""
+    read_only: bool = False
+    host_network: bool = False
+    """Reached from the machine's own network, and not from that which all buckets have."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """What a container may use. ``None`` means: no cap of its own (memory: the machine less a reserve)."""
 
@@ -84,6 +104,7 @@ class ContainerPlan:
     users: Literal["mapped", "host"] = "mapped"
     """``mapped``: ids in the container are others on the host, where the machine can do that. ``host``: they are the
     same, for what is kept of ``upper``."""
+    buckets: tuple[BucketPlan, ...] = ()
     own_layers: tuple[str, ...] = ()
     """Directories on top of ``layers`` whose files have the container's ids on disk already."""
 

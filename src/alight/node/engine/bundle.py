@@ -56,7 +56,8 @@ def write(plan: ContainerPlan, directory: Path, group: str, base: int, node: Nod
     descriptor = os.open(directory / "config.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(config)
-    targets = [(one.target, Path(one.source).is_dir()) for one in plan.binds]
+    # A bucket's place is in mounts that we do not see; it is a directory.
+    targets = [(one.target, mounts.is_bucket_place(one.source) or Path(one.source).is_dir()) for one in plan.binds]
     targets += [(path, False) for path in plan.devices]
     targets += mountpoints.behind_links((*plan.own_layers, *plan.layers))
     bottom = mountpoints.layer(node.mountpoints, targets)
@@ -93,7 +94,9 @@ def _sources(
     shown: list[tuple[str, str]] = []
     for number, one in enumerate(plan.binds):
         source = Path(one.source)
-        if source.is_relative_to(directory):
+        if mounts.is_bucket_place(one.source):
+            sources.append(one.source)
+        elif source.is_relative_to(directory):
             sources.append(f"{place}/{source.relative_to(directory)}")
         elif one.readonly and source.is_relative_to(node.shared):
             sources.append(mounts.shared_place(one.source, base))

@@ -24,6 +24,7 @@ from alight.node import cgroups, firewall, moving, users
 from alight.node.engine import bundle, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
 from alight.node.engine.execs import Exec, ExecPlan
+from alight.node.engine.oci_buckets import OciBuckets
 from alight.node.engine.oci_client import SpawnerClient, SpawnerGone
 from alight.node.engine.oci_exec import OciExecs
 from alight.node.engine.oci_forks import OciForks
@@ -67,6 +68,7 @@ class OciEngine:
         self._forks = OciForks(self)
         self._can_fork = False
         self._execs = OciExecs(self._spawner, self._node.machine)
+        self.buckets = OciBuckets(self._spawner, self.directory)
 
     @property
     def forks(self) -> OciForks | None:
@@ -102,6 +104,7 @@ class OciEngine:
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
             self._adopt(await client.ask("list"))
             await self._forks.open()
+            await self.buckets.open(anew=True)
             self._can_fork = self._maps and bool(hello["forks"])
             self.background(self._keep_firewall(client, hello["subnet"]))
 
@@ -200,6 +203,7 @@ class OciEngine:
         return socket.socket(fileno=found[0])
 
     async def close(self) -> None:
+        await self.buckets.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -247,13 +251,23 @@ class OciEngine:
 
     async def _ask_start(self, plan: ContainerPlan, request: dict[str, Any]) -> Any:
         try:
-            return await self._spawner().ask("start", **request)
+            return await self._start_with_buckets(plan, request)
         except users.CannotMap as error:
             if str(error) not in self._cannot_map:
                 self._cannot_map.add(str(error))
                 log.warning("%s. Containers with it have no user namespace", error)
             request = self.bundle(replace(plan, users="host"), self.directory(plan.id))
+            return await self._start_with_buckets(plan, request)
+
+    async def _start_with_buckets(self, plan: ContainerPlan, request: dict[str, Any]) -> Any:
+        if not plan.buckets:
             return await self._spawner().ask("start", **request)
+        await self.buckets.mount(plan, int(request["base"]))
+        try:
+            return await self._spawner().ask("start", **request)
+        except EngineError:
+            await self.buckets.drop(plan.id)
+            raise
 
     # For `forks`
 
