@@ -41,7 +41,7 @@ def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyT
         name = function.spec.name.removesuffix(".*")
         if not any(isinstance(one, dict) and one.get("sessioned") for one in function.spec.web.values()):
             raise errors.InvalidError(
-                f"{name} has no sessions", hint="put @alight.sessioned() below the @app.server() of its class"
+                f"{name} has no sessions: its class needs @alight.sessioned() below @app.server()"
             )
         if not 0 < asked.idle_timeout <= _LONGEST_IDLE:
             raise errors.InvalidError(
