@@ -25,7 +25,9 @@ from alight.wire.transfers import Offer
 log = logging.getLogger(__name__)
 
 _NOREPLACE, _EXCHANGE = 1, 2
+_KEEP_SIZE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class Line(NamedTuple):
@@ -250,6 +252,14 @@ def syncfs(path: Path) -> None:
             raise OSError(number, os.strerror(number))
     finally:
         os.close(fd)
+
+
+def allocate(fd: int, size: int) -> None:
+    """Take the room that a file will need, before its bytes come. Raises OSError when it is not there."""
+    if _libc.fallocate(fd, _KEEP_SIZE, 0, size) != 0:
+        number = ctypes.get_errno()
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(number, os.strerror(number))
 
 
 def _exists(folder: int, name: str) -> bool:

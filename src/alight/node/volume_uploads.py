@@ -25,7 +25,7 @@ import msgspec
 from alight.link.peer import Stream
 from alight.node import paths
 from alight.node.volume_digests import Digests
-from alight.node.volume_placing import Placing, Plan, finish_interrupted, syncfs
+from alight.node.volume_placing import Placing, Plan, allocate, finish_interrupted, syncfs
 from alight.node.volume_words import boot_id, explained
 from alight.wire import errors
 from alight.wire.stored import VolumePath
@@ -302,6 +302,8 @@ class Upload:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             staged.fd = os.open(str(number), flags, 0o600, dir_fd=self._folder)
             self._plan.add(number, staged.offer, os.fstat(staged.fd).st_ino)
+            if staged.offer.size >= LARGE:
+                allocate(staged.fd, staged.offer.size)
             staged.hashed = hashlib.sha256()
             _hash(staged, 0, staged.received)
 
