@@ -43,6 +43,7 @@ from alight.server.routes import secrets as secrets_routes
 from alight.server.routes import setup as setup_routes
 from alight.server.routes import terminals as terminals_routes
 from alight.server.routes import tokens as tokens_routes
+from alight.server.routes import volume_history as volume_history_routes
 from alight.server.routes import volumes as volumes_routes
 from alight.server.routes import web as web_routes
 from alight.server.services.access import ProxyTokens
@@ -72,6 +73,7 @@ from alight.server.services.shared_store import SharedStore
 from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
+from alight.server.services.volume_versions import VolumeVersions
 from alight.server.services.volumes import Volumes
 from alight.server.services.web_names import WebNames
 from alight.server.settings import GROUP, LOOPBACK, Settings
@@ -248,6 +250,7 @@ class Server:
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **images_routes.routes(parts.images, parts.apps),
             **volumes_routes.routes(parts.volumes, parts.containers),
+            **volume_history_routes.routes(parts.volumes, parts.volumes.versions),
             **nodes_routes.routes(parts.nodes),
             **blobs_routes.routes(parts.blobs),
             **schedules_routes.routes(self._schedules),
@@ -387,7 +390,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         containers=containers,
         nodes=nodes,
         images=images,
-        volumes=Volumes(store, nodes),
+        volumes=Volumes(store, nodes, VolumeVersions(store, nodes, containers, apps)),
         ephemeral=ephemeral,
         shared=Shared(store, SharedStore(settings.state / "shared.db"), blobs, ephemeral),
         secrets=secrets,

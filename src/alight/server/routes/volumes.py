@@ -39,7 +39,8 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
         found = await volumes.find(request.arguments(VolumePath).volume_id)
         _check_environment(request, found)
         _check_mounted(request, found, writes=True)
-        await request.stream.send(await volumes.commit(found.volume_id, request.who.container_id or request.who.owner))
+        who = request.who
+        await request.stream.send(await volumes.commit(found.volume_id, who.owner, who.container_id))
 
     async def reload(request: Request) -> None:
         # On one machine all containers see the same files; other machines' commits come with the cluster.

@@ -34,6 +34,7 @@ from alight.wire import chunk, errors
 from alight.wire.codec import Buffer
 from alight.wire.commands import Command, NodeHello, Output, Report, Run
 from alight.wire.messages import AppEvent, NodeSummary
+from alight.wire.snapshots import VolumeVersion
 from alight.wire.states import ContainerState, ResultStatus
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Nodes:
         self._expected: set[str] = set()
         self.on_leave: Callable[[str], None] = lambda node_id: None
         self.on_join: Callable[[], None] = lambda: None
+        self.on_committed: Callable[[VolumeVersion], None] = lambda version: None
         around.calls.outcomes.acknowledge = self.acknowledge
         around.calls.outcomes.answered = self.acknowledge_answer
         around.hub.on_watched = self._tell_watched
@@ -275,6 +277,8 @@ class Nodes:
             self._on_output(session, report, body, record)
         elif report.kind == "log":
             self._on_log(session, report, body, record)
+        elif report.kind == "committed" and report.volume is not None:
+            self.on_committed(report.volume)
         elif report.kind == "ready":
             self._around.containers.ready(name)
             self._around.inbox.put(events.ContainerReady(name))

@@ -7,6 +7,7 @@ import time
 
 from alight.link.peer import Stream
 from alight.server.services.nodes import Nodes
+from alight.server.services.volume_versions import VolumeVersions
 from alight.store.base import Row, Store
 from alight.wire import errors, ids
 from alight.wire.commands import VolumeWork
@@ -16,9 +17,10 @@ from alight.wire.stored import VolumeDelete, VolumeEnsure, VolumeInfo, VolumeLis
 class Volumes:
     """Verbs on volumes. Time is taken here; environments are resolved by the caller."""
 
-    def __init__(self, store: Store, nodes: Nodes) -> None:
+    def __init__(self, store: Store, nodes: Nodes, versions: VolumeVersions) -> None:
         self._store = store
         self._nodes = nodes
+        self.versions = versions
 
     async def ensure(self, asked: VolumeEnsure, environment: str, owner: str) -> VolumeInfo:
         """The volume of a name. Raises NotFoundError without ``create``, AlreadyExistsError with ``exclusive``."""
@@ -93,13 +95,9 @@ class Volumes:
         except errors.AlreadyExistsError:
             raise errors.AlreadyExistsError(f"there is a volume {new_name!r} already") from None
 
-    async def commit(self, volume_id: str, by: str) -> VolumeInfo:
-        """Make what was written durable on the machines, then count a version."""
-        for session in list(self._nodes.sessions.values()):
-            stream = await session.peer.open("node.volume", VolumeWork("sync", VolumePath(volume_id)), end=True)
-            await stream.recv()
-        statement = {"volume_id": volume_id, "now": time.time(), "by": by}
-        await self._store.write([("volume_commit", {"volume_id": volume_id}), ("volume_version_add", statement)])
+    async def commit(self, volume_id: str, by: str, container_id: str = "") -> VolumeInfo:
+        """Make what was written durable on the machines, and count a version when something changed."""
+        await self.versions.commit(volume_id, by, container_id)
         return await self.find(volume_id)
 
     async def work(self, verb: str, at: VolumePath, caller: Stream) -> None:

@@ -32,6 +32,21 @@ UPDATE volumes SET name = :name WHERE volume_id = :volume_id;
 UPDATE volumes SET version = version + 1 WHERE volume_id = :volume_id;
 
 -- name: volume_version_add
--- Record when the newest version was committed, and by whom.
-INSERT INTO volume_versions (volume_id, version, committed_at, committed_by)
-SELECT volume_id, version, :now, :by FROM volumes WHERE volume_id = :volume_id;
+-- Record the newest version: when it was committed, by whom, and what it changed.
+INSERT INTO volume_versions
+  (volume_id, version, committed_at, committed_by, kind, files, size, removed, container_id, app, function)
+SELECT volume_id, version, :now, :by, :kind, :files, :size, :removed, :container, :app, :function
+FROM volumes WHERE volume_id = :volume_id;
+
+-- name: volume_versions_forget
+-- Forget versions that are so many back that nobody looks for them.
+DELETE FROM volume_versions WHERE volume_id = :volume_id
+  AND version <= (SELECT version FROM volumes WHERE volume_id = :volume_id) - :most;
+
+-- name: volume_versions_of
+-- Versions of a volume, newest first; limit -1 is all.
+SELECT * FROM volume_versions WHERE volume_id = :volume_id ORDER BY version DESC LIMIT :limit;
+
+-- name: volume_limit
+-- How many bytes a volume may hold; 0: as many as its disk has.
+UPDATE volumes SET size_limit = :size WHERE volume_id = :volume_id;
