@@ -29,9 +29,10 @@ _CLIENTS_EVERY = 4  # ticks between looks at all clients
 _UNKILLED = 1.0  # seconds that a request with a container of its own may go on after it was told to end
 _PORTS = "web_server"
 _WITH_SOCKETS = {"asgi_app", "fastapi_endpoint"}
+_KEYS = ((b"modal-key", b"modal-secret"), (b"alight-key", b"alight-secret"))
+_TOKENS = frozenset((b"authorization", *(key for key, _ in _KEYS)))
 _SESSION = frozenset((b"alight-authorization", b"modal-authorization"))
 _SESSION_ID = b"alight-session-id"
-_KEYS = ((b"modal-key", b"modal-secret"), (b"alight-key", b"alight-secret"))
 
 Dial = Callable[[str, int], Awaitable[socket.socket]]
 #: Whether a proxy token (its id and its secret) may use a function.
@@ -59,6 +60,7 @@ class Gateway:
         self.limits = limits
         self.table = table
         self.api: Api | None = None  # who answers for the server itself
+        self.directory: Api | None = None  # who answers whoever shows a token and finds no function
         self._leases = leases
         self._dial = dial
         self._check = check
@@ -185,6 +187,8 @@ class Gateway:
         if found is None:
             if self.api is not None and head.path.startswith(API_PATHS) and self.table.takes_paths(host):
                 return ApiExchange(client, head, self.api)
+            if self.directory is not None and self.table.is_known(host) and _shows_token(head):
+                return ApiExchange(client, head, self.directory)
             return self._unknown(host, head)
         target = found.target
         session = self._session_of(head, target) if target.sessioned else None
@@ -316,6 +320,10 @@ class Gateway:
                 exchange.pool.given.pop(lease.lease_id, None)
                 self._pool_of_lease.pop(lease.lease_id, None)
                 self._leases.end(lease.lease_id, timed_out=True)
+
+
+def _shows_token(head: Request) -> bool:
+    return any(name in _TOKENS for name, _ in head.fields)
 
 
 class _Noted(Leases):

@@ -81,6 +81,7 @@ from alight.server.web import Around as WebAround
 from alight.server.web import Web
 from alight.store import SqliteStore, open_store
 from alight.wire import errors, ids
+from alight.server.web_directory import Directory
 from alight.wire.commands import Command
 from alight.wire.messages import AppEvent, ServerInfo
 from alight.wire.spec import FunctionSpec
@@ -206,6 +207,7 @@ class Server:
             web.gateway.api = self._http_calls().answer
             names.base = made.base
             web.table.names = Names(made.base.domain, made.hosts)
+            web.gateway.directory = Directory(names, self.parts.access, self.parts.tokens).answer
 
     async def close(self) -> None:
         """Stop taking requests, write down what is under way, close the store."""

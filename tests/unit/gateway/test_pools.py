@@ -174,3 +174,59 @@ def test_scaling_aims_at_the_target_before_containers_are_full():
     (third,) = enter(pool, 1)
     assert third.lease is not None
     assert len(scheduler.asked) == 2
+
+
+def test_more_than_all_containers_take_is_refused_and_what_leaves_makes_room():
+    pool, _ = pool_of(capacity=2, most=4)
+    requests = enter(pool, 5)
+    assert [one.refused for one in requests] == [None, None, None, None, 429]
+    pool.on_given("wl-1", "a", 0.0)
+    pool.on_given("wl-2", "b", 0.0)
+    assert [one.refused for one in enter(pool, 1)] == [429]
+    pool.release(requests[0].lease, 1.0, 0.5)
+    (one,) = enter(pool, 1)
+    assert one.lease is requests[0].lease
+
+
+def test_requests_of_containers_that_leave_keep_no_room():
+    pool, _ = pool_of(capacity=2, most=2)
+    requests = enter(pool, 2)
+    pool.on_given("wl-1", "a", 0.0)
+    pool.close(requests[0].lease)
+    (one,) = enter(pool, 1)
+    assert one.refused is None
+
+
+def test_containers_that_are_too_few_for_a_moment_only_stay_as_they_are():
+    pool, scheduler = pool_of(capacity=2, scaleup=5.0)
+    requests = enter(pool, 6)
+    assert len(scheduler.asked) == 1, "from zero one has to come before they can be too few"
+    pool.on_given("wl-1", "a", 0.0)
+    pool.tick(1.0, 1.0)
+    pool.tick(4.0, 1.0)
+    for one in requests[:2]:
+        pool.release(one.lease, 4.0, 0.5)
+    for one in requests[2:4]:
+        pool.release(one.lease, 4.5, 0.5)
+    assert requests[5].lease is not None
+    pool.tick(4.6, 1.0)
+    assert len(scheduler.asked) == 1
+    enter(pool, 1, 10.0)
+    pool.tick(14.9, 1.0)
+    assert len(scheduler.asked) == 1, "it is counted anew"
+    pool.tick(15.1, 1.0)
+    assert len(scheduler.asked) == 2
+
+
+def test_a_container_that_scaling_aims_for_is_waited_for_as_long_as_it_takes():
+    pool, scheduler = pool_of(capacity=10, aim=1)
+    requests = enter(pool, 1)
+    pool.on_given("wl-1", "a", 0.0)
+    requests += enter(pool, 1)
+    assert len(scheduler.asked) == 2
+    pool.tick(5.0, 1.0)
+    assert not scheduler.cancelled
+    for one in requests:
+        pool.release(one.lease, 6.0, 0.5)
+    pool.tick(6.1, 1.0)
+    assert scheduler.cancelled == ["wl-2"]

@@ -359,3 +359,39 @@ async def test_the_servers_own_interface_is_for_its_own_hosts_and_not_for_other_
         assert (await world.said(ask + b"Origin: http://evil.example\r\n\r\nhi")).startswith(b"HTTP/1.1 403 ")
         async with world.client(ask.replace(b"localhost:1", b"hello.localhost") + b"\r\nhi"):
             assert (await world.request()).path == b"/v1/a", "a function has this path for itself"
+
+
+@live
+async def test_whoever_shows_a_token_and_finds_nothing_is_told_what_there_is_by_who_knows():
+    async with World() as world:
+        asked = []
+
+        async def directory(method, target, fields, body):
+            asked.append((method, target, fields["authorization"]))
+            return 404, {"content-type": "text/plain"}, b"the list"
+
+        world.gateway.directory = directory
+        other = b"GET /x HTTP/1.1\r\nHost: other.localhost\r\nConnection: close\r\n"
+        assert b"the list" not in await world.said(other + b"\r\n")
+        said = await world.said(other + b"Authorization: Bearer wk-1.ws-1\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 404 ")
+        assert said.endswith(b"the list")
+        assert asked == [("GET", "/x", "Bearer wk-1.ws-1")]
+        said = await world.said(other.replace(b"other.localhost", b"rebound.example") + b"Modal-Key: wk-1\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 421 ")
+
+
+@live
+async def test_each_answer_names_its_request():
+    async with World() as world, world.client(GET) as (reader, writer):
+        got = await world.request()
+        got.respond(b"whole", b"content-type", b"text/plain")
+        _, fields, _ = await answer(reader)
+        assert fields[b"alight-call-id"] == got.id
+        writer.write(GET)
+        later = await world.request()
+        later.send(web.CANCEL)  # the application raised
+        first, fields, body = await answer(reader)
+        assert first.startswith(b"HTTP/1.1 500 ")
+        assert fields[b"alight-call-id"] == later.id != got.id
+        assert later.id in body

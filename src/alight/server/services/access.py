@@ -111,6 +111,11 @@ class ProxyTokens:
         self._note(key, kept)
         return True
 
+    def owner(self, key: str, secret: str) -> str | None:
+        """Who made this token, if it opens web functions; None when it does not."""
+        kept = self._shown(key, secret)
+        return None if kept is None or kept.scope else kept.owner
+
     def caller(self, key: str, secret: str) -> tuple[Principal, str, str] | None:
         """Who calls over HTTP with this token, of which app (by name or id) and environment. None: nobody may."""
         kept = self._shown(key, secret)
