@@ -32,7 +32,5 @@ def _lower(text: str) -> str:
 curl = _later("curl", "It will call a web function with short-lived credentials")
 function = _later("function", "It will show functions, their calls and their scaling")
 dashboard = _later("dashboard", "It will open the dashboard in a browser", "`alight app list` shows what runs")
-queue = _later("queue", "It will list queues and look into them")
-dict_ = _later("dict", "It will list dicts and look into them")
 
-NAMES: List[str] = [command.name or "" for command in (curl, function, dashboard, queue, dict_)]
+NAMES: List[str] = [command.name or "" for command in (curl, function, dashboard)]

@@ -47,8 +47,8 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "volume": Entry("volume", "volume", "Files that outlive their containers"),
         "secret": Entry("secret", "secret", "Values that only containers see"),
         "image": Entry("image", "image", "What functions run in: list, look, clear up"),
-        "queue": Entry("later", "queue", "Look at queues (not yet)"),
-        "dict": Entry("later", "dict_", "Look at dicts (not yet)"),
+        "queue": Entry("queue", "queue", "Queues that functions share: list, peek, clear"),
+        "dict": Entry("dict", "dict_", "Dictionaries that functions share: list, look, clear"),
     },
     "This machine": {
         "server": Entry("server", "server", "Start, stop and look at the server"),
