@@ -7,13 +7,16 @@ import contextlib
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from alight.link.peer import Peer, Stream
+from alight.link.stream import decode
 from alight.node.session import Session
 from alight.wire import errors
 from alight.wire.codec import PIECE
-from alight.wire.messages import BlobGet, BlobPlace, BlobPut
+from alight.wire.messages import BlobGet, BlobMissing, BlobPlace, BlobPut
+from alight.wire.packs import TOGETHER, BlobPack, contents
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 4 << 20  # bytes per visit to another thread
@@ -73,6 +76,22 @@ class Blobs:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(new)
             raise
+
+    async def fetch_small(self, digests: Sequence[str], folder: Path) -> bool:
+        """Write many small blobs into a folder of our own, each under its digest, whole or not at all.
+
+        False for a server that gives them one by one only. Raises DataLossError.
+        """
+        peer = await self._session.peer()
+        for start in range(0, len(digests), TOGETHER):
+            asked = BlobMissing(tuple(digests[start : start + TOGETHER]))
+            stream = await peer.open("blob.get_many", asked, end=True)
+            try:
+                async for head, body in stream:
+                    await asyncio.to_thread(_unpack, decode(BlobPack, head), body, folder)
+            except errors.UnimplementedError:
+                return False
+        return True
 
     async def share(self, blob: str, folder: int, name: str) -> bool:
         """Where the server's disk is ours: give a blob that it named a second name in an open folder. False: fetch it.
@@ -139,6 +158,25 @@ class Blobs:
     async def _get(self, digest: str) -> Stream:
         peer = await self._session.peer()
         return await peer.open("blob.get", BlobGet(digest), end=True)
+
+
+def _unpack(pack: BlobPack, body: bytes, folder: Path) -> None:
+    for digest, content in contents(pack, body):
+        _check(digest, hashlib.sha256(content).hexdigest())
+        new = folder / f".{digest}.{os.urandom(4).hex()}"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                view = memoryview(content)
+                while view:
+                    view = view[os.write(fd, view) :]
+            finally:
+                os.close(fd)
+            os.rename(new, folder / digest)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new)
+            raise
 
 
 def _check(asked: str, got: str) -> None:

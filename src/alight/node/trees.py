@@ -19,6 +19,7 @@ from typing import BinaryIO
 from alight.builder.digest import decode_tree, lay_tree
 from alight.node.blobs import Blobs
 from alight.wire import errors
+from alight.wire.packs import PACKED_MOST
 from alight.wire.spec import FileEntry, FilesAt
 
 _AT_ONCE = 16
@@ -110,9 +111,6 @@ class Trees:
     def _link(self, entry: FileEntry, folder: int, contents: int, at: Path, made: set[str]) -> None:
         mode = entry.mode & 0o777
         source = f"{entry.digest}-{mode:o}"
-        if not (self._contents / source).exists():
-            with contextlib.suppress(FileExistsError):
-                _copy(self._contents / entry.digest, self._contents / source, mode)
         if any(part in ("", ".", "..") for part in entry.path.split("/")):
             raise errors.InvalidError(f"a file manifest holds the path {entry.path!r}")
         try:
@@ -122,7 +120,12 @@ class Trees:
                 # already, so that what was found to be a directory stays one.
                 _make_folders(folder, parent)
                 made.add(parent)
-            os.link(source, entry.path, src_dir_fd=contents, dst_dir_fd=folder, follow_symlinks=False)
+            try:
+                os.link(source, entry.path, src_dir_fd=contents, dst_dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):
+                    _copy(self._contents / entry.digest, self._contents / source, mode)
+                os.link(source, entry.path, src_dir_fd=contents, dst_dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
@@ -133,20 +136,26 @@ class Trees:
 
     async def _fetch(self, entries: list[FileEntry]) -> None:
         """Bring the contents that are not here, several at a time."""
+        contents = str(self._contents)
         missing = {
-            entry.digest
+            entry.digest: entry.size
             for entry in entries
-            if entry.link is None and not entry.directory and not (self._contents / entry.digest).exists()
+            if entry.link is None and not entry.directory and not os.path.exists(f"{contents}/{entry.digest}")
         }
+        for digest in missing:
+            if not _is_digest(digest):
+                raise errors.InvalidError(f"a file manifest names the content {digest[:80]!r}")
+        small = [digest for digest, size in missing.items() if size <= PACKED_MOST]
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def bring(digest: str) -> None:
-            if not _is_digest(digest):
-                raise errors.InvalidError(f"a file manifest names the content {digest[:80]!r}")
             async with turns:
                 await self._blobs.fetch_to(digest, self._contents / digest)
 
         try:
+            if len(small) > 1 and await self._blobs.fetch_small(small, self._contents):
+                for digest in small:
+                    del missing[digest]
             await asyncio.gather(*(bring(digest) for digest in missing))
         except OSError as error:
             raise errors.ResourceExhaustedError(

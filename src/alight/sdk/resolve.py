@@ -6,35 +6,25 @@ Everything is asked once per run, however many functions share it. Decides nothi
 from __future__ import annotations
 
 import sys
-from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Deque, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from alight.sdk import config
 from alight.sdk.client import Client
 from alight.sdk.image import Image
 from alight.sdk.image_parts import FROM_ID, Files, Step
 from alight.sdk.image_substitutes import substituted
-from alight.sdk.lost import LostError
 from alight.sdk.options import Options
 from alight.sdk.resources import gpus
 from alight.sdk.secret import Secret
 from alight.sdk.source import Definition, Hashes, LocalFiles, collect, definition_of, name_main
+from alight.sdk.upload import Content, Upload
 from alight.sdk.variants import buckets_of, is_bucket, mounts_of
 from alight.wire import errors, messages, payload
-from alight.wire.codec import PIECE
 from alight.wire.record import replace
 from alight.wire.spec import FileEntry, FilesAt, FunctionSpec, ImageSpec, VolumeMount, digest_of, encode_tree
 
-if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
-
 _SERIALIZED_MOST = 16 << 20
-_UPLOADS_AT_ONCE = 16
-_MISSING_AT_ONCE = 2_000
-
-Content = Any  # bytes, or the Path that holds them
-
 
 _OF_A_BUILD = frozenset({"secrets", "force", "ignore"})
 
@@ -108,60 +98,7 @@ class Resolver:
     async def upload(self) -> int:
         """Send what the server does not hold yet; returns how many bytes that was."""
         self._hashes.save()
-        digests = list(self._contents)
-        missing: List[str] = []
-        for start in range(0, len(digests), _MISSING_AT_ONCE):
-            part = tuple(digests[start : start + _MISSING_AT_ONCE])
-            answer = await self._client.call("blob.missing", messages.BlobMissing(part), messages.BlobMissing)
-            missing += answer.digests
-        sent = 0
-        under_way: Deque[Tuple[str, Stream]] = deque()
-        for digest in missing:
-            if len(under_way) >= _UPLOADS_AT_ONCE:
-                await self._finish(*under_way.popleft())
-            stream, size = await self._send(digest)
-            sent += size
-            under_way.append((digest, stream))
-        while under_way:
-            await self._finish(*under_way.popleft())
-        return sent
-
-    async def _send(self, digest: str) -> Tuple[Stream, int]:
-        content = self._contents[digest]
-        while True:
-            stream = await self._client.open("blob.put", messages.BlobPut(digest), end=False)
-            try:
-                size = 0
-                if isinstance(content, bytes):
-                    await stream.send(None, content)
-                    size = len(content)
-                else:
-                    with content.open("rb") as file:
-                        for piece in iter(lambda: file.read(PIECE), b""):
-                            await stream.send(None, piece)
-                            size += len(piece)
-                stream.end()
-                return stream, size
-            except LostError as lost:
-                await self._client.after_loss(lost)
-            except OSError as error:
-                stream.leave()
-                raise errors.InvalidError(f"{content} could not be read: {error.strerror}") from error
-
-    async def _finish(self, digest: str, stream: Stream) -> None:
-        try:
-            await stream.recv()
-        except LostError as lost:
-            await self._client.after_loss(lost)
-            again, _ = await self._send(digest)
-            await self._finish(digest, again)
-        except errors.InvalidError as error:
-            content = self._contents[digest]
-            if isinstance(content, Path):
-                raise errors.InvalidError(
-                    f"{content} changed while it was being uploaded", hint="run again when it is still"
-                ) from error
-            raise
+        return await Upload(self._client, self._contents).run()
 
     # parts of a spec
 

@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from alight.sdk import config
 from alight.sdk.image_patterns import NON_PYTHON_FILES
@@ -48,7 +48,7 @@ class Tree:
 
     remote: str
     entries: Tuple[FileEntry, ...]
-    contents: Dict[str, Path]
+    contents: Dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -130,19 +130,19 @@ def collect(files: LocalFiles, hashes: Hashes) -> Tree:
     if not local.exists():
         kind = "directory or file" if not local.is_symlink() else "file (the link leads nowhere)"
         raise InvalidError(f"there is no {kind} {local} to add at {files.remote}")
-    contents: Dict[str, Path] = {}
+    contents: Dict[str, str] = {}
     if not local.is_dir():
         remote = PurePosixPath(files.remote)
-        entry = _file_entry(remote.name, local, hashes, contents)
+        entry = _file_entry(remote.name, str(local), None, hashes, contents)
         return Tree(str(remote.parent), (entry,), contents)
     entries = []
-    for relative, path, kind in _walk(local, files):
+    for relative, path, kind, status in _walk(str(local), files):
         if kind == "directory":
             entries.append(FileEntry(relative, mode=0o755, directory=True))
         elif kind == "link":
             entries.append(FileEntry(relative, mode=0o777, link=os.readlink(path)))
         else:
-            entries.append(_file_entry(relative, path, hashes, contents))
+            entries.append(_file_entry(relative, path, status, hashes, contents))
     return Tree(files.remote, tuple(entries), contents)
 
 
@@ -153,7 +153,7 @@ def places(files: LocalFiles) -> Tuple[Set[str], Set[str]]:
         return {_placed(files.local)}, set()
     found: Set[str] = set()
     directories = {root}
-    for relative, _path, kind in _walk(Path(root), files):
+    for relative, _path, kind, _status in _walk(root, files):
         path = os.path.join(root, relative)
         if kind != "directory":
             found.add(path)
@@ -188,23 +188,25 @@ class Hashes:
         self._known: Optional[Dict[str, List[Any]]] = None
         self._changed = False
 
-    def of(self, path: Path, status: os.stat_result) -> str:
+    def of(self, file: Union[str, Path], status: os.stat_result) -> str:
+        """The digest of a file with this status. Raises OSError."""
+        path = os.fspath(file)
         if status.st_size < _REMEMBER_FROM:
-            return _sha256(path.read_bytes()).hexdigest()
+            with open(path, "rb", buffering=0) as opened:
+                return _sha256(opened.readall()).hexdigest()
         known = self._load()
-        key = str(path)
         mark = [status.st_mtime_ns, status.st_size, status.st_ino]
-        found = known.get(key)
+        found = known.get(path)
         if found is not None and found[:3] == mark:
             return str(found[3])
         digest = _sha256()
-        with path.open("rb") as file:
-            for piece in iter(lambda: file.read(_PIECE), b""):
+        with open(path, "rb") as opened:
+            for piece in iter(lambda: opened.read(_PIECE), b""):
                 digest.update(piece)
         # A file changed within the last moments may change again without its time saying so.
         if time.time() - status.st_mtime > 2:
-            known.pop(key, None)
-            known[key] = [*mark, digest.hexdigest()]
+            known.pop(path, None)
+            known[path] = [*mark, digest.hexdigest()]
             self._changed = True
         return digest.hexdigest()
 
@@ -258,63 +260,84 @@ def _installed_places() -> Set[str]:
     return {str(Path(place).resolve()) for place in places if place}
 
 
-def _walk(root: Path, files: LocalFiles) -> Iterator[Tuple[str, Path, str]]:
-    """(relative path, path, "file" | "link" | "directory") of what goes along; directories only when they are empty."""
-    prune = files.ignore is None or getattr(files.ignore, "can_prune_directories", lambda: False)()
+def _walk(root: str, files: LocalFiles) -> Iterator[Tuple[str, str, str, Optional[os.stat_result]]]:
+    """(relative path, path, "file" | "link" | "directory", status) of what goes along; directories only when they are
+    empty.
+
+    Text and scandir rather than Paths: of thousands of files the Paths alone would take longer than the reading.
+    """
+    ignore, hidden = files.ignore, files.hidden
+    prune = ignore is None or getattr(ignore, "can_prune_directories", lambda: False)()
     seen: Set[Tuple[int, int]] = set()
 
-    def visit(directory: Path, relative: PurePosixPath) -> Iterator[Tuple[str, Path, str]]:
-        status = directory.stat()
+    def visit(directory: str, relative: str) -> Iterator[Tuple[str, str, str, Optional[os.stat_result]]]:
+        status = os.stat(directory)
         key = (status.st_dev, status.st_ino)
         if key in seen:
             return
         seen.add(key)
         found = False
         try:
-            names = sorted(os.listdir(directory))
+            with os.scandir(directory) as scanned:
+                inside = sorted(scanned, key=_name)
         except OSError as error:
             raise InvalidError(
                 f"{directory} cannot be read: {error.strerror}", hint="leave it out with ignore=[…]"
             ) from error
-        for name in names:
-            path = directory / name
-            below = relative / name
-            if name == "__pycache__" or (not files.hidden and name.startswith(".")):
+        for item in inside:
+            name = item.name
+            below = f"{relative}/{name}" if relative else name
+            if name == "__pycache__" or (not hidden and name.startswith(".")):
                 continue
-            ignored = files.ignore is not None and files.ignore(Path(str(below)))
-            if path.is_dir():
+            ignored = ignore is not None and ignore(Path(below))
+            if _is_directory(item):
                 if not (ignored and prune):
-                    for item in visit(path, below):
-                        if item[2] != "directory" or not ignored:
+                    for each in visit(item.path, below):
+                        if each[2] != "directory" or not ignored:
                             found = True
-                            yield item
+                            yield each
             elif not ignored:
-                kind = _kind(path)
+                kind, status_of = _kind(item)
                 if kind:
                     found = True
-                    yield str(below), path, kind
-        if not found and relative.parts and files.ignore is None:
-            yield str(relative), directory, "directory"
+                    yield below, item.path, kind, status_of
+        if not found and relative and ignore is None:
+            yield relative, directory, "directory", None
         seen.discard(key)
 
-    yield from visit(root, PurePosixPath())
+    yield from visit(root, "")
 
 
-def _kind(path: Path) -> str:
+def _name(item: os.DirEntry[str]) -> str:
+    return item.name
+
+
+def _is_directory(item: os.DirEntry[str]) -> bool:
     try:
-        mode = path.stat().st_mode
+        return item.is_dir()
     except OSError:
-        return "link" if path.is_symlink() else ""
-    return "file" if stat.S_ISREG(mode) else ""
+        return False
 
 
-def _file_entry(relative: str, path: Path, hashes: Hashes, contents: Dict[str, Path]) -> FileEntry:
+def _kind(item: os.DirEntry[str]) -> Tuple[str, Optional[os.stat_result]]:
     try:
-        status = path.stat()
+        status = item.stat()
+    except OSError:
+        return "link" if item.is_symlink() else "", None
+    return "file" if stat.S_ISREG(status.st_mode) else "", status
+
+
+def _file_entry(
+    relative: str, path: str, status: Optional[os.stat_result], hashes: Hashes, contents: Dict[str, str]
+) -> FileEntry:
+    try:
+        if status is None:
+            status = os.stat(path)
         digest = hashes.of(path, status)
     except OSError as error:
         raise InvalidError(f"{path} cannot be read: {error.strerror}", hint="leave it out with ignore=[…]") from error
-    contents[digest] = path
+    if digest not in contents:
+        contents[digest] = path
     mode = 0o755 if status.st_mode & 0o100 else 0o644
     return FileEntry(relative, mode=mode, size=status.st_size, digest=digest)
 

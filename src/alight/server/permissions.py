@@ -18,6 +18,7 @@ _ANYBODY = frozenset({OWNER, USER, STRANGER})
 ALLOWED: dict[str, frozenset[str]] = {
     "server.info": _PEOPLE,
     "server.stop": _OWNER,
+    "server.backup": _OWNER,
     "app.create": _PEOPLE,
     "app.publish": _PEOPLE,
     "app.watch": _PEOPLE,
@@ -71,6 +72,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "call.graph": _CODE,
     "volume.ensure": _CODE,
     "volume.list": _CODE,
+    "volume.info": _CODE,
     "volume.delete": _CODE,
     "volume.rename": _PEOPLE,
     "volume.files": _CODE,

@@ -24,6 +24,11 @@ class Kept:
     async def fetch_to(self, digest, path, **_):
         path.write_bytes(self.contents[digest])
 
+    async def fetch_small(self, digests, folder):
+        for digest in digests:
+            (folder / digest).write_bytes(self.contents[digest])
+        return True
+
 
 def lent(tmp_path, *entries, contents=(b"one", b"two")):
     manifest = encode_tree(list(entries))

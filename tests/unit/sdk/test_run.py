@@ -124,7 +124,8 @@ def test_a_run_asks_in_order_and_stops_what_it_started(server, client, app):
         assert app._functions["double"].remote(21) == 42
         assert app._functions["double"].object_id == "fu-0"
     assert order(server) == [
-        "app.create", "app.watch", "blob.missing", "app.publish", "image.ensure", "call.start", "app.stop",
+        "app.create", "app.watch", "blob.missing", "blob.put_many",
+        "app.publish", "image.ensure", "call.start", "app.stop",
     ]  # fmt: skip
     with pytest.raises(errors.ExecutionError, match="not running"):
         app._functions["double"].remote(1)

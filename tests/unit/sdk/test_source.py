@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_a_directory_lands_with_its_modes_and_its_empty_directories(tree):
     assert found["a.py"].mode == 0o644
     assert found["empty"].directory
     assert found["a.py"].digest == found["sub/deep/c.py"].digest
-    assert made.contents[found["a.py"].digest].read_text() == "a"
+    assert Path(made.contents[found["a.py"].digest]).read_text() == "a"
 
 
 def test_ignore_leaves_out_and_takes_back(tree):

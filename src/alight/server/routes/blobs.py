@@ -1,17 +1,22 @@
-"""Requests about blobs: what is missing, take one, give one."""
+"""Requests about blobs: what is missing, take one or many, give one or many."""
 
 from __future__ import annotations
 
 import os
 
+from alight.link.stream import decode
 from alight.server.auth import NODE, OWNER
 from alight.server.request import Request, Routes
+from alight.server.services.blob_packs import BlobPacks
 from alight.server.services.blobs import Blobs
 from alight.wire import errors
 from alight.wire.messages import BlobGet, BlobMissing, BlobPlace, BlobPut
+from alight.wire.packs import BlobPack
 
 
 def routes(blobs: Blobs) -> Routes:
+    packs = BlobPacks(blobs)
+
     async def missing(request: Request) -> None:
         asked = request.arguments(BlobMissing)
         await request.stream.send(BlobMissing(blobs.missing(asked.digests)))
@@ -34,11 +39,27 @@ def routes(blobs: Blobs) -> Routes:
         async for piece in blobs.read(request.arguments(BlobGet).digest):
             await request.stream.send(None, piece)
 
+    async def put_many(request: Request) -> None:
+        async for head, body in request.stream:
+            await packs.put(decode(BlobPack, head), body)
+        await request.stream.send({})
+
+    async def get_many(request: Request) -> None:
+        async for pack, body in packs.get(request.arguments(BlobMissing).digests):
+            await request.stream.send(pack, body)
+
     async def place(request: Request) -> None:
         here = BlobPlace(str(blobs.incoming), str(blobs.given)) if _at_home(request) else BlobPlace()
         await request.stream.send(here)
 
-    return {"blob.missing": missing, "blob.put": put, "blob.get": get, "blob.place": place}
+    return {
+        "blob.missing": missing,
+        "blob.put": put,
+        "blob.get": get,
+        "blob.put_many": put_many,
+        "blob.get_many": get_many,
+        "blob.place": place,
+    }
 
 
 def _at_home(request: Request) -> bool:
