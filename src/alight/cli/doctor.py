@@ -49,7 +49,43 @@ def _checks() -> Sequence[Any]:
         )
     from alight.node.doctor import examine  # noqa: PLC0415  heavy, and Linux only
 
-    return examine(config.home())
+    return [*examine(config.home()), _boot()]
+
+
+def _boot() -> Any:
+    """Whether deployed apps come back after a boot."""
+    from alight.cli import service  # noqa: PLC0415  this command only
+    from alight.node.doctor import OK, WARNING, Check  # noqa: PLC0415  heavy, and Linux only
+
+    name, home, states = "boot", config.home(), service.state()
+    if home != service.HOME:
+        return Check(
+            name, WARNING, f"deployed apps of {home} come back after a boot when `alight server start` is run for it"
+        )
+    if not states:
+        return Check(
+            name,
+            WARNING,
+            "deployed apps come back after a boot when `alight server start` is run; "
+            "`sudo alight server install` has systemd do it",
+        )
+    python = service.python()
+    if python is None or not python.exists():
+        return Check(
+            name,
+            WARNING,
+            f"the services of systemd start {python}, which does not exist any more: deployed apps will not come back",
+            ("sudo alight server install",),
+        )
+    if set(states.values()) <= {"enabled"}:
+        return Check(name, OK, f"deployed apps come back after a boot ({', '.join(states)})")
+    shown = ", ".join(f"{unit}: {state}" for unit, state in states.items())
+    return Check(
+        name,
+        WARNING,
+        f"systemd does not start the services at boot ({shown}): deployed apps will not come back by themselves",
+        (f"sudo systemctl enable --now {' '.join(states)}",),
+    )
 
 
 def _show(checks: Sequence[Any]) -> None:

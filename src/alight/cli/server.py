@@ -110,18 +110,31 @@ def logs(follow: bool, tail: int, of: str) -> None:
 
 
 @server.command()
+def uninstall() -> None:
+    """Stop the services that `install` made and remove them (needs root). The state directory stays."""
+    if not service.state():
+        raise NotFoundError("no service of Alight is installed here", hint="`sudo alight server install` makes one")
+    service.check_root("removing", "uninstall")
+    if config.home() == service.HOME:
+        local.stop()  # a service that is stopped leaves its containers running
+    for one in service.remove():
+        print(f"Removed {one}", file=sys.stderr)
+
+
+@server.command()
 @click.option("--listen", metavar="HOST:PORT|none", default="", help="Where to listen besides the local socket.")
 def install(listen: str) -> None:
     """Make server and node services that start with the machine (systemd, needs root).
 
     Members of the group `alight` may use them.
     """
-    home = Path("/var/lib/alight")
+    service.check_can_install()
     running = local.status()
-    if running.server_pid is not None and running.home == home:
+    if running.server_pid is not None and running.home == service.HOME:
         local.stop()
-    for one in service.install(home, listen):
+    for one in service.install(service.HOME, listen):
         print(f"Made {one}", file=sys.stderr)
+    print(f"Settings go into {service.SETTINGS}, a line like ALIGHT_VERSIONS_KEPT=20 each", file=sys.stderr)
     print(f"Let somebody use it: usermod -aG {service.GROUP} USER", file=sys.stderr)
 
 

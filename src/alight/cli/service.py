@@ -7,30 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Optional, Sequence
 
 from alight.wire.errors import Error, PermissionDeniedError
 
+HOME = Path("/var/lib/alight")  # the state directory of the services
 UNITS = Path("/etc/systemd/system")
+SETTINGS = Path("/etc/default/alight")  # ALIGHT_… settings of the services, a line each
 GROUP = "alight"
 
 
 def install(home: Path, listen: str) -> List[str]:
-    """Make the group, write the units, and start them. Returns what was made.
-
-    Raises Error where there is no systemd.
-    """
-    if os.geteuid() != 0:
-        raise PermissionDeniedError("installing a system service needs root", hint="sudo alight server install")
-    if shutil.which("systemctl") is None or not Path("/run/systemd/system").is_dir():
-        raise Error(
-            "this machine was not started by systemd, and Alight knows no other way to install a service",
-            hint="`alight server start` starts it in the background until the machine is turned off",
-        )
+    """Make the group, write the units, and start them. Returns what was made. Look whether it can be done before."""
     import grp  # noqa: PLC0415  absent on Windows
 
     made = []
@@ -43,8 +36,24 @@ def install(home: Path, listen: str) -> List[str]:
         (UNITS / name).write_text(text, encoding="utf-8")
         made.append(str(UNITS / name))
     _run("systemctl", "daemon-reload")
-    _run("systemctl", "enable", "--now", *units(home, listen))
+    _run("systemctl", "enable", "--now", *_NAMES)
     return made
+
+
+def check_root(doing: str, command: str) -> None:
+    """Raise PermissionDeniedError for all but root."""
+    if os.geteuid() != 0:
+        raise PermissionDeniedError(f"{doing} a system service needs root", hint=f"sudo alight server {command}")
+
+
+def check_can_install() -> None:
+    """Raise what keeps services from being installed: not root, or no systemd."""
+    check_root("installing", "install")
+    if shutil.which("systemctl") is None or not Path("/run/systemd/system").is_dir():
+        raise Error(
+            "this machine was not started by systemd, and Alight knows no other way to install a service",
+            hint="`alight server start` starts it in the background until the machine is turned off",
+        )
 
 
 def remove() -> List[str]:
@@ -64,43 +73,74 @@ def remove() -> List[str]:
 
 def units(home: Path, listen: str) -> Dict[str, str]:
     """The unit files by name. Stopping the node's service leaves its containers running, as an update needs."""
-    python = sys.executable
-    listening = f" --listen {listen}" if listen else ""
+    server = [sys.executable, "-m", "alight.server", "--home", str(home), *(["--listen", listen] if listen else [])]
+    address = f"unix:{home}/run/server.sock"
+    node = [sys.executable, "-m", "alight.node", "--home", str(home), "--server", address, "--kept"]
     return {
-        _NAMES[0]: _unit(
-            "Alight server",
-            "network-online.target",
-            f"{python} -m alight.server --home {home}{listening}",
-            home,
-        ),
-        _NAMES[1]: _unit(
-            "Alight node",
-            _NAMES[0],
-            f"{python} -m alight.node --home {home} --server unix:{home}/run/server.sock",
-            home,
-        ),
+        _NAMES[0]: _unit("Alight server", "network-online.target", server, home),
+        _NAMES[1]: _unit("Alight node", _NAMES[0], node, home, *_FOR_CONTAINERS),
     }
 
 
+def state() -> Dict[str, str]:
+    """What systemd says of each unit that is there: "enabled", "disabled" …; "written" where it cannot be asked."""
+    found = {}
+    for name in _NAMES:
+        if (UNITS / name).exists():
+            done = None
+            if shutil.which("systemctl") is not None and Path("/run/systemd/system").is_dir():
+                done = subprocess.run(["systemctl", "is-enabled", name], capture_output=True, text=True, check=False)
+            found[name] = done.stdout.strip() or "unknown" if done is not None else "written"
+    return found
+
+
+def python() -> Optional[Path]:
+    """The Python that the server's unit starts."""
+    for line in (UNITS / _NAMES[0]).read_text(encoding="utf-8").splitlines():
+        if line.startswith("ExecStart="):
+            return Path(shlex.split(line.partition("=")[2])[0].replace("%%", "%"))
+    return None
+
+
 _NAMES = ("alight-server.service", "alight-node.service")
+# Containers have groups of their own below the service's, where all their processes count, and one that is killed for
+# memory is no reason to end the node.
+_FOR_CONTAINERS = ("Delegate=yes", "TasksMax=infinity", "OOMPolicy=continue")
+_RUNS_ALREADY = 3  # what server and node exit with where somebody has started another one by hand
 
 
-def _unit(description: str, after: str, command: str, home: Path) -> str:
+def _unit(description: str, after: str, command: Sequence[str], home: Path, *more: str) -> str:
+    path = f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    lines = [
+        f"Environment={_quoted(f'ALIGHT_HOME={home}')} {_quoted(f'PATH={path}')}",
+        f"EnvironmentFile=-{SETTINGS}",
+        f"ExecStartPre=-/bin/rm -f {_quoted(f'{home}/run/stopped')}",  # `alight server stop` was for the time before
+        f"ExecStart={' '.join(_quoted(word) for word in command)}",
+        "Restart=on-failure",
+        f"RestartPreventExitStatus={_RUNS_ALREADY}",
+        "KillMode=process",
+        "LimitNOFILE=1048576",
+        *more,
+    ]
+    settings = "\n".join(lines)
     return f"""[Unit]
 Description={description}
 After={after}
 Wants={after}
+StartLimitIntervalSec=0
 
 [Service]
-Environment=ALIGHT_HOME={home}
-ExecStart={command}
-Restart=on-failure
-KillMode=process
-Delegate=yes
+{settings}
 
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def _quoted(word: str) -> str:
+    """A word of a unit file: % means itself, spaces are part of it."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"' if " " in word or escaped != word else word
 
 
 def _run(*words: str) -> None:

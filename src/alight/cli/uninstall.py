@@ -27,7 +27,7 @@ def uninstall(keep_volumes: bool, yes: bool) -> None:
     _check_is_ours(home)
     what = "images, secrets and logs" if keep_volumes else "images, volumes, secrets and logs"
     options.confirm(f"Stop everything and remove {home} with its {what}?", yes=yes)
-    removed: List[str] = service.remove()
+    removed: List[str] = service.remove() if home == service.HOME else []  # the services' state is not elsewhere
     if home.exists():
         local.stop()
         _check_no_mounts(home)

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     with lock:
         if asked.clear:
             return _clear(home)
-        _say_where(home, argv if argv is not None else sys.argv[1:])
+        _say_where(home, argv if argv is not None else sys.argv[1:], kept=asked.kept)
         try:
             run(_serve(asked, home))
         except errors.Error as error:
@@ -121,13 +121,14 @@ def _user_namespaces() -> bool:
     return os.environ.get("ALIGHT_USER_NAMESPACES", "") != "0"
 
 
-def _say_where(home: Path, argv: list[str]) -> None:
+def _say_where(home: Path, argv: list[str], *, kept: bool) -> None:
     """Leave run/node.json: the next command finds this node by it, and the server starts it again when it was
-    killed.
+    killed, unless it is ``kept`` by somebody else.
     """
     path = home / "run" / "node.json"
     temporary = path.with_suffix(".new")
-    said = {"pid": os.getpid(), "version": __version__, "argv": [sys.executable, "-m", "alight.node", *argv]}
+    command = [sys.executable, "-m", "alight.node", *argv]
+    said = {"pid": os.getpid(), "version": __version__, "argv": command, "kept": kept}
     temporary.write_text(json.dumps(said) + "\n")
     temporary.replace(path)
 
@@ -146,6 +147,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument("--clear", action="store_true", help="end what a node that is no more left, say what, and exit")
     parser.add_argument("--fake-gpus", default="", metavar="TYPE:COUNT", help="pretend to have GPUs, to try schedules")
     parser.add_argument("--engine", choices=("oci", "process"), default="oci")
+    parser.add_argument("--kept", action="store_true", help="somebody starts it again when it was killed (systemd)")
     parser.add_argument("--lenient", action="store_true", help="process engine: warn of what it cannot give")
     return parser.parse_args(argv)
 

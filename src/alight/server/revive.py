@@ -3,7 +3,7 @@ results.
 
 A node leaves ``run/node.json`` (how it was started) and takes it away when it is told to end, so what is found there
 without a process that holds ``run/node.lock`` was killed or crashed. Nodes of other machines are their own keepers'
-business.
+business, and so is a service of this one.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class Reviver:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (FileNotFoundError, ValueError, BlockingIOError):
             return None
+        if said.get("kept"):
+            return None  # two that start it would get in each other's way
         argv = said.get("argv") if said.get("version") == __version__ else None
         return argv if isinstance(argv, list) and all(isinstance(word, str) for word in argv) else None
 

@@ -54,6 +54,12 @@ def test_a_machine_that_was_stopped_stays_stopped(home):
     assert not bring_back(home)
 
 
+def test_a_node_that_systemd_keeps_is_left_to_it(home):
+    said = json.loads((home / "run/node.json").read_text())
+    (home / "run/node.json").write_text(json.dumps({**said, "kept": True}))
+    assert not bring_back(home)
+
+
 @pytest.mark.parametrize("said", ["", "{", json.dumps({"version": "0.0.0", "argv": ["true"]}), json.dumps({})])
 def test_what_another_version_or_nobody_left_is_not_run(home, said):
     (home / "run/node.json").write_text(said)
