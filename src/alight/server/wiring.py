@@ -73,6 +73,7 @@ from alight.server.services.shared_store import SharedStore
 from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
+from alight.server.services.volume_users import VolumeUsers
 from alight.server.services.volume_versions import VolumeVersions
 from alight.server.services.volumes import Volumes
 from alight.server.services.web_names import WebNames
@@ -392,7 +393,9 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         containers=containers,
         nodes=nodes,
         images=images,
-        volumes=Volumes(store, nodes, VolumeVersions(store, nodes, containers, apps)),
+        volumes=Volumes(
+            store, nodes, VolumeVersions(store, nodes, containers, apps), VolumeUsers(containers, apps), ephemeral
+        ),
         ephemeral=ephemeral,
         shared=Shared(store, SharedStore(settings.state / "shared.db"), blobs, ephemeral),
         secrets=secrets,

@@ -9,7 +9,7 @@ from alight.wire.record import dataclass
 
 @dataclass(frozen=True)
 class VolumeEnsure:
-    """volume.ensure → VolumeInfo.
+    """volume.ensure → VolumeInfo; volume.info (of a VolumePath) → VolumeInfo.
 
     Without ``create`` a missing one is NotFoundError; ``exclusive`` refuses an existing one.
     """
@@ -19,6 +19,7 @@ class VolumeEnsure:
     create: bool = False
     exclusive: bool = False
     version: int = 2
+    ephemeral: bool = False  # a new, nameless one that lives while ephemeral.keep comes
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class NamedList:
 
     environment: str = ""
     limit: int = 0
+    details: bool = False  # of volumes: what their machines know, too
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
 
     async def list_volumes(request: Request) -> None:
         asked = request.arguments(NamedList)
-        await request.stream.send(await volumes.list(request.environment(asked.environment), asked.limit))
+        environment = request.environment(asked.environment)
+        await request.stream.send(await volumes.list(environment, asked.limit, details=asked.details))
 
     async def delete(request: Request) -> None:
         asked = request.arguments(VolumeDelete)
@@ -27,6 +28,11 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
             _check_environment(request, found)
             await volumes.delete(found)
         await request.stream.send({})
+
+    async def info(request: Request) -> None:
+        found = await volumes.find(request.arguments(VolumePath).volume_id)
+        _check_environment(request, found)
+        await request.stream.send(found)
 
     async def rename(request: Request) -> None:
         asked = request.arguments(VolumeDelete)
@@ -75,6 +81,7 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
     return {
         "volume.ensure": ensure,
         "volume.list": list_volumes,
+        "volume.info": info,
         "volume.delete": delete,
         "volume.rename": rename,
         "volume.commit": commit,

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 from alight.link.peer import Stream
+from alight.server.services.ephemeral import Ephemeral
 from alight.server.services.nodes import Nodes
+from alight.server.services.volume_users import VolumeUsers
 from alight.server.services.volume_versions import VolumeVersions
 from alight.store.base import Row, Store
 from alight.wire import errors, ids
 from alight.wire.commands import VolumeWork
-from alight.wire.stored import VolumeDelete, VolumeEnsure, VolumeInfo, VolumeListed, VolumePath
+from alight.wire.record import replace
+from alight.wire.stored import VolumeDelete, VolumeEnsure, VolumeInfo, VolumeListed, VolumeMeasured, VolumePath
+
+log = logging.getLogger(__name__)
+_NAMELESS = ":"
+_MEASURE_SECONDS = 5.0
 
 
 class Volumes:
     """Verbs on volumes. Time is taken here; environments are resolved by the caller."""
 
-    def __init__(self, store: Store, nodes: Nodes, versions: VolumeVersions) -> None:
+    def __init__(
+        self, store: Store, nodes: Nodes, versions: VolumeVersions, users: VolumeUsers, ephemeral: Ephemeral
+    ) -> None:
         self._store = store
         self._nodes = nodes
         self.versions = versions
+        self._users = users
+        self._ephemeral = ephemeral
+        ephemeral.deleters["volume"] = self._delete_nameless
 
     async def ensure(self, asked: VolumeEnsure, environment: str, owner: str) -> VolumeInfo:
-        """The volume of a name. Raises NotFoundError without ``create``, AlreadyExistsError with ``exclusive``."""
-        ids.check_name(asked.name, "volume")
+        """The volume of a name, or a new nameless one.
+
+        Raises NotFoundError without ``create``, AlreadyExistsError with ``exclusive``.
+        """
         ids.check_environment(environment)
+        if asked.ephemeral:
+            return await self._make_nameless(environment, owner, asked.version)
+        ids.check_name(asked.name, "volume")
         row = await self._store.one("volume_by_name", environment=environment, name=asked.name)
         if row is not None and asked.exclusive:
             raise errors.AlreadyExistsError(
@@ -54,10 +72,27 @@ class Volumes:
             raise errors.ServiceError(f"the volume {asked.name!r} was deleted while it was made: try again")
         return _info(row)
 
-    async def list(self, environment: str, limit: int) -> VolumeListed:
-        """Volumes of an environment, newest first."""
+    async def list(self, environment: str, limit: int, *, details: bool = False) -> VolumeListed:
+        """Named volumes of an environment, newest first; with ``details`` what machines know of their files."""
         rows = await self._store.read("volumes_in", environment=environment, limit=limit if limit > 0 else -1)
-        return VolumeListed(tuple(_info(row) for row in rows))
+        mounted = self._users.functions()
+        found = [replace(_info(row), mounted=mounted.get(row["volume_id"], ())) for row in rows]
+        if details:
+            found = list(await asyncio.gather(*map(self.measured, found)))
+        return VolumeListed(tuple(found))
+
+    async def measured(self, info: VolumeInfo) -> VolumeInfo:
+        """With what its machine knows of its files. One that does not say in time is left as it is."""
+        for session in list(self._nodes.sessions.values()):
+            try:
+                work = VolumeWork("measure", VolumePath(info.volume_id))
+                asking = session.peer.call("node.volume", work, VolumeMeasured)
+                known = await asyncio.wait_for(asking, _MEASURE_SECONDS)
+            except (errors.Error, asyncio.TimeoutError) as error:
+                log.info("%s of %s is not known: %s", "the size", info.volume_id, error)
+                continue
+            return replace(info, size=known.size, files=known.files, limit=known.limit or info.limit)
+        return info
 
     async def find(self, volume_id: str) -> VolumeInfo:
         """By id. Raises NotFoundError."""
@@ -79,13 +114,20 @@ class Volumes:
         return _info(row)
 
     async def delete(self, found: VolumeInfo) -> None:
-        """Forget a volume and remove its files from every machine."""
-        params = {"volume_id": found.volume_id}
-        await self._store.write([("volume_delete", params), ("volume_versions_delete", params)])
+        """Remove a volume's files from every machine, then forget it. Raises ConflictError, saying who has it."""
+        users = self._users.of(found.volume_id)
+        if users:
+            raise errors.ConflictError(
+                f"the volume {found.name or found.volume_id!r} is mounted by {users}",
+                hint="stop the app first: `alight app stop`, or wait until its containers have ended",
+            )
+        self._nodes.any_session()  # without a machine its files would stay for ever
         for session in list(self._nodes.sessions.values()):
             work = VolumeWork("delete", VolumePath(found.volume_id))
             stream = await session.peer.open("node.volume", work, end=True)
             await stream.recv()
+        params = {"volume_id": found.volume_id}
+        await self._store.write([("volume_delete", params), ("volume_versions_delete", params)])
 
     async def rename(self, found: VolumeInfo, new_name: str) -> None:
         """Give it another name. Raises AlreadyExistsError."""
@@ -94,6 +136,30 @@ class Volumes:
             await self._store.write([("volume_rename", {"volume_id": found.volume_id, "name": new_name})])
         except errors.AlreadyExistsError:
             raise errors.AlreadyExistsError(f"there is a volume {new_name!r} already") from None
+
+    async def _make_nameless(self, environment: str, owner: str, version: int) -> VolumeInfo:
+        volume_id, now = ids.new_id(ids.VOLUME), time.time()
+        row = {
+            "volume_id": volume_id,
+            "name": f"{_NAMELESS}{volume_id}",  # which no name can be
+            "environment": environment,
+            "owner": owner,
+            "format": version,
+            "now": now,
+        }
+        await self._store.write(
+            [
+                ("environment_add", {"name": environment, "owner": owner, "now": now}),
+                ("volume_add", row),
+                self._ephemeral.record("volume", volume_id, environment, owner),
+            ]
+        )
+        return await self.find(volume_id)
+
+    async def _delete_nameless(self, volume_id: str) -> None:
+        row = await self._store.one("volume_by_id", volume_id=volume_id)
+        if row is not None:
+            await self.delete(_info(row))
 
     async def commit(self, volume_id: str, by: str, container_id: str = "") -> VolumeInfo:
         """Make what was written durable on the machines, and count a version when something changed."""
@@ -134,4 +200,14 @@ def _unknown(name: str, environment: str) -> errors.NotFoundError:
 
 
 def _info(row: Row) -> VolumeInfo:
-    return VolumeInfo(row["volume_id"], row["name"], row["environment"], row["created_at"], row["version"])
+    name = "" if row["name"].startswith(_NAMELESS) else row["name"]
+    committed_at = row.get("committed_at") or 0.0
+    return VolumeInfo(
+        row["volume_id"],
+        name,
+        row["environment"],
+        row["created_at"],
+        row["version"],
+        created_by=row["owner"],
+        committed_at=committed_at,
+    )

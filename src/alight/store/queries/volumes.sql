@@ -12,8 +12,11 @@ SELECT * FROM volumes WHERE environment = :environment AND name = :name;
 SELECT * FROM volumes WHERE volume_id = :volume_id;
 
 -- name: volumes_in
--- Volumes of an environment, newest first; limit -1 is all.
-SELECT * FROM volumes WHERE environment = :environment ORDER BY created_at DESC, volume_id DESC LIMIT :limit;
+-- Named volumes of an environment with their last commits, newest first; limit -1 is all. Nameless ones begin with ":".
+SELECT volumes.*,
+  (SELECT max(committed_at) FROM volume_versions v WHERE v.volume_id = volumes.volume_id) AS committed_at
+FROM volumes WHERE environment = :environment AND name NOT LIKE ':%'
+ORDER BY created_at DESC, volume_id DESC LIMIT :limit;
 
 -- name: volume_delete
 -- Forget a volume.
