@@ -95,7 +95,8 @@ class Held:
         """Its partition, made when there is none."""
         found = self.partitions.get(name)
         if found is None:
-            found = self.partitions[name] = Partition(name)
+            # Numbers go on behind all that were, also of a partition that was forgotten: who iterates counts on it.
+            found = self.partitions[name] = Partition(name, Line(next=time.time_ns() // 1000))
         return found
 
     def drop_if_idle(self, partition: Partition) -> None:
