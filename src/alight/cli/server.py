@@ -16,7 +16,7 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
 
 import click
 
-from alight.cli import service, session, tables, terminal
+from alight.cli import backup, service, session, tables, terminal
 from alight.cli.terminal import Style
 from alight.sdk import config, local
 from alight.wire.errors import Error, NotFoundError
@@ -136,6 +136,11 @@ def install(listen: str) -> None:
         print(f"Made {one}", file=sys.stderr)
     print(f"Settings go into {service.SETTINGS}, a line like ALIGHT_VERSIONS_KEPT=20 each", file=sys.stderr)
     print(f"Let somebody use it: usermod -aG {service.GROUP} USER", file=sys.stderr)
+
+
+server.add_command(backup.backup)
+server.add_command(backup.restore)
+server.add_command(backup.rotate_key)
 
 
 def follow_lines(path: Path, tail: int, *, follow: bool) -> Iterator[str]:

@@ -73,7 +73,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     "volume.ensure": _CODE,
     "volume.list": _CODE,
     "volume.info": _CODE,
-    "volume.info": _CODE,
     "volume.delete": _CODE,
     "volume.rename": _PEOPLE,
     "volume.files": _CODE,

@@ -25,6 +25,7 @@ from alight.server.loop import Hands, Loop
 from alight.server.request import QuickRoutes, Routes
 from alight.server.revive import Reviver
 from alight.server.routes import apps as apps_routes
+from alight.server.routes import backup as backup_routes
 from alight.server.routes import blobs as blobs_routes
 from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
@@ -49,6 +50,7 @@ from alight.server.routes import web as web_routes
 from alight.server.services.access import ProxyTokens
 from alight.server.services.ahead import Ahead
 from alight.server.services.apps import App, Apps
+from alight.server.services.backup import Backup
 from alight.server.services.blob_users import BlobUsers
 from alight.server.services.blobs import Blobs
 from alight.server.services.call_views import CallViews
@@ -80,9 +82,9 @@ from alight.server.services.web_names import WebNames
 from alight.server.settings import GROUP, LOOPBACK, Settings
 from alight.server.web import Around as WebAround
 from alight.server.web import Web
+from alight.server.web_directory import Directory
 from alight.store import SqliteStore, open_store
 from alight.wire import errors, ids
-from alight.server.web_directory import Directory
 from alight.wire.commands import Command
 from alight.wire.messages import AppEvent, ServerInfo
 from alight.wire.spec import FunctionSpec
@@ -206,9 +208,9 @@ class Server:
         if made.base.address:
             self.web_address = made.base.address
             web.gateway.api = self._http_calls().answer
+            web.gateway.directory = Directory(names, self.parts.access, self.parts.tokens).answer
             names.base = made.base
             web.table.names = Names(made.base.domain, made.hosts)
-            web.gateway.directory = Directory(names, self.parts.access, self.parts.tokens).answer
 
     async def close(self) -> None:
         """Stop taking requests, write down what is under way, close the store."""
@@ -256,6 +258,7 @@ class Server:
             **volume_history_routes.routes(parts.volumes, parts.volumes.versions),
             **nodes_routes.routes(parts.nodes),
             **blobs_routes.routes(parts.blobs),
+            **backup_routes.routes(self._backup()),
             **schedules_routes.routes(self._schedules),
             **secrets_routes.routes(parts.secrets, parts.store),
             **setup_routes.routes(parts.setup, parts.tokens),
@@ -263,6 +266,10 @@ class Server:
             **tokens_routes.routes(parts.tokens),
             **web_routes.routes(parts.functions, parts.names, self._inside(), parts.access, parts.web.gateway),
         }
+
+    def _backup(self) -> Backup:
+        parts = self.parts
+        return Backup(self.settings, self.server_id, parts.store, parts.blobs, parts.secrets, parts.nodes)
 
     def _http_calls(self) -> HttpCalls:
         parts = self.parts

@@ -8,9 +8,10 @@ value but ``values``, which only the dispatch of containers and the building of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from typing import Any, Dict, Iterable, Mapping
+from typing import Any, AsyncIterator, Dict, Iterable, Mapping, Tuple
 
 from alight.server.auth import OWNER, Principal
 from alight.server.services.vault import Vault
@@ -146,6 +147,27 @@ class Secrets:
             self._vault.take_new()
         else:
             self._vault.drop_new()
+
+    @contextlib.asynccontextmanager
+    async def steady(self) -> AsyncIterator[None]:
+        """While this lasts no secret is made and the key stays: somebody copies both."""
+        async with self._sealing:
+            await self.load()
+            yield
+
+    async def sealed_by(self) -> Dict[str, int]:
+        """How many secrets each key has sealed, by its id ("": before keys had ids)."""
+        return {str(row["sealed_by"]): row["number"] for row in await self._store.read("secrets_of_keys")}
+
+    async def unreadable(self) -> Tuple[str, ...]:
+        """Secrets that the key does not open: names, and ids of those without."""
+        found = []
+        for row in await self._store.read("secrets_sealed"):
+            try:
+                self._open(row)
+            except errors.DataLossError:
+                found.append(str(row["name"] or row["secret_id"]))
+        return tuple(sorted(found))
 
     async def rotate(self) -> KeyRotated:
         """Make a new key, seal every secret with it, all in one transaction, and forget the old one.

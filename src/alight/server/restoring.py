@@ -1,0 +1,211 @@
+"""``python -m alight.server.restoring``: a backup becomes the state of a directory that has none.
+
+Everything is brought beside its place and checked there; the directory of the server gets its name last. Killed on the
+way it leaves nothing that a server would take for its state, and the next one begins anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from alight.server.disk import full_disk
+from alight.server.services import backup_folder
+from alight.server.services.backup import DATABASE
+from alight.server.services.secrets import Secrets
+from alight.server.services.vault import Vault, sync_folder
+from alight.server.settings import default_home
+from alight.store.copying import newest_schema
+from alight.store.sqlite import open_store
+from alight.wire import errors
+from alight.wire.backups import BackupManifest
+from alight.wire.version import __version__
+
+_NEW = ".restoring"
+
+
+def main() -> int:
+    """Parse, lock, restore. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m alight.server.restoring")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--home", type=Path, default=None, help="state directory (ALIGHT_HOME)")
+    parser.add_argument("--key", type=Path, default=None, help="the key of the secrets, where the backup has none")
+    parser.add_argument("--without-secrets", action="store_true", help="go on when the values of secrets are lost")
+    options = parser.parse_args()
+    home = (options.home or default_home()).absolute()
+    try:
+        with _locked(home):
+            for line in restore(options.source.absolute(), home, options.key, lossy=options.without_secrets):
+                sys.stdout.write(f"{line}\n")
+    except errors.Error as error:
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        sys.stderr.write(f"{error}{hint}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"{full_disk(error, home)}\n")
+        return 1
+    return 0
+
+
+def restore(source: Path, home: Path, key: Path | None, *, lossy: bool = False) -> list[str]:
+    """Make the state of ``home`` from a backup; returns what there is to say.
+
+    Raises NotFoundError, DataLossError, VersionError, AlreadyExistsError where there is state already, and InvalidError
+    when secrets could not be read and ``lossy`` does not allow that.
+    """
+    manifest = backup_folder.read_manifest(source)
+    if manifest.schema > newest_schema():
+        raise errors.VersionError(
+            f"{source} was made by Alight {manifest.version}, and its database is too new for {__version__}",
+            hint="update this one: `pip install --upgrade alight`",
+        )
+    if DATABASE not in {one.path for one in manifest.files}:
+        raise errors.DataLossError(f"{source} has no database in it", hint="use another backup")
+    state, volumes = home / "server", home / "node" / "volumes"
+    for taken in (state / DATABASE, volumes):
+        if taken.is_file() or (taken.is_dir() and any(taken.iterdir())):
+            raise errors.AlreadyExistsError(
+                f"{home} has state already: {taken}",
+                hint="restore into an empty directory: ALIGHT_HOME=DIR alight server restore …",
+            )
+    new_state, new_volumes = _beside(state), _beside(volumes)
+    try:
+        lost = _bring(source, manifest, new_state, new_volumes, key, lossy=lossy)
+        _give_name(new_volumes, volumes)
+        _give_name(new_state, state)
+    finally:
+        for left in (new_state, new_volumes):
+            shutil.rmtree(left, ignore_errors=True)
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.made_at))
+    said = [f"Restored the server of {made} into {home}: {len(manifest.files)} files, {len(manifest.volumes)} volumes"]
+    if lost:
+        said.append(f"These secrets have no values: {', '.join(lost)}. Make them anew with --force")
+    missing = _volumes_missing(manifest)
+    return said + ([missing] if missing else []) + list(manifest.notes)
+
+
+def _bring(
+    source: Path, manifest: BackupManifest, state: Path, volumes: Path, key: Path | None, *, lossy: bool
+) -> tuple[str, ...]:
+    """Lay out all of it beside its place; returns secrets whose values are lost."""
+    for folder in (state, volumes):
+        folder.mkdir(mode=0o700, parents=True)
+    archives = {one.file: one.volume_id for one in manifest.volumes}
+    packed = [one for one in manifest.files if one.path in archives]
+    for one in manifest.files:
+        if one.path not in archives:
+            backup_folder.take(source, one, state / one.path)
+    if key is not None:
+        _take_key(key, state / "key")
+    lost = asyncio.run(_settle(state, source))
+    if lost and not lossy:
+        there = (state / "key").exists()
+        why = "its key is another one" if there else "there is no key in it"
+        raise errors.InvalidError(
+            f"the values of {len(lost)} secrets of this backup cannot be read, since {why}: {', '.join(lost)}",
+            hint="--key FILE names the file server/key of where it was made; --without-secrets goes on without them",
+        )
+    for one in packed:
+        copy = volumes / f".{archives[one.path]}.tar"
+        backup_folder.take(source, one, copy)
+        _unpack(copy, volumes / archives[one.path] / "data")
+        copy.unlink()
+    return lost
+
+
+async def _settle(state: Path, source: Path) -> tuple[str, ...]:
+    """Bring the database up to date and end what was only true where it comes from; names of secrets that are lost."""
+    store = await open_store(state / DATABASE)
+    try:
+        why = f"it was on the machine that the backup {source} is of"
+        await store.write([("containers_left_behind", {"now": time.time(), "why": why})])
+        return await Secrets(store, Vault(state / "key")).unreadable()
+    finally:
+        await store.close()
+
+
+def _take_key(file: Path, into: Path) -> None:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise errors.InvalidError(f"the key {file} could not be read: {error.strerror}") from error
+    into.unlink(missing_ok=True)
+    descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as target:
+        target.write(content)
+        target.flush()
+        os.fsync(descriptor)
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    """Lay out the archive of a volume. Raises DataLossError for one that would write elsewhere."""
+    into.mkdir(parents=True, mode=0o755)
+
+    def checked(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+        # Refuses what would be written outside; modes stay as they were (a container mounts it nosuid and nodev).
+        safe = tarfile.tar_filter(member, path).replace(mode=member.mode, deep=False)
+        if not (safe.isfile() or safe.isdir() or safe.issym() or safe.islnk()):
+            raise errors.DataLossError(f"{archive} holds what no backup does: {member.name!r}")
+        return safe
+
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            tar.extractall(into, numeric_owner=True, filter=checked)  # noqa: S202  each member is checked
+    except tarfile.TarError as error:
+        raise errors.DataLossError(
+            f"the archive of a volume cannot be read: {error}", hint="use another backup"
+        ) from error
+
+
+def _beside(place: Path) -> Path:
+    beside = place.with_name(f"{place.name}{_NEW}")
+    if beside.exists():  # of one that was killed
+        shutil.rmtree(beside)
+    return beside
+
+
+def _give_name(new: Path, place: Path) -> None:
+    """Put a directory in the place of none, or of an empty one."""
+    if place.name == "volumes":
+        new.chmod(0o711)
+    for left in place.glob("*") if place.is_dir() else ():
+        # A server that never got as far as a database leaves a key or a certificate at most.
+        raise errors.AlreadyExistsError(f"{left} is in the way", hint="restore into an empty directory")
+    new.rename(place)
+    sync_folder(place.parent)
+
+
+def _volumes_missing(manifest: BackupManifest) -> str:
+    if manifest.volumes:
+        return ""
+    return "The backup holds no volumes: those that apps use are empty until somebody fills them"
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """The lock of the state directory, which a server holds while it runs. Raises ConflictError."""
+    home.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise errors.ConflictError(
+            f"a server is running for {home}", hint="`alight server stop` ends it, or use another ALIGHT_HOME"
+        ) from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
