@@ -81,11 +81,12 @@ class Answering:
     ``tag``: a line of the head that names the request.
     """
 
-    __slots__ = ("_chunked", "_client", "_left", "_mute", "_old", "begun", "keep", "tag")
+    __slots__ = ("_chunked", "_client", "_left", "_mute", "_old", "begun", "keep", "tag", "trailers")
 
     def __init__(self, client: Client, *, method: bytes, version: bytes, keep: bool, tag: bytes = b"") -> None:
         self._client = client
         self.tag = tag
+        self.trailers = b""  # whole lines, for the end of a body in chunks
         self._mute = method == b"HEAD"
         self._old = version == b"1.0"
         self._chunked = False
@@ -104,7 +105,7 @@ class Answering:
             self._mute = True
             if length is not None and prepared.status != 204:
                 parts.append(b"content-length: %d\r\n" % length)
-        elif length is not None or last:
+        elif length is not None or (last and not self.trailers):
             size = len(piece) if length is None else length
             self._left = size
             parts.append(b"content-length: %d\r\n" % size)
@@ -138,7 +139,7 @@ class Answering:
                 parts.append(piece)
         if last:
             if self._chunked:
-                parts.append(b"0\r\n\r\n")
+                parts.append(b"0\r\n%b\r\n" % self.trailers if self.trailers else b"0\r\n\r\n")
             elif self._left:
                 fits = False
         if parts:

@@ -76,7 +76,8 @@ class Exchange:
 
     def lost(self) -> None:
         """The connection to its container is gone."""
-        if self.client is not None and not self.answering.begun and self.may_repeat():
+        elsewhere = self.session is None and self.may_repeat()
+        if self.client is not None and not self.answering.begun and elsewhere:
             self._release(0.0)
             self.state, self.server = WAITING, None
             self.rewind()
@@ -143,7 +144,7 @@ class Exchange:
     def may_repeat(self) -> bool:
         """Whether nothing is done twice when it is sent a second time."""
         harmless = self.head.method in _HARMLESS or any(one[0] == b"idempotency-key" for one in self.head.fields)
-        return self.session is None and harmless and self.head.length == 0 and self.tries < 2
+        return harmless and self.head.length == 0 and self.tries < 2
 
     def _end(self, seconds: float) -> None:
         """Nothing more will come from its container."""

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 
-from alight.gateway.heads import BadRequest
+from alight.gateway.heads import HOP_BY_HOP, BadRequest
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -\xff]*)?\r\n")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
+#: What says how a message is read, where it goes, who may have it or what it holds: behind a body it comes too late.
+_NO_TRAILERS = HOP_BY_HOP | frozenset(
+    (
+        b"age", b"authorization", b"cache-control", b"content-encoding", b"content-length", b"content-range",
+        b"content-type", b"date", b"expires", b"host", b"location", b"proxy-authenticate", b"proxy-authorization",
+        b"retry-after", b"set-cookie", b"vary", b"www-authenticate",
+    )
+)  # fmt: skip
 _LONGEST_LINE = 4096
 _MOST_TRAILERS = 16 << 10
 
@@ -47,9 +55,11 @@ class Endless:
 
 
 class Chunked:
-    """A body in chunks. Extensions and trailers are read and left out. Raises BadRequest."""
+    """A body in chunks. Extensions are left out; ``trailers`` are the lines behind it that may go on as they are, once
+    it is done. Raises BadRequest.
+    """
 
-    __slots__ = ("_held", "_left", "_state", "_trailers", "done")
+    __slots__ = ("_held", "_left", "_state", "_trailers", "done", "trailers")
 
     def __init__(self) -> None:
         self.done = False
@@ -57,6 +67,7 @@ class Chunked:
         self._left = 0
         self._state = _line
         self._trailers = 0
+        self.trailers = b""
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         """See ``Sized``."""
@@ -100,6 +111,8 @@ class Chunked:
             self._trailers += len(line)
             if not _TRAILER.fullmatch(line) or self._trailers > _MOST_TRAILERS:
                 raise BadRequest("a trailer is malformed")
+            if line.partition(b":")[0].lower() not in _NO_TRAILERS:
+                self.trailers += line
         return data[end:]
 
 

@@ -142,7 +142,7 @@ def read_answer(block: bytes, method: bytes) -> Answer:
         raise BadRequest("the program in the container does not answer in HTTP/1.1", 502)
     answer = Answer(int(line[2]))
     answer.keep = line[1] == b"1"
-    size, lines = line.end(), []
+    size, lines, trailer = line.end(), [], b""
     for whole, name, value in _WHOLE_FIELD.findall(block, size):
         size += len(whole)
         low = name.lower()
@@ -156,6 +156,8 @@ def read_answer(block: bytes, method: bytes) -> Answer:
         elif low == b"server":
             answer.served = True
             lines.append(whole)
+        elif low == b"trailer":
+            trailer = whole
         elif low == b"connection":
             options = {one.strip().lower() for one in value.split(b",")}
             answer.keep = b"keep-alive" in options or (answer.keep and b"close" not in options)
@@ -167,6 +169,8 @@ def read_answer(block: bytes, method: bytes) -> Answer:
         raise BadRequest("the program in the container does not answer in HTTP/1.1", 502)
     if answer.chunked and answer.said is not None:
         raise BadRequest(_UNMEASURED, 502)
+    if answer.chunked and trailer:  # it has the client look for them, and they go on
+        lines.append(trailer)
     answer.lines = b"".join(lines)
     status = answer.status
     answer.upgrade = status == 101

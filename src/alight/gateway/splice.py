@@ -218,6 +218,8 @@ class Spliced(Exchange):
         body = self._body
         if body is not None:
             pieces, rest = body.feed(data)
+            if body.done and isinstance(body, Chunked):
+                self.answering.trailers = body.trailers
             self._write(b"".join(pieces) if len(pieces) != 1 else pieces[0], last=body.done, more=bool(rest))
         elif not self._joined:
             self._read_head(self._buffer + data if self._buffer else data)

@@ -395,3 +395,26 @@ async def test_each_answer_names_its_request():
         assert first.startswith(b"HTTP/1.1 500 ")
         assert fields[b"alight-call-id"] == later.id != got.id
         assert later.id in body
+
+
+@live
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_trailers_of_a_program_reach_its_client(at_once):
+    async def program(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Checksum\r\n\r\n3\r\nabc\r\n")
+        if not at_once:
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        writer.write(b"0\r\nChecksum: 17\r\nSet-Cookie: a=b\r\nContent-Length: 9\r\n\r\n")
+        await reader.read()
+
+    async with World() as world:
+        world.serve(Target("fu-1", "hello", "web_server", port=8000))
+        world.programs = program
+        async with world.client(GET) as (reader, _):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"transfer-encoding: chunked\r\n" in head
+            assert b"Trailer: Checksum\r\n" in head
+            assert await reader.readexactly(8) == b"3\r\nabc\r\n"
+            assert await reader.readuntil(b"\r\n\r\n") == b"0\r\nChecksum: 17\r\n\r\n"
