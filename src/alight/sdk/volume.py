@@ -15,7 +15,6 @@ from alight.sdk import config
 from alight.sdk.client import Client, default_client
 from alight.sdk.object import Object, checked_name, classproperty, environment_or_default
 from alight.sdk.secret import is_before, moment
-from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_context, dual_context_function, dual_function, dual_gen
 from alight.sdk.types import FileEntry, FileEntryType, VolumeInfo
 from alight.wire import errors, stored
@@ -136,7 +135,6 @@ class Volume(Object):
 
     @staticmethod
     @dual_context_function
-    @unimplemented("Volume.ephemeral() would make a volume that is deleted with its block; this version has named ones")
     async def ephemeral(
         client: Optional[Client] = None,
         environment_name: Optional[str] = None,
@@ -144,7 +142,22 @@ class Volume(Object):
         create_options: Any = None,
         _heartbeat_sleep: float = 300,
     ) -> AsyncIterator[Volume]:
-        yield Volume()
+        """A nameless volume that lives as long as the block, and its files with it."""
+        from alight.sdk.ephemeral import Keeper  # noqa: PLC0415  few programs need it
+
+        del create_options  # of the hosted service
+        via = client or default_client()
+        environment = environment_or_default(environment_name)
+        message = stored.VolumeEnsure("", environment, create=True, version=_checked_version(version), ephemeral=True)
+        info = await via.call("volume.ensure", message, stored.VolumeInfo)
+        keeper = Keeper(via, info.volume_id, _heartbeat_sleep)
+        try:
+            yield Volume._of(info, via)
+        finally:
+            try:
+                await keeper.end()
+            except errors.ConflictError:
+                pass  # a container has it still; the server deletes it soon after nobody asks for it any more
 
     @staticmethod
     @dual_function
@@ -170,11 +183,14 @@ class Volume(Object):
 
     @dual
     async def info(self) -> VolumeInfo:
-        """Its name and when it was made."""
+        """Its name, and when and by whom it was made."""
         if self._name is None:
-            raise errors.InvalidError("a volume that was found by its id has no info", hint="use Volume.from_name()")
-        found = await self._ensure(self._client or default_client())
-        return VolumeInfo(name=found.name, created_at=moment(found.created_at), created_by=None)
+            client = await self._via()
+            found = await client.call("volume.info", stored.VolumePath(self.object_id), stored.VolumeInfo)
+        else:
+            found = await self._ensure(self._client or default_client())
+        made_by = found.created_by or None
+        return VolumeInfo(name=found.name or None, created_at=moment(found.created_at), created_by=made_by)
 
     # within containers
 
@@ -318,7 +334,7 @@ class Volume(Object):
     @staticmethod
     def _of(info: stored.VolumeInfo, client: Client) -> Volume:
         volume = Volume()
-        volume._name, volume._environment = info.name, info.environment
+        volume._name, volume._environment = info.name or None, info.environment
         volume._object_id, volume._client = info.volume_id, client
         return volume
 
