@@ -70,6 +70,8 @@ OPEN_TO = {
 NO_PERSONS = {"node.session", "web.enter", "terminal.open"}
 OWNERS_ALONE = {
     "server.stop",
+    "server.backup",
+    "secret.rotate",
     "environment.delete",
     "image.work",
     "token.create",
