@@ -32,7 +32,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A container that a node brings along when it joins. ``outdated``: its function was published anew since."""
+    """A container that a node brings along when it joins.
+
+    ``outdated``: 0 it is of its function's newest version, 1 of the one that serves while the newest is tried, 2 of
+    an earlier one."""
 
     container_id: str
     function_id: str
@@ -40,7 +43,7 @@ class Held:
     runs: tuple[Run, ...] = ()
     memory: int = 0
     gpus: tuple[str, ...] = ()
-    outdated: bool = False
+    outdated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,10 @@ class FunctionPublished:
     """A function is new or changed. A changed one gets new containers; old ones finish what they run.
 
     ``trial``: somebody waits to hear (TrialEnded) whether a container of it comes up; until one has, the old ones
-    serve on. ``recreate``: the old ones end at once, and what they ran begins again. ``kept``: it belongs to a
-    deployed app, whose containers are there without any input.
+    serve on. A function that nobody uses is tried only ``anyway``, when there is a machine. ``resumed``: the trial
+    began in an earlier process; machines that join bring the containers of the version before, which serve on.
+    ``recreate``: the old ones end at once, and what they ran begins again. ``kept``: it belongs to a deployed app,
+    whose containers are there without any input.
     """
 
     function_id: str
@@ -85,6 +90,8 @@ class FunctionPublished:
     trial: bool = False
     recreate: bool = False
     kept: bool = False
+    anyway: bool = False
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

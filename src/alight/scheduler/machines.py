@@ -99,7 +99,7 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
         _adopt(state, function, container, run, decisions)
     container.moved = now
     dispatch.refresh(state, container, now)
-    if one.outdated and not container.open:
+    if container.version < function.proven and not container.open:
         ending.stop(state, container, "the function was published anew", decisions)
 
 

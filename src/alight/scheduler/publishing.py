@@ -6,6 +6,7 @@ on serving, so that a version that cannot even be imported harms nobody; ``Funct
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,9 @@ def published(state: State, event: events.FunctionPublished, now: float, decisio
         _renew(function, event)
     function.kept, function.awake = event.kept, function.awake or event.kept
     serving = [one for one in old if one.container_id in function.serving] if not event.recreate else []
-    if event.trial and serving:
+    if event.resumed:
+        function.proven = function.version - 1
+    elif event.trial and serving:
         function.pace = pace  # or each deploy under load would start containers as if nothing were known
     else:
         function.proven = function.version
@@ -48,10 +51,12 @@ def published(state: State, event: events.FunctionPublished, now: float, decisio
         else:
             _leave(state, container, now, decisions)
     if event.trial:
-        if old or function.waiting or (function.kept and function.need.min_containers):
-            function.trial = now
+        anyway = event.anyway and (event.resumed or _has_machine(state))
+        if anyway or old or function.waiting or (function.kept and function.need.min_containers):
+            function.trial = math.inf if event.resumed else now
             line.set_timer(state, now + TRIAL_LOOKS, "trial", function.function_id)
         else:
+            function.proven = function.version
             decisions.append(TrialEnded(function.function_id))
     state.hungry[function.function_id] = None
 
@@ -120,11 +125,18 @@ def look_at_trial(state: State, function: Function, now: float, decisions: list[
     """See whether a trial has a container at all. Where there is no room for one, nothing can be tried beforehand."""
     if function.trial is None:
         return
+    if function.trial == math.inf and _has_machine(state):
+        function.trial = now  # of a trial that is gone on with: until now there was no machine to look at
     if now >= max(function.trial, function.start_after) + TRIAL_LOOKS and not scale.has_new(state, function):
-        said = f"no machine had room for a container of {function.name}() beside the old ones: it was not tried first"
+        beside = " beside the old ones" if function.containers else ""
+        said = f"no machine had room for a container of {function.name}(){beside}: it was not tried first"
         take_over(state, function, now, decisions, said)
         return
     line.set_timer(state, now + TRIAL_LOOKS, "trial", function.function_id)
+
+
+def _has_machine(state: State) -> bool:
+    return any(node.connected for node in state.nodes.values())
 
 
 def _renew(function: Function, event: events.FunctionPublished | events.FunctionReverted) -> None:

@@ -49,6 +49,7 @@ class FakeContainer:
     """What the fake keeps of a container."""
 
     start: StartContainer
+    is_ready: bool = False
     offset: int = 0
     serial: int = 0
     seen: set[tuple[str, int, int]] = field(default_factory=set)  # call, position, attempt: each is taken once
@@ -98,7 +99,7 @@ class FakeNode:
                 name,
                 one.start.function_id,
                 one.start.app_id,
-                True,
+                one.is_ready,
                 tuple(
                     Run(call_id, position, position + 1, one.attempts[call_id, position])
                     for call_id, position in one.running
@@ -147,6 +148,7 @@ class FakeNode:
 
     def ready(self, container_id: str) -> None:
         """A held container takes inputs now."""
+        self.containers[container_id].is_ready = True
         self._report(Report("ready", container=container_id))
 
     async def ask(self, container_id: str, method: str, args: Any, body: bytes = b"") -> Stream:

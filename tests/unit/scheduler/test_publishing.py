@@ -140,6 +140,45 @@ def test_a_function_that_nobody_uses_is_not_tried(world):
     assert publish(world) == [TrialEnded("f")]
 
 
+def test_it_is_tried_when_it_is_to_be_tried_anyway(world):
+    event = events.FunctionPublished("f", "app", "f", Need(), trial=True, kept=True, anyway=True)
+    assert names(world.happen(event), Start) == ["c0"]
+    assert kinds(world.get_ready("c0"), TrialEnded) == [TrialEnded("f")]
+    world.happen(event)
+    said = world.happen(events.StartFailed("c1", "init_failure", BROKEN, final=True))
+    assert kinds(said, TrialEnded) == [TrialEnded("f", BROKEN, "init_failure")]
+    assert not kinds(revert(world), Start), "nobody needs a container of the version before"
+
+
+@pytest.mark.parametrize("comes_up", [True, False])
+def test_a_trial_goes_on_in_the_next_process_and_containers_of_the_version_before_serve(comes_up):
+    world = Pretend()
+    world.happen(events.FunctionPublished("f", "app", "f", Need(), kept=True))
+    event = events.FunctionPublished("f", "app", "f", Need(), trial=True, kept=True, anyway=True, resumed=True)
+    assert not world.happen(event)
+    assert not world.happen(later=10 * TRIAL_LOOKS), "while no machine is there nothing is said of it"
+    held = [
+        events.Held("tried", "f", False),
+        events.Held("before", "f", True, outdated=1),
+        events.Held("older", "f", True, outdated=2),
+    ]
+    world.ready.update({one.container_id: Start(one.container_id, "f", "n", (), 0) for one in held if one.ready})
+    world.starting["tried"] = Start("tried", "f", "n", (), 0)
+    said = world.node(held=held)
+    assert names(said, Stop) == ["older"]
+    assert not kinds(said, Start), "the one that is tried came along"
+    assert names(arrive(world, "a"), Give) == ["before"]
+    if comes_up:
+        assert kinds(world.get_ready("tried"), TrialEnded) == [TrialEnded("f")]
+        assert names(world.answer("a", 0), Stop) == ["before"]
+        return
+    said = world.happen(events.StartFailed("tried", "init_failure", BROKEN, final=True))
+    assert kinds(said, TrialEnded) == [TrialEnded("f", BROKEN, "init_failure")]
+    assert not kinds(revert(world), Stop)
+    world.answer("a", 0)
+    assert names(arrive(world, "b"), Give) == ["before"]
+
+
 def test_min_containers_of_a_deployed_app_are_there_without_an_input(world):
     said = publish(world, min_containers=2)
     assert len(kinds(said, Start)) == 2

@@ -291,10 +291,72 @@ def test_a_server_that_is_killed_in_a_trial_goes_on_with_the_new_version(world):
         await world.serve()
         await node.connect(world.socket)
         later = Team(await world.client())
+        node.ready(new)
         await world.until(lambda: old not in node.containers)
         update, _ = await later.client.remote(await later.find())
         assert update.container == new
         assert (await later.history()).current == 2
+
+    team(world, work)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_version_that_does_not_come_up_after_its_server_was_killed_is_taken_back(world, again):
+    async def work(world, team, node):
+        await team.deploy(F, G)
+        await team.call()
+        (old,) = node.containers
+        node.hold = True
+        begun = await team.begin()
+        asked = {"begun": begun, "deploy_id": "once", "tags": {"team": "b"}}
+        under_way = asyncio.ensure_future(team.deploy(changed(F, 1), **asked))
+        await world.until(lambda: len(node.containers) == 2)
+        await node.disconnect()
+        await world.crash()
+        with contextlib.suppress(errors.Error):
+            await under_way
+        if again:  # and once more before any machine is back
+            await world.serve()
+            await world.crash()
+        await world.serve()
+        await node.connect(world.socket)
+        later = Team(await world.client())
+        same = asyncio.ensure_future(later.deploy(changed(F, 1), **asked))  # the client asks again
+        update, _ = await later.client.remote(await later.find())
+        assert update.container == old, "the version before serves until the trial is over"
+        with pytest.raises(errors.ConflictError, match="is being deployed just now"):
+            await later.deploy(changed(F, 2))
+        (new,) = set(node.containers) - {old}
+        broken(node, new)
+        with pytest.raises(errors.RemoteError, match="v2 of shop did not come up"):
+            await same
+        node.hold = False
+        update, _ = await later.client.remote(await later.find())
+        assert update.container == old
+        assert await later.call("g") == "g", "what it would have taken away is there again"
+        said = await later.history()
+        assert (said.current, [bool(one.failed) for one in said.versions]) == (1, [True, False])
+        shown = await later.ask("app.find", AppFind("shop"), AppDescribed)
+        assert (shown.version, shown.tags) == (1, {})
+        await node.disconnect()
+        await world.crash()
+        await world.serve()
+        await node.connect(world.socket)
+        last = Team(await world.client())
+        update, _ = await last.client.remote(await last.find())
+        assert update.container == old, "it is of the version that serves, for later processes, too"
+        assert (await last.deploy(changed(F, 3))).version == 3
+
+    team(world, work)
+
+
+def test_what_nobody_uses_is_tried_too_once_for_each_thing_that_is_imported(world):
+    async def work(world, team, node):
+        await team.deploy(F, G)
+        assert len(node.containers) == 1, "they import the same"
+        error = await failing(world, team, node, F, G, FunctionSpec(name="h", module="other"))
+        assert "h() ended before it could take an input" in str(error)
+        assert (await team.history()).current == 1
 
     team(world, work)
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from alight.server.auth import CONTAINER, Principal
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
-from alight.server.services.published import Published
+from alight.server.services.published import Change, Published
 from alight.server.services.starts import Starts
-from alight.store.base import Store
+from alight.store.base import Statement, Store
 from alight.wire.messages import AppEvent
 from alight.wire.states import ContainerState
 
@@ -80,6 +80,23 @@ class Containers:
         }
         self._store.write_soon([("container_add", row)])
         self._tell(record, ContainerState.STARTING, "")
+
+    def has(self, function_id: str) -> bool:
+        """Whether a function has any."""
+        return any(record.function_id == function_id for record in self.alive.values())
+
+    def again(self, before: Mapping[str, Any], now: Change) -> list[Statement]:
+        """Note that containers of these versions are of the newest one again, for they serve on. Returns how the
+        store is told."""
+        statements: list[Statement] = []
+        for one in now.changed:
+            old = before[one.function_id].version
+            for record in self.alive.values():
+                if record.function_id == one.function_id and record.function_version == old:
+                    record.function_version = one.version
+            again = {"function_id": one.function_id, "before": old, "now": one.version}
+            statements.append(("containers_again", again))
+        return statements
 
     def ready(self, container_id: str) -> None:
         """It takes inputs."""

@@ -1,8 +1,8 @@
 """Deployed apps: versions, one after the other, each published as a whole and only if it comes up.
 
-A publish is one transaction. After it the scheduler starts a container of every changed function that is in use, and
-lets the old ones serve until that is ready (``scheduler/publishing.py``); when one does not come up, everything is as
-it was before and the version stays in the history as one that failed.
+A publish is one transaction. After it the scheduler starts containers of changed functions (``services/trials.py`` says
+of which) and lets the old ones serve until they are ready (``scheduler/publishing.py``); when one does not come up,
+everything is as it was before and the version stays in the history as one that failed.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from alight.server.auth import OWNER, Principal
 from alight.server.services.apps import App, Apps
+from alight.server.services.containers import Containers
 from alight.server.services.functions import Functions, Trial
-from alight.server.services.published import Change, shown_name, spoken_name
+from alight.server.services.published import shown_name, spoken_name
+from alight.server.services.trials import Attempt, Before, taken_up
 from alight.store.base import Row, Statement, Store
 from alight.wire import deploying, errors, ids
 from alight.wire.codec import from_plain, to_plain
@@ -61,8 +63,11 @@ class _Wish:
 class Deployments:
     """Verbs on deployed apps. ``ensure`` has images made; ``most`` versions of an app can be gone back to."""
 
-    def __init__(self, store: Store, apps: Apps, functions: Functions, ensure: Ensure, most: int) -> None:
+    def __init__(
+        self, store: Store, apps: Apps, functions: Functions, containers: Containers, ensure: Ensure, most: int
+    ) -> None:
         self._store = store
+        self._containers = containers
         self._apps = apps
         self._functions = functions
         self._ensure = ensure
@@ -161,6 +166,19 @@ class Deployments:
         specs = tuple(one.spec for one in self._functions.of_app(app.app_id))
         return await self._alone(_Wish(app, who, app.name, specs, _strategy(asked.strategy), renew=True))
 
+    async def resume(self) -> None:
+        """Go on with the trials that an earlier server process did not see the end of."""
+        for row in await self._store.read("trials_open"):
+            app = self._apps.alive.get(row["app_id"])
+            if app is None:
+                await self._store.write([("trial_over", {"app_id": row["app_id"]})])
+                continue
+            attempt = taken_up(row, app, self._functions.by_id)
+            log.info("app %s: the trial of %s goes on", app.app_id, attempt.what)
+            trials = self._functions.resume(attempt.change)
+            task = self._under_way_from(app.app_id, attempt.who, self._prove(attempt, trials))
+            task.add_done_callback(_said_in_the_log)
+
     async def history(self, asked: DeployHistory, environment: str, who: Principal) -> DeployVersions:
         """Versions of an app, newest first; of stopped ones, too. Raises NotFoundError."""
         rows = await self._store.read(
@@ -219,14 +237,16 @@ class Deployments:
 
     async def _alone(self, wish: _Wish) -> DeployDone:
         """One at a time for each app; it goes on when whoever asked for it is gone."""
-        app_id = wish.app.app_id
-        task = asyncio.get_running_loop().create_task(self._make(wish))
-        self._under_way[app_id] = (wish.who.owner, task)
+        return await asyncio.shield(self._under_way_from(wish.app.app_id, wish.who.owner, self._make(wish)))
+
+    def _under_way_from(self, app_id: str, who: str, work: Coroutine[Any, Any, DeployDone]) -> asyncio.Task[DeployDone]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way[app_id] = (who, task)
         task.add_done_callback(lambda _: (self._under_way.pop(app_id, None), self.on_change()))
-        return await asyncio.shield(task)
+        return task
 
     async def _make(self, wish: _Wish) -> DeployDone:
-        app, before = wish.app, _Before(wish.app)
+        app, before = wish.app, Before.of(wish.app)
         async with self._functions.changing:
             number = app.version
             last = await self._store.one("deployment_last", app_id=app.app_id)
@@ -246,6 +266,9 @@ class Deployments:
             if new:
                 number = following
                 statements += self._rows(wish, number, tags)
+            attempt = Attempt(app, wish.name, number, wish.who.owner, before, change, wish.renew)
+            if new or wish.renew:
+                statements.append(attempt.begin)
             if statements:
                 try:
                     await self._store.write(statements)
@@ -260,13 +283,26 @@ class Deployments:
                 self._take(app, wish, number, tags)
             trial = new or wish.renew
             trials = self._functions.carry_out(change, trial=trial, recreate=wish.strategy == deploying.RECREATE)
-        named = {one.function_id: spoken_name(one.key) for one in change.changed}
+        if not trial:
+            return self._done(attempt, ())
+        return await self._prove(attempt, trials)
+
+    async def _prove(self, attempt: Attempt, trials: dict[str, Trial]) -> DeployDone:
+        """See whether a version comes up. Raises what keeps it from doing so, once everything is as it was before."""
+        named = {one.function_id: spoken_name(one.key) for one in attempt.change.changed}
         failed, notes = await _outcome({key: (named[key], trial) for key, trial in trials.items()})
         if failed is not None:
-            await self._take_back(wish, number, before, change, failed)
+            await self._take_back(attempt, failed)
+        too_old = {"app_id": attempt.app.app_id, "most": self._most}  # not before: until now it could be gone back to
+        await self._store.write([attempt.over, ("deployments_too_old", too_old)])
+        return self._done(attempt, notes)
+
+    def _done(self, attempt: Attempt, notes: tuple[str, ...]) -> DeployDone:
+        app, change = attempt.app, attempt.change
+        changed = attempt.renew or attempt.number != attempt.before.version
         gone = tuple(shown_name(one.key) for one in change.gone if not one.base)
         answers = tuple(self._functions.answer(one) for one in change.named)
-        return DeployDone(app.app_id, number, changed=new or wish.renew, functions=answers, gone=gone, notes=notes)
+        return DeployDone(app.app_id, attempt.number, changed=changed, functions=answers, gone=gone, notes=notes)
 
     def _rows(self, wish: _Wish, number: int, tags: dict[str, str]) -> list[Statement]:
         now = {"now": time.time(), "who": wish.who.owner, "app_id": wish.app.app_id, "version": number}
@@ -280,7 +316,6 @@ class Deployments:
         return [
             ("app_deploy", {**now, "name": wish.name, "tags": json.dumps(tags)}),
             ("deployment_add", made),
-            ("deployments_too_old", {"app_id": wish.app.app_id, "most": self._most}),
         ]
 
     def _take(self, app: App, wish: _Wish, number: int, tags: dict[str, str]) -> None:
@@ -289,46 +324,34 @@ class Deployments:
         app.deployed_at, app.deployed_by = time.time(), wish.who.owner
         self._apps.leases.forget(app.app_id)
 
-    async def _take_back(
-        self, wish: _Wish, number: int, before: _Before, change: Change, failed: tuple[str, dict[str, Any]]
-    ) -> None:
+    async def _take_back(self, attempt: Attempt, failed: tuple[str, dict[str, Any]]) -> None:
         """The version did not come up: all is as it was before. Raises what kept it from coming up."""
-        app, (function, error) = wish.app, failed
+        app, number, before, (function, error) = attempt.app, attempt.number, attempt.before, failed
         said = str(error.get("message") or "nobody knows why")
-        what = f"v{number} of {wish.name}" if not wish.renew else f"a fresh container of {wish.name}"
-        why = f"{what} did not come up: {function} ended before it could take an input"
+        why = f"{attempt.what} did not come up: {function} ended before it could take an input"
         log.warning("app %s: %s: %s", app.app_id, why, said.splitlines()[0])
         if app.app_id in self._apps.alive:
             async with self._functions.changing:
-                back = self._functions.back(change, f"v{number} of {wish.name} did not come up")
-                statements = [*back.statements]
-                if not wish.renew:
-                    statements.append(("deployment_failed", {**_at(app, number), "failed": f"{why}: {said}"}))
-                    statements.append(("app_version", {**_at(app, before.version), **before.row}))
+                back = self._functions.back(attempt.change, f"v{number} of {attempt.name} did not come up")
+                statements = [*back.statements, *self._containers.again(attempt.change.before, back), attempt.over]
+                if not attempt.renew:
+                    failure = {"app_id": app.app_id, "version": number, "failed": f"{why}: {said}"}
+                    statements.append(("deployment_failed", failure))
+                    statements.append(("app_version", {"app_id": app.app_id, **before.row}))
                 await self._store.write(statements)
                 before.restore(app)
                 self._functions.carry_back(back)
             if not before.version:
-                await self._apps.stop(app.app_id, f"its first version did not come up: {said}", wish.who.owner)
+                await self._apps.stop(app.app_id, f"its first version did not come up: {said}", attempt.who)
         hint = f"v{before.version} serves on" if before.version else "nothing was deployed"
         if error.get("hint"):
             hint = f"{error['hint']}; {hint}"
         raise errors.RemoteError(f"{why}\n{said}", hint=hint)
 
 
-class _Before:
-    """What an app was."""
-
-    def __init__(self, app: App) -> None:
-        self.version, self._tags = app.version, dict(app.tags)
-        self._at, self._by = app.deployed_at, app.deployed_by
-
-    @property
-    def row(self) -> dict[str, Any]:
-        return {"now": self._at, "who": self._by, "tags": json.dumps(self._tags)}
-
-    def restore(self, app: App) -> None:
-        app.version, app.tags, app.deployed_at, app.deployed_by = self.version, self._tags, self._at, self._by
+def _said_in_the_log(task: asyncio.Task[DeployDone]) -> None:
+    if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), errors.RemoteError):
+        log.error("a trial that went on ended with an error", exc_info=task.exception())
 
 
 async def _outcome(trials: dict[str, tuple[str, Trial]]) -> tuple[tuple[str, dict[str, Any]] | None, tuple[str, ...]]:
@@ -345,10 +368,6 @@ async def _outcome(trials: dict[str, tuple[str, Trial]]) -> tuple[tuple[str, dic
             if said and said not in notes:
                 notes.append(said)
     return None, tuple(notes)
-
-
-def _at(app: App, version: int) -> dict[str, Any]:
-    return {"app_id": app.app_id, "version": version}
 
 
 def _strategy(text: str) -> str:

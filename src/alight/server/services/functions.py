@@ -26,6 +26,7 @@ from alight.server.services.published import (
     spoken_name,
     statements_of,
 )
+from alight.server.services.to_try import to_try
 from alight.server.services.variants import Wish
 from alight.store.base import Store
 from alight.wire import errors, ids
@@ -57,6 +58,8 @@ class Functions:
         self._check = check  # the scheduler's word on what is impossible
         self.changing = asyncio.Lock()  # two that make the same variant at once must make one
         self._trials: dict[str, Trial] = {}
+        self._serving: dict[str, int] = {}  # versions that serve while a newer one is tried
+        self.used: Callable[[str], bool] = lambda function_id: False  # whether a function has containers
         self.by_id: dict[str, Published] = {}
         self._by_name: dict[tuple[str, str], str] = {}
         self.names: Names | None = None  # of web functions
@@ -129,21 +132,52 @@ class Functions:
 
         With ``trial``: of each new version that may need a container, what will be heard of its first one.
         """
-        trials: dict[str, Trial] = {}
+        waits: dict[str, Trial] = {}
         for one in change.changed:
-            old = change.before[one.function_id]
             self._take(one)
-            if old is not None and old.version == one.version and old.kept == one.kept:
+        waited = self._to_wait_for(change) if trial else {}
+        anyway = to_try(waited.values(), self.used)
+        for one in change.changed:
+            if _only_scaled(one, change):
                 self._inbox.put(FunctionScaled(one.function_id, one.need))
                 continue
-            waited = trial and one.kept and self.answer(one).impossible is None
-            if waited:
-                trials[one.function_id] = self._trials[one.function_id] = asyncio.get_running_loop().create_future()
-            self._announce(one, trial=waited, recreate=recreate)
+            name = one.function_id
+            if name in waited:
+                waits[name] = self._wait(one, change.before[name])
+            self._announce(one, trial=name in waited, recreate=recreate, anyway=name in anyway)
         for one in change.gone:
             self.by_id[one.function_id] = one
             self._inbox.put(FunctionRetired(one.function_id, gone_error(one)))
-        return trials
+        return waits
+
+    def resume(self, change: Change) -> dict[str, Trial]:
+        """Go on with the trials of a change that an earlier server process has carried out; see ``carry_out``."""
+        waited = self._to_wait_for(change)
+        anyway = to_try(waited.values(), self.used)
+        for name, one in waited.items():
+            self._announce(one, trial=True, anyway=name in anyway, resumed=True)
+        return {name: self._wait(one, change.before[name]) for name, one in waited.items()}
+
+    def behind(self, function_id: str, version: int) -> int:
+        """How old a container is that was started with this version (0: nobody knows), as ``events.Held`` has it."""
+        function = self.by_id.get(function_id)
+        if function is None or version in {0, function.version}:
+            return 0
+        return 1 if version == self._serving.get(function_id) else 2
+
+    def _to_wait_for(self, change: Change) -> dict[str, Published]:
+        """New versions of which a container could be started."""
+        return {
+            one.function_id: one
+            for one in change.changed
+            if one.kept and not _only_scaled(one, change) and self.answer(one).impossible is None
+        }
+
+    def _wait(self, one: Published, before: Published | None) -> Trial:
+        if before is not None and not before.gone:
+            self._serving[one.function_id] = before.version
+        trial = self._trials[one.function_id] = asyncio.get_running_loop().create_future()
+        return trial
 
     def back(self, change: Change, why: str) -> Change:
         """What takes a change back: new functions go, with this sentence, and all others are as they were before."""
@@ -169,6 +203,7 @@ class Functions:
     def trial_ended(self, function_id: str, error: dict[str, Any] | None, said: str) -> None:
         """The scheduler has seen whether the first container of a new version comes up."""
         trial = self._trials.pop(function_id, None)
+        self._serving.pop(function_id, None)
         if trial is not None and not trial.done():
             trial.set_result((error, said))
 
@@ -307,10 +342,8 @@ class Functions:
         self._take(function)
         self._announce(function)
 
-    def _announce(self, one: Published, *, trial: bool = False, recreate: bool = False) -> None:
-        event = FunctionPublished(
-            one.function_id, one.app_id, one.spec.name, one.need, trial=trial, recreate=recreate, kept=one.kept
-        )
+    def _announce(self, one: Published, **how: bool) -> None:
+        event = FunctionPublished(one.function_id, one.app_id, one.spec.name, one.need, kept=one.kept, **how)
         self._inbox.put(event)
 
     def _take(self, function: Published) -> None:
@@ -342,3 +375,8 @@ class Functions:
             hint = f"it has: {shown}" if shown else "it has no functions"
         what = f"class {name[:-2]!r}" if name.endswith(".*") else f"function {name!r}"
         return errors.NotFoundError(f"{app} has no {what}", hint=hint)
+
+
+def _only_scaled(one: Published, change: Change) -> bool:
+    old = change.before[one.function_id]
+    return old is not None and old.version == one.version and old.kept == one.kept

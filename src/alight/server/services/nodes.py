@@ -416,7 +416,7 @@ class Nodes:
         memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
         runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in one.runs)
         started = record.function_version if record is not None else 0
-        outdated = function is not None and started not in {0, function.version}
+        outdated = self._around.containers.functions.behind(one.function_id, started)
         return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus, outdated)
 
     def _tell_again(self, record: Record) -> None:

@@ -216,20 +216,22 @@ def check_spec(spec: FunctionSpec) -> None:
         raise errors.InvalidError(f"{spec.name}(): max_containers={most} is too small: it is at least {least}")
 
 
-def statements_of(function: Published) -> list[Statement]:
-    """How the store keeps a function."""
-    now = time.time()
+def row_of(function: Published) -> dict[str, Any]:
+    """A function as its row in the store has it; ``restored`` makes it again."""
     kept = _Kept(function.base, function.wish.changes, function.wish.given, function.scaled)
     plain = to_plain(function.spec)
     if function.base or function.scaled:
         plain["kept"] = msgspec.to_builtins(kept)
-    row = {
+    return {
         "function_id": function.function_id,
         "app_id": function.app_id,
         "name": function.key,
         "spec": json.dumps(plain),
         "version": function.version,
-        "now": now,
         "gone": function.gone,
     }
-    return [("function_put", row)]
+
+
+def statements_of(function: Published) -> list[Statement]:
+    """How the store keeps a function."""
+    return [("function_put", {**row_of(function), "now": time.time()})]
