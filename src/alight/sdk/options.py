@@ -75,14 +75,17 @@ def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, shape: S
     image = values.get("image")
     if image is not None and not isinstance(image, Image):
         raise InvalidError(f"image= of {where} is {type(image).__name__}, not an Image", hint="Image.debian_slim()…")
+    volumes = resources.volumes(values.get("volumes"), where)
     if values.get("network_file_systems"):
-        raise InvalidError(f"{where} uses network_file_systems", hint="use volumes={path: Volume.from_name(…)}")
+        from alight.sdk.network_file_system import volumes_of  # noqa: PLC0415  few old scripts have them
+
+        volumes.update(resources.volumes(volumes_of(values["network_file_systems"], where), where))
     timeout, startup_timeout = resources.timeouts(values.get("timeout", 300), values.get("startup_timeout"))
     return Options(
         image=image,
         secrets=secrets(values.get("secrets"), where),
         env=resources.environment(values.get("env"), where),
-        volumes=resources.volumes(values.get("volumes"), where),
+        volumes=volumes,
         resources=resources.resources(
             values.get("cpu"), values.get("memory"), values.get("gpu"), values.get("ephemeral_disk")
         ),
