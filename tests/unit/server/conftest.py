@@ -156,6 +156,7 @@ class World:
         server.parts.nodes.close()
         server.parts.hub.on_watched = None
         await server.front.close()
+        await server.parts.shared.store.close()
         await server.parts.store.close()
         server.parts.logs.close()
 

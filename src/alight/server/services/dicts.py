@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from alight.server.services.blobs import Blobs
 from alight.server.services.dict_pages import cut, last_of_page
@@ -27,8 +27,9 @@ _TOUCH = 3_600.0  # a use is written down when the last one was so long ago
 class Dicts:
     """Verbs on what dicts hold. Whether the caller may use the dict was decided before."""
 
-    def __init__(self, shared: SharedStore, blobs: Blobs) -> None:
+    def __init__(self, shared: SharedStore, blobs: Blobs, settle: Callable[[Sequence[str]], Awaitable[None]]) -> None:
         self._shared = shared
+        self._settle = settle  # of both kinds: a client has one list of what has arrived
         self._blobs = blobs
 
     async def get(self, dict_id: str, key: bytes) -> tuple[DictValue, bytes]:
@@ -56,7 +57,7 @@ class Dicts:
         for entry in entries:
             if entry["large"]:
                 await self._blobs.keep(str(entry["large"]))
-        await self._shared.settle(asked.settled)
+        await self._settle(asked.settled)
         now = time.time()
         query = "dict_add" if asked.skip_if_exists else "dict_set"
         done = {"request": asked.request, "dict_id": asked.dict_id, "now": now}
@@ -75,7 +76,7 @@ class Dicts:
         """Take an entry out."""
         _check_request(asked.request)
         store = await self._shared.get()
-        await self._shared.settle(asked.settled)
+        await self._settle(asked.settled)
         which = {"dict_id": asked.dict_id, "key": key}
         answer = {**which, "request": asked.request, "now": time.time()}
         try:
@@ -96,7 +97,7 @@ class Dicts:
         """Remove every entry."""
         _check_request(asked.request)
         store = await self._shared.get()
-        await self._shared.settle(asked.settled)
+        await self._settle(asked.settled)
         done = {"request": asked.request, "dict_id": asked.dict_id, "now": time.time()}
         try:
             await store.write([("dict_done", done), ("dict_clear", {"dict_id": asked.dict_id})])

@@ -192,6 +192,7 @@ class Queues:
         """The answers of these requests have arrived."""
         if not requests:
             return
+        await self._open_store()
         statements: list[Statement] = [("shared_request_drop", [{"request": request} for request in requests])]
         for request in requests:
             taken = self._takes.pop(request, None)

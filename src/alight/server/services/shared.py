@@ -16,8 +16,8 @@ class Shared:
 
     def __init__(self, store: Store, shared: SharedStore, blobs: Blobs, ephemeral: Ephemeral) -> None:
         self.store = shared
-        self.dicts = Dicts(shared, blobs)
         self.queues = Queues(shared)
+        self.dicts = Dicts(shared, blobs, self.queues.settle)
         self.dict_names = SharedNames("dict", store, ephemeral, self.dicts.delete)
         self.queue_names = SharedNames("queue", store, ephemeral, self.queues.delete)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from alight.store import SqliteStore, open_store
@@ -36,12 +35,6 @@ class SharedStore:
     def exists(self) -> bool:
         """Whether there is anything to look after."""
         return self._opening is not None or Path(self.path).exists()
-
-    async def settle(self, requests: Iterable[str]) -> None:
-        """Their answers have arrived: forget them, some time soon."""
-        named = [{"request": request} for request in requests]
-        if named:
-            (await self.get()).write_soon([("shared_request_drop", named)], relaxed=True)
 
     async def expire(self, now: float | None = None) -> None:
         """Forget the answers that nobody has asked for again."""
