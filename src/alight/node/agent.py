@@ -130,6 +130,8 @@ class Agent:
             self._dials.close()
             for container in self._commands.containers.values():
                 container.let_go()
+            if self._shutdown.is_set():
+                await self._end_uploads()
             refused = background[0].done() and not background[0].cancelled()
             if self._shutdown.is_set() or (refused and not self._commands.containers):
                 await self._engine.shutdown()
@@ -152,6 +154,13 @@ class Agent:
         return connected
 
     # what the session asks
+
+    async def _end_uploads(self) -> None:
+        """What containers wrote to buckets is on its way there, by processes that end with all else."""
+        ending = [one.end_with_uploads(_UPLOADS_AT_END) for one in self._commands.containers.values()]
+        for result in await asyncio.gather(*ending, return_exceptions=True):
+            if isinstance(result, BaseException):
+                log.error("files on the way to a bucket may be lost: %s", result)
 
     def hello(self) -> NodeHello:
         """See ``session.Agent``."""

@@ -22,7 +22,7 @@ from alight.wire import errors
 from alight.wire.spec import BucketMount
 
 #: Seconds for all of a check, and for one attempt.
-PATIENCE = 20.0
+PATIENCE = 10.0
 _TRY = 8.0
 _MOST = 64 << 10
 _REDIRECTS = 3
@@ -89,13 +89,15 @@ def _address(host: str, port: int, mount: BucketMount, *, allowed: bool) -> tupl
     """The first address that may be asked. IPv4: containers, and so their buckets, reach no other."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=socket.AF_INET)
     addresses = [str(one[4][0]) for one in found]
-    open_ones = [one for one in addresses if allowed or not is_here(one)]
+    open_ones = [one for one in addresses if not is_here(one) or (allowed and not ip_address(one).is_link_local)]
     if open_ones:
         return socket.AF_INET, (open_ones[0], port)
+    refused = f"{buckets.words(mount)} cannot be mounted at {mount.path}: {addresses[0]} is"
+    if ip_address(addresses[0]).is_link_local:
+        raise errors.InvalidError(f"{refused} on the link of the machine, where containers reach nothing")
     raise errors.InvalidError(
-        f"{buckets.words(mount)} cannot be mounted at {mount.path}: {addresses[0]} is this machine itself or its link, "
-        "where containers reach nothing",
-        hint=f"its owner allows it by ALIGHT_BUCKET_HOSTS={host}:{port} in the environment of `alight server start`",
+        f"{refused} the machine itself that the container is to run on, and containers reach no port of it",
+        hint=f"its owner allows this one by ALIGHT_BUCKET_HOSTS={host}:{port} where its node starts",
     )
 
 

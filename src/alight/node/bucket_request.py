@@ -71,7 +71,7 @@ def complaint(mount: BucketMount, keys: Keys, status: int, body: bytes) -> error
             hint="check bucket_endpoint_url: it is the address of the S3 API, and not of a console or a web page",
         )
     return errors.InvalidError(
-        f"{what} cannot be mounted at {mount.path}: {_meaning(status, code)} (it answered {answered})",
+        f"{what} cannot be mounted at {mount.path}: {_meaning(status, code, keys)} (it answered {answered})",
         hint=_remedy(status, code, keys),
     )
 
@@ -86,7 +86,7 @@ def hide(text: str, keys: Keys) -> str:
 _WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "InvalidToken", "ExpiredToken"}
 
 
-def _meaning(status: int, code: str) -> str:
+def _meaning(status: int, code: str, keys: Keys) -> str:
     if code in {"NoSuchBucket", "ContainerNotFound"} or status == 404:
         return "there is no such bucket"
     if code == "InvalidAccessKeyId":
@@ -98,7 +98,7 @@ def _meaning(status: int, code: str) -> str:
     if code == "RequestTimeTooSkewed":
         return "the clocks of this machine and of the store differ too much"
     if status in {401, 403}:
-        return "the keys may not list it"
+        return "the keys may not list it" if keys.name else "it may not be listed without keys"
     if status in {301, 307}:
         return "it is somewhere else"
     if status >= 500:

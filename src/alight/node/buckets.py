@@ -23,7 +23,7 @@ _BUFFER = "4M"
 #: Pieces of rclone's command line that all mounts have. What each is for, see decision 0016.
 _COMMON = (
     *("--config", "", "--log-format", "", "--allow-non-empty", "--allow-other", "--umask", "022"),
-    *("--vfs-cache-mode", "writes", "--vfs-write-back", "1s"),
+    *("--vfs-cache-mode", "writes", "--vfs-write-back", "200ms"),
     *("--vfs-cache-max-age", "30s", "--vfs-cache-max-size", "1G", "--vfs-cache-poll-interval", "10s"),
     *("--dir-cache-time", "10s", "--attr-timeout", "1s", "--use-server-modtime"),
     *("--transfers", "16", "--buffer-size", _BUFFER),

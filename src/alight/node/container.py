@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from alight.node import channel, endings, execs, held_buckets, starts, stopping
@@ -75,6 +76,8 @@ class Container:
         self._watch = -1
         self.life: asyncio.Task[None] | None = None
         self._volumes = HeldVolumes(around.shop.volumes, start.function.volumes)
+        found = start.function.buckets
+        self._gate = held_buckets.Gate(self._engine, self.id, found) if found else None
         self._stopper = Stopping(self, self._engine)
         self._starting = False
         self._begun = False
@@ -200,6 +203,14 @@ class Container:
     def running(self) -> bool:
         return self._begun and self._end is None
 
+    async def end_with_uploads(self, seconds: float) -> None:
+        """The machine is to end: end this container if it writes to buckets, and wait so long for what it wrote."""
+        if self._gate is None or self.life is None or not self._begun:
+            return
+        self._gate.hurry(seconds)
+        await self._engine.signal(self.id, signal.SIGKILL)
+        await asyncio.wait({self.life}, timeout=seconds + 1.0)
+
     def let_go(self) -> None:
         """The agent leaves; the container runs on."""
         for task in (*self._tasks, *([self.life] if self.life is not None else [])):
@@ -208,6 +219,8 @@ class Container:
             self.exchange.let_go()
         self._close_sockets()
         self._tail.close()
+        if self._gate is not None:
+            self._gate.let_go()
 
     # its life
 
@@ -315,6 +328,8 @@ class Container:
         if self._startup is not None:
             self._startup.cancel()
         self.ready = False
+        if self._gate is not None:
+            await self._gate.end()
         exchange = self.exchange
         if exchange is not None:
             exchange.close()
@@ -323,9 +338,6 @@ class Container:
             await exchange.settle()
             exchange.write_down()
         stats = await endings.last_stats(self._engine, self.id)
-        if self._start.function.buckets:
-            patience = held_buckets.patience(os.environ)
-            await held_buckets.finish(self._engine, self.id, self._start.function.buckets, patience)
         await self._release()
         report = endings.report(state, self._start.function, stats, self._begun_at)
         body = b""
@@ -497,13 +509,17 @@ class Container:
         asyncio.get_running_loop().call_later(_START_SAID, self._say_start)
 
     def on_link_values(self, values: chunk.Outputs, head: bytes, body: bytes) -> None:
-        if self.exchange is not None:
+        if self.exchange is not None and self._gate is not None:
+            self._gate.pass_on(partial(self.exchange.on_values, values, head, body))
+        elif self.exchange is not None:
             self.exchange.on_values(values, head, body)
         if self._stages.open:
             self._session.report_soon(self._stages.answered(self.id, values.ended - values.busy))
 
     def on_link_output(self, output: Output, body: bytes) -> None:
-        if self.exchange is not None:
+        if self.exchange is not None and self._gate is not None:
+            self._gate.pass_on(partial(self.exchange.on_output, output, body))
+        elif self.exchange is not None:
             self.exchange.on_output(output, body)
         if self._stages.open:
             self._session.report_soon(self._stages.answered(self.id, output.started_at))

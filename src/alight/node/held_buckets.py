@@ -1,23 +1,23 @@
-"""The buckets of one container, as the agent sees them: checked before it starts, waited for when it has ended.
+"""The buckets of one container, as the agent sees them: checked before it starts, waited for before its answers leave.
 
-What a program closes is uploaded a moment later, by the rclone of its mount. When the container ends that goes on, and
-is waited for within a limit; what does not get there is said in the container's output, by name.
+What a program closes is uploaded a moment later, by the rclone of its mount. Answers and the container's end wait for
+that within a limit; what does not get there is said in the container's output, by name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from alight.node import bucket_check, buckets, fusermount, mounts
+from alight.node.bucket_uploads import Uploads, Waiting, open_files
 from alight.node.engine.base import Bind, BucketPlan, Engine
 from alight.node.output import STDERR, OutputFile
 from alight.wire import errors
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a container's end waits for its uploads, unless ALIGHT_BUCKET_UPLOAD says otherwise.
+#: Seconds that answers of a container and its end wait for its uploads, unless ALIGHT_BUCKET_UPLOAD says otherwise.
 UPLOAD = 600.0
-#: The same when the node itself is to end.
-UPLOAD_AT_SHUTDOWN = 30.0
-_LOOK, _SAY_AFTER = 0.1, 3.0
+_LOOK, _SAY_AFTER = 0.05, 3.0
 _NAMED = 10
 
 
@@ -85,7 +83,7 @@ def _look_around() -> None:
 
 
 def patience(environ: Mapping[str, str]) -> float:
-    """Seconds that a container's end waits for its uploads."""
+    """Seconds that answers of a container, and its end, wait for its uploads."""
     said = environ.get("ALIGHT_BUCKET_UPLOAD", "")
     try:
         return max(0.0, float(said)) if said else UPLOAD
@@ -94,17 +92,90 @@ def patience(environ: Mapping[str, str]) -> float:
         return UPLOAD
 
 
-async def finish(engine: Engine, container_id: str, found: tuple[BucketMount, ...], seconds: float) -> None:
-    """The container has ended: wait until its files are uploaded, say what is not, and end its mounts."""
+class Gate:
+    """Lets what a container answers pass when the files that it has closed are in their buckets.
+
+    So whoever has a call's result finds the call's files. A file that is still open holds nothing up.
+    """
+
+    def __init__(self, engine: Engine, container_id: str, found: tuple[BucketMount, ...]) -> None:
+        self._engine = engine
+        self._id = container_id
+        self._uploads = Uploads(engine.directory(container_id), found)
+        self._found = found
+        self._behind: deque[Callable[[], None]] = deque()
+        self._working: asyncio.Task[None] | None = None
+        self._most = patience(os.environ)
+
+    def pass_on(self, answer: Callable[[], None]) -> None:
+        """Call ``answer`` when it may pass, after those before it."""
+        self._behind.append(answer)
+        if self._working is None or self._working.done():
+            self._working = asyncio.get_running_loop().create_task(self._work())
+
+    def hurry(self, seconds: float) -> None:
+        """The machine is to end: wait no longer than this for uploads from now on."""
+        self._most = seconds
+
+    def let_go(self) -> None:
+        """The agent leaves; the runtime will say it all again to the next."""
+        self._behind.clear()
+        if self._working is not None:
+            self._working.cancel()
+
+    async def end(self) -> None:
+        """The container has ended: wait until its files are uploaded, say what is not, end its mounts, let all pass."""
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+        await finish(self._engine, self._id, self._found, self._uploads, lambda: self._most)
+        while self._behind:
+            self._behind.popleft()()
+
+    async def _work(self) -> None:
+        until = time.monotonic() + self._most
+        while self._behind:
+            ready = len(self._behind)
+            while wanted := await self._closed_and_waiting():
+                if time.monotonic() > until:
+                    log.error("container %s: its answers wait no longer for %s", self._id, _counted(wanted))
+                    break
+                await asyncio.sleep(_LOOK)
+            for _ in range(ready):
+                self._behind.popleft()()
+
+    async def _closed_and_waiting(self) -> list[Waiting]:
+        left = await asyncio.to_thread(self._uploads.waiting)
+        if not left:
+            return []
+        own: BucketEngine | None = getattr(self._engine, "buckets", None)
+        served = await own.served(self._id) if own is not None else set()
+        try:
+            inside = await self._engine.inside(self._id)
+        except errors.Error:
+            return []  # it has ended: ``end`` does the rest
+        used = await asyncio.to_thread(open_files, inside)
+        return [one for one in left if one.path not in used and one.number in served]
+
+
+async def finish(
+    engine: Engine,
+    container_id: str,
+    found: tuple[BucketMount, ...],
+    uploads: Uploads,
+    most: Callable[[], float],
+) -> None:
+    """The container has ended: wait until its files are uploaded, say what is not, and end its mounts. ``most``: for
+    so many seconds, which may change meanwhile."""
     own: BucketEngine | None = getattr(engine, "buckets", None)
-    if not found or own is None:
+    if own is None:
         return
     folder = engine.directory(container_id)
     began, said, lost = time.monotonic(), False, False
-    while left := await asyncio.to_thread(_waiting, folder, found):
+    while left := await asyncio.to_thread(uploads.waiting):
         served = await own.served(container_id)
         waited = time.monotonic() - began
-        lost = waited >= seconds or not {number for number, _ in left} & served
+        lost = waited >= most() or not {one.number for one in left} & served
         if lost:
             break
         if not said and waited > _SAY_AFTER:
@@ -112,64 +183,35 @@ async def finish(engine: Engine, container_id: str, found: tuple[BucketMount, ..
             _tell(folder, f"waiting for {_counted(left)} on the way to {_names(left, found)}")
         await asyncio.sleep(_LOOK)
     if lost:
-        for line in _lost(left, found, time.monotonic() - began):
+        for line in lost_words(left, found, time.monotonic() - began):
             log.error("container %s: %s", container_id, line)
             _tell(folder, line)
     elif said:
-        _tell(folder, f"all files are in the bucket, after {time.monotonic() - began:.0f} s")
+        _tell(folder, f"all files are in their bucket, after {time.monotonic() - began:.0f} s")
     await own.drop(container_id)
 
 
-Left = list[tuple[int, tuple[str, int]]]
-
-
-def _waiting(folder: Path, found: tuple[BucketMount, ...]) -> Left:
-    """(number of the bucket, (path, bytes)) of what was written and is not uploaded."""
-    left: Left = []
-    for number, mount in enumerate(found):
-        if not mount.read_only:
-            left += [(number, one) for one in not_uploaded(folder / "buckets" / str(number))]
-    return left
-
-
-def not_uploaded(cache: Path) -> list[tuple[str, int]]:
-    """What rclone's cache has that the bucket has not: path and size in bytes, by what rclone writes down beside each
-    file."""
-    root = cache / "vfsMeta"
-    left: list[tuple[str, int]] = []
-    for path, _, names in os.walk(root):
-        for name in names:
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                kept = json.loads(Path(path, name).read_bytes())
-                if kept.get("Dirty"):
-                    # Below the root is the name of the remote, then that of the bucket.
-                    inside = Path(path, name).relative_to(root).parts[2:]
-                    left.append(("/".join(inside), int(kept.get("Size", 0))))
-    return left
-
-
-def _lost(left: Left, found: tuple[BucketMount, ...], seconds: float) -> list[str]:
+def lost_words(left: list[Waiting], found: tuple[BucketMount, ...], seconds: float) -> list[str]:
+    """What is said of files that never got to their bucket, a line for each bucket."""
     lines = []
-    for number in sorted({one for one, _ in left}):
-        mount = found[number]
-        files = sorted(file for one, file in left if one == number)
-        prefix = mount.key_prefix
-        shown = ", ".join(f"{path.removeprefix(prefix)} ({_size(size)})" for path, size in files[:_NAMED])
+    for number in sorted({one.number for one in left}):
+        files = [one for one in left if one.number == number]
+        shown = ", ".join(f"{one.path} ({_size(one.size)})" for one in files[:_NAMED])
         more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
         lines.append(
-            f"NOT UPLOADED, and lost: {len(files)} files that were written at {mount.path} are not in "
-            f"{buckets.words(mount)} after {seconds:.0f} s: {shown}{more}"
+            f"NOT UPLOADED, and lost: {_counted(files)} not in {buckets.words(found[number])} "
+            f"{seconds:.0f} s after the container's end: {shown}{more}"
         )
     return lines
 
 
-def _counted(left: Left) -> str:
-    total = sum(size for _, (_, size) in left)
+def _counted(left: list[Waiting]) -> str:
+    total = sum(one.size for one in left)
     return f"{len(left)} file{'s' if len(left) > 1 else ''} ({_size(total)})"
 
 
-def _names(left: Left, found: tuple[BucketMount, ...]) -> str:
-    return " and ".join(buckets.words(found[number]) for number in sorted({one for one, _ in left}))
+def _names(left: list[Waiting], found: tuple[BucketMount, ...]) -> str:
+    return " and ".join(buckets.words(found[number]) for number in sorted({one.number for one in left}))
 
 
 def _size(size: int) -> str:
