@@ -16,6 +16,7 @@ import json
 import logging
 import logging.handlers
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -55,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     with lock:
         if asked.clear:
             return _clear(home)
+        # The memory of this process has secrets in it, and that of containers, which inherit this and may raise it.
+        _, most = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, most))
         _say_where(home, argv if argv is not None else sys.argv[1:], kept=asked.kept)
         try:
             run(_serve(asked, home))

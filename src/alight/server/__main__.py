@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -42,6 +43,8 @@ def main() -> int:
         if os.environ.get("ALIGHT_TEST") == "1" and os.environ.get("ALIGHT_FAULT"):
             faults.arm(os.environ["ALIGHT_FAULT"])
         journal.install(settings.log / "server.log")
+        _, most = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, most))  # this process's memory has secrets in it
         return run(_serve(settings))
     except errors.Error as error:
         hint = f"\nhint: {error.hint}" if error.hint else ""
