@@ -45,6 +45,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
     },
     "Keep": {
         "volume": Entry("volume", "volume", "Files that outlive their containers"),
+        "nfs": Entry("nfs", "nfs", "The old name of `alight volume`"),
         "secret": Entry("secret", "secret", "Values that only containers see"),
         "image": Entry("image", "image", "What functions run in: list, look, clear up"),
         "queue": Entry("queue", "queue", "Queues that functions share: list, peek, clear"),

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import tempfile
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Iterator, List, Optional, Tuple
+from typing import Iterator, Optional, Tuple
 
 import click
 
-from alight.cli import options, session, tables, terminal
+from alight.cli import options, session, tables, terminal, volume_paths, volume_transfer
 from alight.cli.errors import UsageError
-from alight.wire.codec import PIECE, loads_head
-from alight.wire.errors import AlreadyExistsError, Error, NotFoundError
 from alight.wire.ids import check_name
-from alight.wire.stored import (
-    NamedList,
-    VolumeDelete,
-    VolumeEnsure,
-    VolumeFile,
-    VolumeFiles,
-    VolumeInfo,
-    VolumeListed,
-    VolumePath,
-)
+from alight.wire.stored import NamedList, VolumeDelete, VolumeEnsure, VolumeFile, VolumeInfo, VolumeListed
 
 
 @click.group(short_help="Files that outlive their containers.")
@@ -37,14 +22,12 @@ def volume() -> None:
 @options.environment
 @options.as_json
 def list_(environment: Optional[str], as_json: bool) -> None:
-    """List volumes."""
-    listed = session.ask("volume.list", NamedList(environment=session.environment(environment)), VolumeListed)
-    tables.show(
-        ("Name", "Created at"),
-        [(one.name, tables.when(one.created_at)) for one in listed.volumes],
-        as_json=as_json,
-        empty="No volumes yet. `alight volume create NAME` makes one.",
-    )
+    """List volumes: how large they are, when something was last committed, and who has them mounted."""
+    request = NamedList(environment=session.environment(environment), details=True)
+    listed = session.ask("volume.list", request, VolumeListed).volumes
+    columns = ("Name", "Created at", "Size", "Files", "Last commit", "Mounted by", "Limit")
+    rows = [(one.name, tables.when(one.created_at), *(_numbers(one) if as_json else _words(one))) for one in listed]
+    tables.show(columns, rows, as_json=as_json, empty="No volumes yet. `alight volume create NAME` makes one.")
 
 
 @volume.command()
@@ -91,75 +74,33 @@ def delete(name: str, allow_missing: bool, yes: bool, environment: Optional[str]
 @volume.command()
 @click.argument("name")
 @click.argument("path", default="/")
+@click.option("-r", "--recursive", is_flag=True, help="List directories below, too.")
+@click.option("-l", "--long", is_flag=True, help="Show types, times and sizes in a pipe, too.")
+@click.option("-0", "--null", is_flag=True, help="End names with a zero byte, for `xargs -0`.")
 @options.environment
 @options.as_json
-def ls(name: str, path: str, environment: Optional[str], as_json: bool) -> None:
-    """List the files of a volume. In a pipe: their paths, one per line."""
-    volume_id = _find(name, environment)
-    files = sorted(_files(volume_id, path), key=lambda file: file.path)
-    if not as_json and not terminal.is_terminal(sys.stdout):
-        print("".join(f"{file.path.lstrip('/')}\n" for file in files), end="")
+def ls(  # noqa: PLR0913, PLR0917  what a command line has
+    name: str, path: str, recursive: bool, long: bool, null: bool, environment: Optional[str], as_json: bool
+) -> None:
+    """List the files of a volume. PATH may be a pattern. In a pipe: their paths, one per line."""
+    volume_id = volume_paths.find(name, environment)
+    if not as_json and not long and (null or not terminal.is_terminal(sys.stdout)):
+        volume_paths.print_names((file.path for file in _listed(volume_id, path, recursive)), "\0" if null else "\n")
         return
     rows = [
-        (file.path.lstrip("/"), file.kind, tables.when(file.mtime), file.size if as_json else _shown_size(file))
-        for file in files
+        (
+            file.path if as_json else volume_paths.shown(file.path),
+            file.kind,
+            tables.when(file.mtime),
+            file.size if as_json else _shown_size(file),
+        )
+        for file in sorted(_listed(volume_id, path, recursive), key=lambda file: file.path)
     ]
     tables.show(("Filename", "Type", "Created/Modified", "Size"), rows, as_json=as_json, empty="Nothing there.")
 
 
-@volume.command()
-@click.argument("name")
-@click.argument("remote")
-@click.argument("local", default=".")
-@click.option("-f", "--force", is_flag=True, help="Replace files that exist here.")
-@options.environment
-def get(name: str, remote: str, local: str, force: bool, environment: Optional[str]) -> None:
-    """Fetch a file or a directory from a volume. LOCAL - writes a file to standard output."""
-    volume_id = _find(name, environment)
-    if local == "-":
-        for piece in _read(volume_id, remote):
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
-        return
-    count = 0
-    for file, target in _plan_get(volume_id, remote, Path(local)):
-        if file.kind == "directory":
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        if file.kind != "file":
-            print(f"{file.path} is a {file.kind} and was left out", file=sys.stderr)
-            continue
-        if target.exists() and not force:
-            raise AlreadyExistsError(f"{target} exists already", hint="--force replaces it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(volume_id, file.path, target)
-        count += 1
-    print(f"Fetched {count} file{'' if count == 1 else 's'} from {name}", file=sys.stderr)
-
-
-@volume.command()
-@click.argument("name")
-@click.argument("local", type=click.Path(path_type=Path))
-@click.argument("remote", default="/")
-@click.option("-f", "--force", is_flag=True, help="Replace files that exist there.")
-@options.environment
-def put(name: str, local: Path, remote: str, force: bool, environment: Optional[str]) -> None:
-    """Put a file or a directory into a volume. A REMOTE that ends in / is a directory to put it into."""
-    if not local.exists():
-        raise UsageError(f"there is no file {local}")
-    volume_id = _find(name, environment)
-    count = 0
-    for source, target in _plan_put(local, remote):
-        with source.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-            request = VolumePath(volume_id=volume_id, path=target, force=force, mode=mode)
-            try:
-                session.send("volume.write", request, _pieces(file))
-            except AlreadyExistsError as error:
-                error.hint = "--force replaces it"
-                raise
-        count += 1
-    print(f"Put {count} file{'' if count == 1 else 's'} into {name}", file=sys.stderr)
+volume.add_command(volume_transfer.get)
+volume.add_command(volume_transfer.put)
 
 
 @volume.command()
@@ -168,99 +109,47 @@ def put(name: str, local: Path, remote: str, force: bool, environment: Optional[
 @click.option("-r", "--recursive", is_flag=True, help="Copy directories, too.")
 @options.environment
 def cp(name: str, paths: Tuple[str, ...], recursive: bool, environment: Optional[str]) -> None:
-    """Copy files within a volume."""
+    """Copy files within a volume. Sources may be patterns."""
     if len(paths) < 2:
         raise UsageError("there is no destination", hint=f"alight volume cp {name} {paths[0]} DESTINATION")
-    request = VolumePath(
-        volume_id=_find(name, environment), path=paths[-1], sources=tuple(paths[:-1]), recursive=recursive
-    )
-    session.tell("volume.copy", request)
+    volume_id = volume_paths.find(name, environment)
+    sources = [one for path in paths[:-1] for one in volume_paths.expand(volume_id, path)]
+    session.tell("volume.copy", volume_paths.at(volume_id, paths[-1], recursive=recursive, sources=sources))
 
 
 @volume.command()
 @click.argument("name")
-@click.argument("path")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("-r", "--recursive", is_flag=True, help="Remove a directory with everything in it.")
 @options.environment
-def rm(name: str, path: str, recursive: bool, environment: Optional[str]) -> None:
-    """Remove a file or a directory from a volume."""
-    session.tell("volume.remove", VolumePath(volume_id=_find(name, environment), path=path, recursive=recursive))
+def rm(name: str, paths: Tuple[str, ...], recursive: bool, environment: Optional[str]) -> None:
+    """Remove files or directories from a volume. Paths may be patterns."""
+    volume_id = volume_paths.find(name, environment)
+    for one in [one for path in paths for one in volume_paths.expand(volume_id, path)]:
+        session.tell("volume.remove", volume_paths.at(volume_id, one, recursive=recursive))
 
 
-def _find(name: str, environment: Optional[str]) -> str:
-    request = VolumeEnsure(name=name, environment=session.environment(environment))
-    try:
-        return session.ask("volume.ensure", request, VolumeInfo).volume_id
-    except NotFoundError as error:
-        if error.hint is None:
-            error.hint = "`alight volume list` shows what there is"
-        raise
-
-
-def _files(volume_id: str, path: str, *, recursive: bool = False) -> List[VolumeFile]:
-    request = VolumePath(volume_id=volume_id, path=path, recursive=recursive)
-    files: List[VolumeFile] = []
-    for head, _ in session.stream("volume.files", request):
-        files.extend(loads_head(VolumeFiles, head).files)
-    return files
-
-
-def _read(volume_id: str, path: str) -> Iterator[bytes]:
-    for _, body in session.stream("volume.read", VolumePath(volume_id=volume_id, path=path)):
-        yield body
-
-
-def _plan_get(volume_id: str, remote: str, local: Path) -> Iterator[Tuple[VolumeFile, Path]]:
-    """What to fetch and where to. A file goes into an existing directory, or to the path that was named."""
-    root = PurePosixPath("/" + remote.strip("/"))
-    files = _files(volume_id, str(root), recursive=True)
-    itself = [file for file in files if PurePosixPath("/" + file.path.lstrip("/")) == root and file.kind != "directory"]
-    if itself:
-        yield itself[0], local / root.name if local.is_dir() else local
+def _listed(volume_id: str, path: str, recursive: bool) -> Iterator[VolumeFile]:
+    """What a path or pattern shows: of a directory what is in it, of a pattern what matches."""
+    matching = volume_paths.matching(volume_id, path)
+    if matching is None:
+        yield from volume_paths.files(volume_id, path, recursive=recursive)
         return
-    base = local / root.name if root.name else local
-    for file in sorted(files, key=lambda one: one.path):
-        inside = PurePosixPath("/" + file.path.lstrip("/")).relative_to(root)
-        if ".." in inside.parts:
-            raise Error(f"the volume names a file outside itself: {file.path}")
-        yield file, base.joinpath(*inside.parts)
+    for file in matching:
+        yield file
+        if recursive and file.kind == "directory":
+            yield from volume_paths.files(volume_id, file.path, recursive=True)
 
 
-def _plan_put(local: Path, remote: str) -> Iterator[Tuple[Path, str]]:
-    into = remote.endswith("/")
-    if local.is_dir():
-        base = PurePosixPath("/" + remote.strip("/"))
-        if into and remote.strip("/"):
-            base /= local.resolve().name
-        for source in sorted(local.rglob("*")):
-            if source.is_file():
-                yield source, str(base.joinpath(*source.relative_to(local).parts))
-        return
-    target = PurePosixPath("/" + remote.strip("/"))
-    yield local, str(target / local.name if into else target)
+def _numbers(one: VolumeInfo) -> Tuple[object, ...]:
+    size, files = (one.size, one.files) if one.size >= 0 else (None, None)
+    return size, files, tables.when(one.committed_at), list(one.mounted), one.limit or None
 
 
-def _fetch(volume_id: str, path: str, target: Path) -> None:
-    """Write beside the target and rename, so that a broken transfer leaves no half file under its name."""
-    handle, temporary = tempfile.mkstemp(dir=str(target.parent), prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for piece in _read(volume_id, path):
-                file.write(piece)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    while True:
-        piece = file.read(PIECE)
-        if not piece:
-            return
-        yield piece
+def _words(one: VolumeInfo) -> Tuple[object, ...]:
+    size, files = (tables.size(one.size), str(one.files)) if one.size >= 0 else ("?", "?")
+    committed = tables.when(one.committed_at) or "never"
+    return size, files, committed, ", ".join(one.mounted), tables.size(one.limit) if one.limit else ""
 
 
 def _shown_size(file: VolumeFile) -> str:
