@@ -23,6 +23,7 @@ from alight.node import paths, volume_census, volume_mappings
 from alight.node.volume_census import Census, Change
 from alight.node.volume_changes import Changes
 from alight.node.volume_files import FilesOutside, explained
+from alight.node.volume_history import VolumeHistory
 from alight.wire import errors
 from alight.wire.commands import VolumeWork
 from alight.wire.snapshots import VolumeVersion
@@ -51,6 +52,7 @@ class Volumes:
         self._changes = Changes(self._root)
         self._measured: dict[str, tuple[Census, float]] = {}
         self._outside = FilesOutside(self.data, self.staging)
+        self._kept = VolumeHistory(self._root, self.data, _sync)
         #: Hears of versions that containers make by running; False when nobody could be told.
         self.tell: Callable[[VolumeVersion], bool] = lambda _: False
 
@@ -118,6 +120,8 @@ class Volumes:
         change = await self.commit(volume_id)
         if change.any and not self.tell(_version(volume_id, kind, change, holder)):
             log.info("a version of the volume %s is not in its history: the server is away", volume_id)
+        if change.any:
+            await self._kept.after_commit(volume_id, kind)
 
     async def measure(self, volume_id: str) -> VolumeMeasured:
         """How many files and bytes it holds: what is known, or a walk when something changed since."""
@@ -159,7 +163,13 @@ class Volumes:
         elif work.verb == "delete":
             await self._delete(at.volume_id)
         elif work.verb == "sync":
-            await stream.send(_version(at.volume_id, "commit", await self.commit(at.volume_id), ""))
+            change = await self.commit(at.volume_id)
+            await stream.send(_version(at.volume_id, "commit", change, ""))
+            if change.any:
+                await self._kept.after_commit(at.volume_id, "commit")
+            return
+        elif work.snapshot is not None:
+            await self._kept.serve(stream, work.verb, work.snapshot)
             return
         elif work.verb == "measure":
             await stream.send(await self.measure(at.volume_id))
@@ -173,6 +183,7 @@ class Volumes:
         """Finish deletes and uploads that were interrupted."""
         for path in self._root.glob(".deleted-*"):
             shutil.rmtree(path, ignore_errors=True)
+        self._kept.sweep()
         for path in self._root.glob("*/staging"):
             self._outside.sweep(path.parent.name)
 
@@ -233,6 +244,7 @@ class Volumes:
             gone = self._root / f".deleted-{volume_id}-{os.urandom(4).hex()}"
             folder.rename(gone)
             await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+        await self._kept.forget(volume_id)
 
 
 def _version(volume_id: str, kind: str, change: Change, holder: str) -> VolumeVersion:
