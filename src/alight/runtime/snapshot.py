@@ -40,7 +40,7 @@ _MODULES = (
     "alight.wire.payload",
     "cloudpickle",
 )
-_NAMES = ("App", "Image", "Secret", "Volume", "concurrent", "enter", "method")
+_NAMES = ("App", "Image", "Secret", "Volume", "asgi_app", "concurrent", "enter", "method")
 _WHICH = ("definition", "module", "qualname", "class_name", "source_path", "serialized", "parameters")
 
 
@@ -70,6 +70,7 @@ class Snapshot:
         alight = sys.modules["alight"]
         for name in _NAMES:
             getattr(alight, name)
+        sys.modules["alight.runtime.web"].preload()
         if self.level > 1:
             self._take_code(start, serialized)
             return

@@ -50,12 +50,17 @@ def kinds_of(function: Dict[str, Any]) -> Dict[str, Dict[str, Any]]:
     return said if function.get("class_name") else {"": said} if said else {}
 
 
-def prepare(function: Dict[str, Any]) -> None:
-    """In a template: import what its forks would import each, for themselves. Applications are made in the forks."""
+def preload() -> None:
+    """In every template: its forks would each load uvloop for themselves, which takes longer than all else that a fork
+    does before it serves."""
     try:
         __import__("uvloop")
-    except ImportError:
-        pass  # then there is nothing to import
+    except Exception:  # noqa: BLE001, S110  it is not there, or broken, which concerns only who serves the web
+        pass
+
+
+def prepare(function: Dict[str, Any]) -> None:
+    """In a template of a web function: likewise, once the user's module is there. Forks make their applications."""
     is_endpoint = any(said["kind"] == "fastapi_endpoint" for said in kinds_of(function).values())
     if is_endpoint or "fastapi" in sys.modules:
         from alight.runtime import endpoints  # noqa: PLC0415  only where it is used

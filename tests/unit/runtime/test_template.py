@@ -62,6 +62,16 @@ def test_a_fork_is_a_container(template):
     assert fork.error.read() == ""
 
 
+def test_forks_find_the_event_loop_of_web_functions_loaded(template):
+    pytest.importorskip("uvloop")
+    template.up("", level=1)
+    fork = template.park()
+    node = fork.wake(cwd=str(template.directory), given=True)
+    ready, _ = node.start("import sys\n\ndef f():\n    return 'uvloop' in sys.modules\n", template=1)
+    assert ready.failure is None
+    assert node.call()
+
+
 def test_a_container_of_a_fork_leads_a_session_of_its_own(template):
     template.up(CODE)
     fork = template.park()
