@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 #: How long an agent that starts again waits for the runtimes that its predecessor knew, before it speaks to the server.
 _REUNION = 3.0
+#: Seconds that files on their way to buckets have when the machine's Alight is to end.
+_UPLOADS_AT_END = 20.0
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,10 @@ class Agent:
                 task.cancel()
             await asyncio.gather(sweeping, *background, *ends, return_exceptions=True)
             self._dials.close()
-            for container in self._commands.containers.values():
-                container.let_go()
             if self._shutdown.is_set():
                 await self._end_uploads()
+            for container in self._commands.containers.values():
+                container.let_go()
             refused = background[0].done() and not background[0].cancelled()
             if self._shutdown.is_set() or (refused and not self._commands.containers):
                 await self._engine.shutdown()
@@ -153,14 +155,14 @@ class Agent:
         self._session.report_soon(Report("committed", version.container, volume=version))
         return connected
 
-    # what the session asks
-
     async def _end_uploads(self) -> None:
         """What containers wrote to buckets is on its way there, by processes that end with all else."""
         ending = [one.end_with_uploads(_UPLOADS_AT_END) for one in self._commands.containers.values()]
         for result in await asyncio.gather(*ending, return_exceptions=True):
             if isinstance(result, BaseException):
                 log.error("files on the way to a bucket may be lost: %s", result)
+
+    # what the session asks
 
     def hello(self) -> NodeHello:
         """See ``session.Agent``."""
