@@ -57,6 +57,7 @@ def examine(home: Path) -> list[Check]:
         _mmdebstrap,
         _uv,
         lambda: _image_tools(Path("/")),
+        lambda: _buckets(Path("/")),
         _forwarding,
         _firewalls,
         lambda: _disk(home),
@@ -187,6 +188,15 @@ def _image_tools(root: Path) -> Check:
         return Check("image tools", OK, "Dockerfiles, export and import of images work")
     fix = _apt(*(packages[name] for name in gone)) if gone else ()
     return Check("image tools", WARNING, "; ".join(said), fix)
+
+
+def _buckets(root: Path) -> Check:
+    """What mounting buckets of object stores needs."""
+    if _run("rclone", "version") is None:
+        return Check("buckets", WARNING, "no rclone: CloudBucketMount cannot be mounted", _apt("rclone"))
+    if not (root / "dev/fuse").exists():
+        return Check("buckets", WARNING, "no /dev/fuse: CloudBucketMount cannot be mounted", ("modprobe fuse",))
+    return Check("buckets", OK, "can be mounted, by rclone")
 
 
 def _knows_erofs(root: Path) -> bool:
