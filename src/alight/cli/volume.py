@@ -7,7 +7,7 @@ from typing import Iterator, Optional, Tuple
 
 import click
 
-from alight.cli import options, session, tables, terminal, volume_paths, volume_transfer
+from alight.cli import options, session, tables, terminal, volume_history, volume_paths, volume_transfer
 from alight.cli.errors import UsageError
 from alight.wire.ids import check_name
 from alight.wire.stored import NamedList, VolumeDelete, VolumeEnsure, VolumeFile, VolumeInfo, VolumeListed
@@ -101,6 +101,8 @@ def ls(  # noqa: PLR0913, PLR0917  what a command line has
 
 volume.add_command(volume_transfer.get)
 volume.add_command(volume_transfer.put)
+for _command in (volume_history.history, volume_history.snapshot, volume_history.diff, volume_history.restore):
+    volume.add_command(_command)
 
 
 @volume.command()

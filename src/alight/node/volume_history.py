@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from alight.link.peer import Stream
@@ -15,6 +16,7 @@ from alight.node import paths, volume_plans, volume_restoring
 from alight.node.volume_snapshots import Bounds, Snapshots, explained
 from alight.wire import errors
 from alight.wire.snapshots import Restored, Snapshot, SnapshotAsked, VolumeDifferences
+from alight.wire.transfers import name_in, name_out
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,10 @@ class VolumeHistory:
         elif verb == "snapshot":
             await stream.send(await self._take(asked))
         elif verb == "diff":
-            found = await asyncio.to_thread(lambda: list(self.snapshots.diff(asked)))
+            found = [
+                replace(one, path=name_out(one.path))
+                for one in await asyncio.to_thread(lambda: list(self.snapshots.diff(asked)))
+            ]
             for start in range(0, len(found), _PAGE):
                 await stream.send(VolumeDifferences(tuple(found[start : start + _PAGE])))
         elif verb == "restore":
@@ -103,7 +108,7 @@ class VolumeHistory:
         aside.mkdir(mode=0o700, parents=True)
         source, target = paths.open_root(self.snapshots.files(asked.volume_id, name)), paths.open_root(data)
         try:
-            start = paths.relative(asked.path)
+            start = paths.relative(name_in(asked.path))
             return volume_restoring.restore(source, target, wanted, aside, start=start, exact=asked.exact)
         except OSError as error:
             raise explained(error, "the volume was restored in part only") from error

@@ -30,6 +30,7 @@ from alight.wire.snapshots import VolumeVersion
 from alight.wire.stored import VolumeMeasured
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_READING = frozenset({"files", "read", "fetch"})
 _SYNC_EVERY = 5.0
 _WATCHED_ON = 600.0  # seconds after the last holder: the next one's first commit need not walk
 _MEASURED_FOR = 5.0  # seconds that the size of a volume whose changes nobody follows is taken as known
@@ -173,6 +174,12 @@ class Volumes:
             return
         elif work.verb == "measure":
             await stream.send(await self.measure(at.volume_id))
+            return
+        elif at.snapshot:
+            if work.verb not in _READING:
+                raise errors.InvalidError(f"a snapshot cannot be changed ({at.snapshot!r})")
+            found = await asyncio.to_thread(self._kept.snapshots.files, at.volume_id, at.snapshot)
+            await FilesOutside(lambda _: found, self.staging).serve(stream, work)
             return
         else:
             await self._outside.serve(stream, work)

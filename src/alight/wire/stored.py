@@ -87,6 +87,7 @@ class VolumePath:
     force: bool = False
     mode: Optional[int] = None
     sources: Tuple[str, ...] = ()
+    snapshot: str = ""  # of volume.files, read and fetch: as it was then
     upload: str = ""  # of volume.upload: made up by the client, so that it may ask again when an answer was lost
 
 
