@@ -139,15 +139,15 @@ class Dicts:
         if not self._shared.exists:
             return
         store = await self._shared.get()
+        # A reader that was told of the blob may still be on its way to it; a pop may be asked again.
+        for row in await store.read("dict_garbage_old", before=now - 2 * KEPT):
+            self._blobs.let_go(row["blob"])
+            await store.write([("dict_garbage_drop", {"blob": row["blob"]})], urgent=False)
         await self._shared.expire(now)
         await store.write([("dict_unused", {"before": now - _UNUSED})], urgent=False)
         for row in await store.read("dict_ids"):
             if row["object_id"] not in alive:
                 await self.delete(row["object_id"])
-        # A reader that was told of the blob may still be on its way to it; a pop may be asked again.
-        for row in await store.read("dict_garbage_old", before=now - 2 * KEPT):
-            self._blobs.let_go(row["blob"])
-            await store.write([("dict_garbage_drop", {"blob": row["blob"]})], urgent=False)
 
     async def _done_before(self, store: Store, request: str, dict_id: str) -> int:
         row = await store.one("shared_request", request=request)

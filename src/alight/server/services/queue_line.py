@@ -90,6 +90,8 @@ class Line(Generic[G, P]):
     def failed(self, start: int, stop: int) -> None:
         """They are not, and never will be."""
         self.coming -= stop - start
+        if self.next == stop:
+            self.next = start  # no gap, so that a get may take what is before and behind it
 
     def next_putter(self) -> P | None:
         """The first who waits for room, when there is enough. Those behind it wait, however little they want."""
