@@ -29,8 +29,7 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-curl = _later("curl", "It will call a web function with short-lived credentials")
 function = _later("function", "It will show functions, their calls and their scaling")
 dashboard = _later("dashboard", "It will open the dashboard in a browser", "`alight app list` shows what runs")
 
-NAMES: List[str] = [command.name or "" for command in (curl, function, dashboard)]
+NAMES: List[str] = [command.name or "" for command in (function, dashboard)]

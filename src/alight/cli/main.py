@@ -33,7 +33,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "deploy": Entry("deploy", "deploy", "Keep an app callable from anywhere, until it is stopped"),
         "serve": Entry("serve", "serve", "Run an app until Ctrl-C and reload it on change"),
         "shell": Entry("shell", "shell", "Open a shell in a function's container or an image"),
-        "curl": Entry("later", "curl", "Call a web function with credentials (not yet)"),
+        "curl": Entry("curl", "curl", "Call a web function by curl, with credentials"),
     },
     "Look": {
         "app": Entry("app", "app", "List apps, read their logs, go back a version, stop them"),
