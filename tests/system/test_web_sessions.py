@@ -27,6 +27,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path.startswith("/sleep"):
+            print("sleeps in", type(self).__module__, self.server.server_port, flush=True)
             time.sleep(float(self.path.partition("?")[2]))
         session = self.headers.get("alight-session-id", "-")
         said = f"{VERSION} {os.environ['ALIGHT_TASK_ID']} {session}".encode()
@@ -57,6 +58,18 @@ class Bounded:
     @alight.enter()
     def start(self):
         begin(8004)
+
+
+@app.server(port=8005, unauthenticated=True, exit_grace_period=20)
+class Patient:
+    @alight.enter()
+    def start(self):
+        begin(8005)
+
+    @alight.exit()
+    def stop(self):
+        print("the hook ends the server", flush=True)
+        os._exit(0)
 """
 START = """
 import alight
@@ -101,6 +114,10 @@ class Sticky:
                 return answer.status, answer.read().decode().split()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def logs(self) -> str:
+        done = self.machine.run("app", "logs", "sticky", status=None)
+        return done.stdout + done.stderr
 
     def containers(self) -> set[str]:
         return {one["container_id"] for one in self.machine.json("container", "list")}
@@ -180,3 +197,18 @@ def test_more_requests_than_a_bounded_server_takes_are_a_429(sticky):
         said = sorted(one[0] for one in pool.map(lambda _: sticky.ask("/sleep?2", server="bounded"), range(3)))
     assert said == [200, 200, 429]
     assert sticky.ask(server="bounded")[0] == 200
+
+
+def test_a_server_that_has_to_leave_ends_its_requests_within_its_grace_before_its_hooks(sticky):
+    status, (_, home, _) = sticky.ask(server="patient")
+    assert status == 200
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(sticky.ask, "/sleep?3", server="patient")
+        deadline = time.monotonic() + 60
+        while " 8005" not in sticky.logs():
+            assert time.monotonic() < deadline
+        sticky.machine.run("container", "stop", home, "--yes")
+        assert under_way.result()[1][1] == home
+    deadline = time.monotonic() + 60
+    while "the hook ends the server" not in sticky.logs():
+        assert time.monotonic() < deadline

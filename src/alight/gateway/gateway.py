@@ -134,12 +134,20 @@ class Gateway:
         """Containers may have been told to leave, or a newer version has taken over: those get no new requests, save of
         the sessions that they have. Those end with containers that leave.
         """
+        for server in list(self._servers.values()):
+            if isinstance(server, Ports) and is_leaving(server.container_id):
+                server.retire()
         for pool in list(self._pools.values()):
             for lease in list(pool.given.values()):
                 if lease.sessions and is_leaving(lease.container_id):
                     self.sessions.lost(lease, self.now())
                 if lease.usable and is_stale(lease.container_id):
                     pool.close(lease)
+
+    @property
+    def knows_containers(self) -> bool:
+        """Whether it would have to hear of containers that leave."""
+        return bool(self._servers)
 
     # from containers
 

@@ -51,7 +51,7 @@ class Ports:
         self._all: set[Connection] = set()
         self._dialling: dict[Exchange, asyncio.Task[None]] = {}
         self._number = 0
-        self._gone = False
+        self._gone = self._leaving = False
 
     def take(self, exchange: Spliced) -> None:
         """Carry a request to the program, on a connection that has none or a new one."""
@@ -80,7 +80,7 @@ class Ports:
         """A request is done with its connection."""
         self.exchanges.pop(exchange.number, None)
         connection.exchange = None
-        if keep and not self._gone and len(self._idle) < _KEPT:
+        if keep and not (self._gone or self._leaving) and len(self._idle) < _KEPT:
             connection.since = self._gateway.now()
             self._idle.append(connection)
         else:
@@ -98,6 +98,12 @@ class Ports:
     def is_idle(self) -> bool:
         """See ``backend.Backend``."""
         return not (self.exchanges or self._dialling)
+
+    def retire(self) -> None:
+        """Its container has been told to leave, and looks whether anybody is connected: keep nothing open for later."""
+        self._leaving = True
+        for connection in self._idle:
+            connection.transport.abort()
 
     def close(self) -> None:
         """See ``backend.Backend``."""

@@ -194,7 +194,10 @@ class Web(tasks.Tasks):
         self._watches = [self._loop.create_task(self._watch(one)) for one in self._site.servers()]
         await super()._serve()
         began, grace = time.monotonic(), self._service.grace
-        await self._finish(grace - min(grace * _FOR_THE_END, _MOST_FOR_THE_END))
+        enough = grace - min(grace * _FOR_THE_END, _MOST_FOR_THE_END)
+        await self._finish(enough)
+        for server in self._site.servers():
+            await server.finish(enough - (time.monotonic() - began))
         for task in self._watches:
             task.cancel()
         await self._site.close()

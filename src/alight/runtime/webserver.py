@@ -21,6 +21,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 _LOOK = 1.0
 _LOOKS = 3  # in vain, one after the other: then it is gone
 _LISTENING = "0A"
+_ESTABLISHED = "01"
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
@@ -33,6 +34,7 @@ class WebServer:
         self._what = what
         self._port: int = said["port"]
         self._patience: float = said.get("startup_timeout", 5.0)
+        self._exit_grace: float = said.get("exit_grace_period") or 0.0
         self._begun: Any = None
         self._returned = False
 
@@ -64,6 +66,13 @@ class WebServer:
             vain = vain + 1 if found is not None and all(port != self._port for _, port in found) else 0
         return f"nothing listens on port {self._port} any more: the server that {self._what} started has ended"
 
+    async def finish(self, seconds: float) -> None:
+        """Let the server end the requests that it has, within its exit_grace_period and so many seconds."""
+        deadline, pause = time.monotonic() + min(self._exit_grace, seconds), _FIRST_PAUSE
+        while time.monotonic() < deadline and has_connections(self._port):
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
     async def stop(self) -> None:
         """It ends with the container, or in an exit hook."""
 
@@ -93,6 +102,16 @@ def is_reachable(port: int) -> bool:
 
 def listening() -> Any:
     """Addresses and ports that something listens on in this network; None where that cannot be seen."""
+    return _sockets(_LISTENING)
+
+
+def has_connections(port: int) -> bool:
+    """Whether somebody is connected to a server on this port."""
+    return any(at == port for _, at in _sockets(_ESTABLISHED) or ())
+
+
+def _sockets(wanted: str) -> Any:
+    """Our own addresses and ports of connections in a state; None where that cannot be seen."""
     found: List[Tuple[str, int]] = []
     seen = False
     for table in _TABLES:
@@ -104,7 +123,7 @@ def listening() -> Any:
         seen = True
         for row in rows:
             _, local, _, state = row.split(None, 4)[:4]
-            if state == _LISTENING:
+            if state == wanted:
                 address, _, port = local.partition(":")
                 found.append((_address(address), int(port, 16)))
     return found if seen else None

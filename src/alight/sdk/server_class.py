@@ -75,7 +75,6 @@ def _said(given: Mapping[str, Any], patience: float, where: str) -> Dict[str, An
         raise InvalidError(f"port={port!r} of {where}: a port is from 1 to 65535")
     if given["h2_enabled"]:
         raise UnimplementedError(f"h2_enabled=True of {where}: requests come as HTTP/1.1 in this version")
-    _seconds(given, "exit_grace_period", where)
     scaleup = None if given["scaleup_window"] is None else _seconds(given, "scaleup_window", where)
     return {
         "kind": "web_server",
@@ -86,6 +85,7 @@ def _said(given: Mapping[str, Any], patience: float, where: str) -> Dict[str, An
         "startup_timeout": patience,
         "max_concurrency": given["max_concurrency"],
         "scaleup_window": scaleup,
+        "exit_grace_period": _seconds(given, "exit_grace_period", where),
     }
 
 

@@ -139,7 +139,7 @@ class Web:
             container = state.containers.get(container_id)
             return container is not None and (container.stopping or bool(container.draining))
 
-        if self._leases:
+        if self._leases or self.gateway.knows_containers:
             self.gateway.stale(is_stale, is_leaving)
 
     # inside

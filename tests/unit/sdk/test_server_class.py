@@ -36,6 +36,7 @@ def test_a_server_is_one_function_that_answers_on_its_port():
             "startup_timeout": 60.0,
             "max_concurrency": 7,
             "scaleup_window": None,
+            "exit_grace_period": 0.0,
             "sessioned": False,
         }
     }

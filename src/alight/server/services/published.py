@@ -22,6 +22,7 @@ from alight.wire.record import replace
 from alight.wire.spec import FunctionSpec
 
 SCALABLE = ("min_containers", "max_containers", "buffer_containers", "scaledown_window")
+_FOR_HOOKS = 10.0  # seconds
 VARIANT = "#"  # between a function's name and what makes it a variant; no function's own name has it
 
 
@@ -167,6 +168,15 @@ def need_of(spec: FunctionSpec) -> scheduled.Need:
         single_use=scaling.single_use,
         retries=spec.retries,
     )
+
+
+def exit_grace(spec: FunctionSpec) -> float:
+    """Seconds that a container of a server has to leave in: its exit_grace_period for its requests, and some for hooks.
+    0 where none was asked for.
+    """
+    asked = [one.get("exit_grace_period") or 0.0 for one in spec.web.values() if isinstance(one, dict)]
+    longest = max(asked, default=0.0)
+    return longest + _FOR_HOOKS if longest else 0.0
 
 
 def renewed(old: Published, spec: FunctionSpec, *, renew: bool = False) -> Published:
