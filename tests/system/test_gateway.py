@@ -153,12 +153,6 @@ class Handler(BaseHTTPRequestHandler):
 ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
     subprocess.Popen(["python", "-c", code])
-
-
-@app.function()
-@alight.asgi_app()
-def broken():
-    raise RuntimeError("this one never starts")
 '''
 
 
@@ -258,13 +252,6 @@ def test_an_exception_is_a_clean_500_and_its_traceback_is_in_the_log(web):
     assert status == 500
     assert b"on purpose" not in said
     assert web.said("RuntimeError: on purpose")
-
-
-def test_a_function_that_does_not_start_answers_503_and_says_why_in_its_log(web):
-    status, said = web.ask("/", function="broken")
-    assert status == 503, said
-    assert b"never starts" not in said
-    assert web.said("this one never starts")
 
 
 def test_the_timeout_is_the_limit_of_a_request_and_ends_a_container_that_goes_on(web):
