@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -10,6 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from alight.link.dial import Answers, dial_unix
+from alight.wire.messages import BlobPut, Hello
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -89,3 +94,29 @@ def test_an_address_that_cannot_be_is_one_sentence(start):
         assert server.process.returncode == 1
         assert "hint: " in said.decode()
         assert "Traceback" not in said.decode()
+
+
+def test_an_upload_that_a_kill_cut_leaves_nothing_and_what_was_whole_stays(start, tmp_path):
+    server = start("--listen", "none")
+    whole = hashlib.sha256(b"whole").hexdigest()
+
+    async def upload():
+        peer = await dial_unix(str(tmp_path / "home/run/server.sock"), Hello(1, "0", "client"), Answers())
+        done = await peer.open("blob.put", BlobPut(whole), b"whole", end=True)
+        await done.expect(BlobPut)
+        for digest in ("", hashlib.sha256(b"x" * (9 << 20)).hexdigest()):
+            half = await peer.open("blob.put", BlobPut(digest))
+            for _ in range(8):
+                await half.send(None, b"x" * (1 << 20))
+        incoming = tmp_path / "home/server/blobs/incoming"
+        while sum(one.stat().st_size for one in incoming.iterdir()) < 8 << 20:  # noqa: ASYNC110  another process writes them
+            await asyncio.sleep(0.01)
+        server.end(signal.SIGKILL)
+        assert len(list(incoming.iterdir())) == 2
+        peer.close()
+
+    asyncio.run(asyncio.wait_for(upload(), 30))
+    start("--listen", "none")
+    blobs = tmp_path / "home/server/blobs"
+    assert [path.name for path in blobs.rglob("*") if path.is_file()] == [whole]
+    assert (blobs / whole[:2] / whole).read_bytes() == b"whole"
