@@ -23,6 +23,7 @@ from alight.node.blobs import Blobs
 from alight.node.commands import Commands
 from alight.node.container import Container
 from alight.node.dials import Dials
+from alight.node.engine import spawner_life
 from alight.node.engine.base import ContainerState, Engine
 from alight.node.entrance import Entrance
 from alight.node.execs import Execs
@@ -78,7 +79,7 @@ class Agent:
         self._leave = asyncio.Event()
         notices = Inotify()
         dns = Dns(engine)
-        volumes = Volumes(self._home)
+        volumes = Volumes(self._home, lambda: spawner_life.running(settings.home))
         volumes.tell = self._tell_version
         runner = StepRunner(engine, notices, dns, volumes, gpus)
         self._session = Session(settings.server, self, self._on_stream)
@@ -138,6 +139,7 @@ class Agent:
             if self._shutdown.is_set() or (refused and not self._commands.containers):
                 await self._engine.shutdown()
                 await asyncio.to_thread(self._around.keeper.clear)
+                await asyncio.to_thread(self._around.shop.volumes.close)
             await self._engine.close()
             self._around.notices.close()
 

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alight.link.peer import Stream
@@ -24,6 +24,7 @@ from alight.node.volume_census import Census, Change
 from alight.node.volume_changes import Changes
 from alight.node.volume_files import FilesOutside, explained
 from alight.node.volume_history import VolumeHistory
+from alight.node.volume_limits import Limits
 from alight.wire import errors
 from alight.wire.commands import VolumeWork
 from alight.wire.snapshots import VolumeVersion
@@ -43,8 +44,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Volumes:
     """All volumes under ``<home>/volumes``. Who holds one keeps it from being deleted."""
 
-    def __init__(self, home: Path, root: Path | None = None) -> None:
-        self._root = root if root is not None else home / "volumes"
+    def __init__(self, home: Path, spawners: Callable[[], Iterable[int]] = tuple) -> None:
+        """``spawners`` names processes in whose mount namespace containers are put together."""
+        self._root = home / "volumes"
         self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._root.chmod(0o711)
         self._holders: dict[str, list[tuple[str, bool]]] = {}
@@ -54,12 +56,15 @@ class Volumes:
         self._measured: dict[str, tuple[Census, float]] = {}
         self._outside = FilesOutside(self.data, self.staging)
         self._kept = VolumeHistory(self._root, self.data, _sync)
+        images = os.environ.get("ALIGHT_VOLUME_IMAGES", "off") == "on"
+        self.limits = Limits(self._root, images=images, spawners=spawners)
         #: Hears of versions that containers make by running; False when nobody could be told.
         self.tell: Callable[[VolumeVersion], bool] = lambda _: False
 
     def data(self, volume_id: str) -> Path:
         """The directory that holds a volume's files; made when it is missing. Raises NotFoundError once deleted."""
         path = self._folder(volume_id) / "data"
+        self.limits.ready(volume_id)
         if not path.is_dir():
             self._refuse_deleted(volume_id)
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -131,7 +136,7 @@ class Volumes:
         if kept.files < 0 or changed or (changed is None and until < time.monotonic()):
             kept, _ = await asyncio.to_thread(volume_census.walk, self.data(volume_id), 1 << 62)
             self._measured[volume_id] = kept, time.monotonic() + _MEASURED_FOR
-        return VolumeMeasured(volume_id, kept.size, kept.files)
+        return VolumeMeasured(volume_id, kept.size, kept.files, self.limits.of(volume_id))
 
     async def sync_forever(self) -> None:
         """Commit what is held for writing, every few seconds, where something changed."""
@@ -160,7 +165,7 @@ class Volumes:
         work = stream.arguments(VolumeWork)
         at = work.at
         if work.verb == "create":
-            self.data(at.volume_id)
+            await asyncio.to_thread(self._create, at.volume_id, work.size)
         elif work.verb == "delete":
             await self._delete(at.volume_id)
         elif work.verb == "sync":
@@ -193,6 +198,19 @@ class Volumes:
         self._kept.sweep()
         for path in self._root.glob("*/staging"):
             self._outside.sweep(path.parent.name)
+
+    def close(self) -> None:
+        """The node is shut down, and no container is left: what was mounted for volumes is unmounted."""
+        for volume_id in list(self._watched_until):
+            self._changes.unwatch(volume_id)
+        self.limits.close()
+
+    def _create(self, volume_id: str, size: int) -> None:
+        if size:
+            self._folder(volume_id)
+            self._refuse_deleted(volume_id)
+            self.limits.make(volume_id, size)
+        self.data(volume_id)
 
     def _folder(self, volume_id: str) -> Path:
         if not _ID.fullmatch(volume_id):
@@ -246,6 +264,7 @@ class Volumes:
         (marks / volume_id).touch()
         self._watched_until.pop(volume_id, None)
         self._changes.unwatch(volume_id)
+        await asyncio.to_thread(self.limits.remove, volume_id)
         if folder.is_dir():
             # Renamed first, so that a delete that is killed half-way leaves no half of a volume under its name.
             gone = self._root / f".deleted-{volume_id}-{os.urandom(4).hex()}"

@@ -401,7 +401,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         nodes=nodes,
         images=images,
         volumes=Volumes(
-            store, nodes, VolumeVersions(store, nodes, containers, apps), VolumeUsers(containers, apps), ephemeral
+            store, nodes, VolumeVersions(store, nodes, containers), VolumeUsers(containers, apps), ephemeral
         ),
         ephemeral=ephemeral,
         shared=Shared(store, SharedStore(settings.state / "shared.db"), blobs, ephemeral),

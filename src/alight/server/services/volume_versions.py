@@ -15,7 +15,6 @@ from typing import Any
 
 from alight.link.peer import Stream
 from alight.link.stream import decode
-from alight.server.services.apps import Apps
 from alight.server.services.containers import Containers
 from alight.server.services.nodes import Nodes
 from alight.server.services.nodes import Session as NodeSession
@@ -34,11 +33,10 @@ KEPT = 1000
 class VolumeVersions:
     """Made once; hears of what containers commit from ``nodes``."""
 
-    def __init__(self, store: Store, nodes: Nodes, containers: Containers, apps: Apps) -> None:
+    def __init__(self, store: Store, nodes: Nodes, containers: Containers) -> None:
         self._store = store
         self._nodes = nodes
         self._containers = containers
-        self._apps = apps
         self._tasks: set[asyncio.Task[None]] = set()
         nodes.on_committed = self._on_committed
 
@@ -134,9 +132,8 @@ class VolumeVersions:
             row = await self._store.one("container_by_id", container_id=container_id)
             if row is not None:
                 app_id, function_id = row["app_id"], row["function_id"]
-        app = self._apps.alive.get(app_id)
-        function = self._containers.functions.by_id.get(function_id)
-        return app.name if app is not None else "", function.spec.name if function is not None else ""
+        named = await self._store.one("volume_origin", app_id=app_id, function_id=function_id)
+        return (str(named["app"] or ""), str(named["function"] or "")) if named is not None else ("", "")
 
 
 def _version(row: Row) -> VolumeVersion:

@@ -53,3 +53,8 @@ SELECT * FROM volume_versions WHERE volume_id = :volume_id ORDER BY version DESC
 -- name: volume_limit
 -- How many bytes a volume may hold; 0: as many as its disk has.
 UPDATE volumes SET size_limit = :size WHERE volume_id = :volume_id;
+
+-- name: volume_origin
+-- The names of an app and of its function, whether they live or not.
+SELECT a.name AS app, f.name AS function FROM apps a
+LEFT JOIN functions f ON f.function_id = :function_id WHERE a.app_id = :app_id;
