@@ -20,6 +20,8 @@ def stop(state: State, container: Container, why: str, decisions: list[Decision]
         function.serving.discard(name)
         function.starting.discard(name)
         function.leaving.add(name)
+    if grace > 0 and function is not None:
+        grace = max(grace, function.need.exit_grace)
     decisions.append(Stop(name, container.node_id, why, grace))
 
 

@@ -41,6 +41,7 @@ class Need:
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     target_concurrent: int | None = None  # inputs in a container that scaling aims at; None = the most
     batch_size: int = 0  # most inputs in one run of a batched function; 0 = it is not batched
+    exit_grace: float = 0.0  # what its containers have to leave in at least, unless they are to end at once
 
     @property
     def slots(self) -> int:

@@ -27,7 +27,7 @@ from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
 from alight.server.services.images import Images
 from alight.server.services.nodes import Nodes
-from alight.server.services.published import Published, exit_grace
+from alight.server.services.published import Published
 from alight.server.services.secrets import Secrets
 from alight.server.web import Web, is_lease
 from alight.wire import errors
@@ -201,11 +201,7 @@ class Loop:
             self._inbox.put(events.ContainerEnded(decision.container_id))
             self._background(self._do.containers.ended(decision.container_id, decision.why, time.time()))
             return
-        grace = decision.grace
-        function = self._do.functions.by_id.get(record.function_id) if record is not None else None
-        if grace > 0 and function is not None:
-            grace = max(grace, exit_grace(function.spec))
-        command = Command("stop", container=decision.container_id, grace=grace, reason=decision.why)
+        command = Command("stop", container=decision.container_id, grace=decision.grace, reason=decision.why)
         self._do.nodes.send(decision.node_id, command)
 
     def _start(self, decision: decided.Start) -> None:

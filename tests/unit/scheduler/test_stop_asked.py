@@ -48,3 +48,28 @@ def test_one_that_is_gone_already():
     world = Pretend()
     world.node()
     assert world.happen(events.StopAsked("none", "somebody stopped it")) == []
+
+
+def serving(exit_grace):
+    world = Pretend()
+    world.node()
+    world.happen(events.FunctionPublished("f", "app", "f", Need(memory=100, exit_grace=exit_grace)))
+    world.happen(events.InputsArrived("c", "f", ((0, 1),)))
+    world.all_ready()
+    (name,) = world.state.containers
+    return world, name
+
+
+def graces(said):
+    return [one.grace for one in said if isinstance(one, Stop)]
+
+
+def test_a_function_that_asks_for_longer_to_leave_gets_it_unless_it_is_to_end_at_once():
+    world, name = serving(70.0)
+    assert graces(world.happen(events.StopAsked(name, "why", 5.0))) == [70.0]
+    world, name = serving(70.0)
+    assert graces(world.happen(events.AppEnded("app"))) == [70.0]
+    world, name = serving(70.0)
+    assert graces(world.happen(events.StopAsked(name, "why", 0.0))) == [0.0]
+    world, name = serving(0.0)
+    assert graces(world.happen(events.StopAsked(name, "why", 5.0))) == [5.0]

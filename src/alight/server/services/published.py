@@ -166,6 +166,7 @@ def need_of(spec: FunctionSpec) -> scheduled.Need:
         target_concurrent=scaling.target_concurrent_inputs,
         batch_size=scaling.batch_size,
         single_use=scaling.single_use,
+        exit_grace=exit_grace(spec),
         retries=spec.retries,
     )
 
