@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 
 import pytest
@@ -39,7 +38,7 @@ def commits():
     from alight.wire.stored import VolumeInfo, VolumePath
 
     def commit():
-        return run(default_client().call("volume.commit", VolumePath(data.object_id), VolumeInfo)).version
+        return run(default_client().call("volume.commit", VolumePath(data.hydrate().object_id), VolumeInfo)).version
 
     (HERE / "file").write_text("1")
     found.append(commit())
@@ -113,7 +112,7 @@ def test_each_change_is_a_version_and_nothing_is_none(machine, script):
 
 
 def test_going_back_while_a_container_has_the_files_open(machine, script):
-    running = machine.start("run", f"{script}::hold_open", stdout=subprocess.PIPE, text=True)
+    running = machine.start("run", f"{script}::hold_open")
     try:
         wait_until(lambda: "ready" in machine.run("volume", "ls", "history-data").stdout.split())
         taken = machine.run("volume", "snapshot", "history-data", "--label", "old")
@@ -129,9 +128,9 @@ def test_going_back_while_a_container_has_the_files_open(machine, script):
         machine.run("volume", "rm", "history-data", "ready")
     finally:
         machine.run("volume", "cp", "history-data", "two", "go")
-        assert running.wait(120) == 0
-        if running.stdout is not None:
-            running.stdout.close()
+        said, _ = running.communicate(timeout=120)
+        assert running.returncode == 0
+        assert said is not None
 
 
 def test_a_snapshot_into_a_directory_here(machine, tmp_path):
@@ -161,4 +160,4 @@ def test_a_volume_that_somebody_has_is_not_deleted(machine, script):
         assert "sleep" in refused[-1] or "co-" in refused[-1] or "ta-" in refused[-1], refused[-1]
     finally:
         running.terminate()
-        running.wait(60)
+        running.communicate(timeout=60)

@@ -7,7 +7,7 @@ from typing import Iterator, Optional, Tuple
 
 import click
 
-from alight.cli import options, session, tables, terminal, volume_history, volume_paths, volume_transfer
+from alight.cli import options, session, sizes, tables, terminal, volume_history, volume_paths, volume_transfer
 from alight.cli.errors import UsageError
 from alight.wire.ids import check_name
 from alight.wire.stored import NamedList, VolumeDelete, VolumeEnsure, VolumeFile, VolumeInfo, VolumeListed
@@ -33,12 +33,18 @@ def list_(environment: Optional[str], as_json: bool) -> None:
 @volume.command()
 @click.argument("name")
 @click.option("--version", type=click.Choice(["1", "2"]), default="2", help="Accepted for old scripts; without effect.")
+@click.option("--size", callback=sizes.option, help="The most that it may hold, as 20GB or 500MiB. Default: no limit.")
 @options.environment
-def create(name: str, version: str, environment: Optional[str]) -> None:
+def create(name: str, version: str, size: int, environment: Optional[str]) -> None:
     """Make a volume."""
     check_name(name, "volume")
     request = VolumeEnsure(
-        name=name, environment=session.environment(environment), create=True, exclusive=True, version=int(version)
+        name=name,
+        environment=session.environment(environment),
+        create=True,
+        exclusive=True,
+        version=int(version),
+        size=size,
     )
     session.ask("volume.ensure", request, VolumeInfo)
     print(f"Created the volume {name}. Use it:\n", file=sys.stderr)

@@ -79,7 +79,7 @@ class Agent:
         self._leave = asyncio.Event()
         notices = Inotify()
         dns = Dns(engine)
-        volumes = Volumes(self._home, lambda: spawner_life.running(settings.home))
+        volumes = Volumes(self._home, lambda: spawner_life.running(settings.home.resolve()))
         volumes.tell = self._tell_version
         runner = StepRunner(engine, notices, dns, volumes, gpus)
         self._session = Session(settings.server, self, self._on_stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from alight.node.engine.forks import SHELL, TEMPLATE
 from alight.node.engine.oci import OciEngine
 from alight.node.engine.process import ProcessEngine
 from alight.node.network import Names
+from alight.node.volume_limits import Limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +32,7 @@ async def clear(home: Path, instance: str, runtime: str) -> list[str]:
         spawners = spawner_life.running(home)
         groups = _alive(Names.of(instance))
         await OciEngine(home, instance, runtime=runtime).shutdown()
+        await asyncio.to_thread(Limits(home / "node" / "volumes", images=False).close)
         # Those that look like it are its children, and younger.
         ended += [f"spawner (pid {min(spawners)})"] if spawners else []
         ended += _counted(len([one for one in groups if not one.startswith(_OURS)]))

@@ -20,6 +20,7 @@ class VolumeEnsure:
     exclusive: bool = False
     version: int = 2
     ephemeral: bool = False  # a new, nameless one that lives while ephemeral.keep comes
+    size: int = 0  # bytes that it may hold, when it is made; 0: as many as its disk has
 
 
 @dataclass(frozen=True)

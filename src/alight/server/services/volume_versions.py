@@ -60,6 +60,14 @@ class VolumeVersions:
         )
         await self._count(total)
 
+    async def make(self, volume_id: str, size: int) -> None:
+        """Make a volume's directory with a limit of ``size`` bytes. Raises InvalidError, with the reason."""
+        if len(self._all()) > 1:
+            raise errors.UnimplementedError("the size of a volume can be limited only where there is one machine")
+        await self._nodes.any_session().peer.call(
+            "node.volume", VolumeWork("create", VolumePath(volume_id), size=size), dict
+        )
+
     async def history(self, asked: SnapshotAsked) -> VolumeHistory:
         """Versions, newest first, and the snapshots that there are."""
         limit = asked.limit if asked.limit > 0 else -1

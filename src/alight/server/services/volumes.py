@@ -62,8 +62,13 @@ class Volumes:
                 "now": time.time(),
             }
             new_environment = {"name": environment, "owner": owner, "now": time.time()}
+            limit = {"volume_id": fresh["volume_id"], "size": asked.size}
+            if asked.size:
+                await self.versions.make(str(fresh["volume_id"]), asked.size)
             try:
-                await self._store.write([("environment_add", new_environment), ("volume_add", fresh)])
+                await self._store.write(
+                    [("environment_add", new_environment), ("volume_add", fresh), ("volume_limit", limit)]
+                )
             except errors.AlreadyExistsError:
                 if asked.exclusive:
                     raise
@@ -210,4 +215,5 @@ def _info(row: Row) -> VolumeInfo:
         row["version"],
         created_by=row["owner"],
         committed_at=committed_at,
+        limit=row["size_limit"],
     )
