@@ -1,4 +1,4 @@
-"""The application of web_site.py as a web function in the ways there are, and one that nobody keeps awake."""
+"""The application of web_site.py as a web function in the ways there are, and functions that nobody keeps awake."""
 
 from pathlib import Path
 
@@ -39,3 +39,8 @@ def cold():
         await send({"type": "http.response.body", "body": b"hello"})
 
     return hello
+
+
+@app.function(scaledown_window=2)
+def called():
+    return 1

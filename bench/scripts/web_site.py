@@ -1,9 +1,12 @@
-"""One line of FastAPI, and a WebSocket that echoes: what bare uvicorn and web functions serve alike."""
+"""One line of FastAPI, a WebSocket that echoes and a stream: what bare uvicorn and web functions serve alike."""
 
 
 def site():
     """The application."""
+    import asyncio
+
     from fastapi import FastAPI, WebSocket
+    from fastapi.responses import StreamingResponse
 
     made = FastAPI()
 
@@ -16,5 +19,14 @@ def site():
         await socket.accept()
         async for text in socket.iter_text():
             await socket.send_text(text)
+
+    @made.get("/stream")
+    async def stream():
+        async def pieces():
+            yield b"first"
+            await asyncio.sleep(0.05)
+            yield b"second"
+
+        return StreamingResponse(pieces())
 
     return made
