@@ -63,6 +63,8 @@ class Options:
 
 def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, shape: Shape) -> Options:
     """The options in ``given``; ``old`` are keywords that are no longer in the signature. Raises InvalidError."""
+    if shape.sessioned:
+        raise InvalidError(f"@sessioned() at {where}: only classes below @app.server() have sessions")
     values = dict(given)
     concurrent = _take_old(values, old, where)
     autoscaling = resources.autoscaling(values)

@@ -131,6 +131,14 @@ def test_a_server_may_have_sessions_and_wait_before_it_grows():
     assert (said["sessioned"], said["scaleup_window"], said["max_concurrency"]) == (True, 30.0, None)
 
 
+def test_nothing_else_has_sessions():
+    app = alight.App("web")
+    with pytest.raises(InvalidError, match=r"only classes below @app.server\(\) have sessions"):
+        app.function(serialized=True)(alight.sessioned()(lambda: 1))
+    with pytest.raises(InvalidError, match=r"only classes below @app.server\(\) have sessions"):
+        app.cls(serialized=True)(alight.sessioned()(WithMethod))
+
+
 @pytest.mark.parametrize(("given", "most"), [({}, 1), ({"min_containers": 3}, 3), ({"max_containers": 9}, 1)])
 def test_a_target_of_nothing_turns_scaling_off(given, most):
     app, model = declared(target_concurrency=0, **given)
