@@ -7,7 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from alight.node import cgroups
+from alight.node import cgroups, volumes
 from alight.node.engine import spawner_life
 from alight.node.engine.forks import SHELL, TEMPLATE
 from alight.node.engine.oci import OciEngine
@@ -32,7 +32,7 @@ async def clear(home: Path, instance: str, runtime: str) -> list[str]:
         spawners = spawner_life.running(home)
         groups = _alive(Names.of(instance))
         await OciEngine(home, instance, runtime=runtime).shutdown()
-        await asyncio.to_thread(Limits(home / "node" / "volumes", images=False).close)
+        await asyncio.to_thread(Limits(volumes.root(home / "node"), images=False).close)
         # Those that look like it are its children, and younger.
         ended += [f"spawner (pid {min(spawners)})"] if spawners else []
         ended += _counted(len([one for one in groups if not one.startswith(_OURS)]))

@@ -45,10 +45,11 @@ class Volumes:
     """All volumes under ``<home>/volumes``. Who holds one keeps it from being deleted."""
 
     def __init__(self, home: Path, spawners: Callable[[], Iterable[int]] = tuple) -> None:
-        """``spawners`` names processes in whose mount namespace containers are put together."""
-        self._root = home / "volumes"
-        self._root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._root.chmod(0o711)
+        """``spawners`` names processes in whose mount namespace containers are put together.
+
+        Raises InvalidError for an ``ALIGHT_VOLUMES`` that cannot be the volumes' directory.
+        """
+        self._root = root(home)
         self._holders: dict[str, list[tuple[str, bool]]] = {}
         self._watched_until: dict[str, float] = {}
         self._committing: dict[str, asyncio.Lock] = {}
@@ -275,6 +276,23 @@ class Volumes:
 
 def _version(volume_id: str, kind: str, change: Change, holder: str) -> VolumeVersion:
     return VolumeVersion(volume_id, kind, change.any, change.files, change.size, change.removed, holder, at=time.time())
+
+
+def root(home: Path) -> Path:
+    """The directory of all volumes of a node: ``ALIGHT_VOLUMES``, or its own. Made when it is missing."""
+    chosen = os.environ.get("ALIGHT_VOLUMES", "")
+    path = Path(chosen) if chosen else home / "volumes"
+    if not path.is_absolute():
+        raise errors.InvalidError(f"ALIGHT_VOLUMES={chosen} is no absolute path", hint="name a directory from /")
+    try:
+        path.mkdir(mode=0o711, parents=not chosen, exist_ok=True)
+        path.chmod(0o711)
+    except OSError as error:
+        raise errors.InvalidError(
+            f"the directory of the volumes, {path}, cannot be used: {error.strerror}",
+            hint="mount its filesystem first, let root write to it, or unset ALIGHT_VOLUMES",
+        ) from error
+    return path
 
 
 def same_directory(process: int, target: str, source: str) -> bool:
