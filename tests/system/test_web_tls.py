@@ -13,6 +13,7 @@ import time
 from itertools import cycle
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.unit.server.certificates import make
 
@@ -132,6 +133,15 @@ def test_a_websocket_over_tls(site):
         while len(frame) < 11 and (piece := sock.recv(4096)):
             frame += piece
         assert frame == b"\x81\x09wss hello"
+
+
+def test_a_websocket_client_as_people_have_it(site):
+    sock = socket.create_connection(("127.0.0.1", site.port), timeout=60)
+    context = ssl.create_default_context(cafile=site.cert)
+    with connect(f"wss://{site.host}:{site.port}/", sock=sock, ssl=context, server_hostname=site.host) as there:
+        for text in ("one", "two" * 50_000):
+            there.send(text)
+            assert there.recv(timeout=60) == f"wss {text}"
 
 
 def test_only_http_1_1_is_agreed_on_and_plain_http_is_not_answered(site):
