@@ -36,22 +36,20 @@ END;
 -- number: counts up within a partition; what has a smaller one came before. The expiry of the last item is its partition's.
 
 CREATE TABLE queue_items (
-  item INTEGER PRIMARY KEY,
   queue_id TEXT NOT NULL,
   partition TEXT NOT NULL,
   number INTEGER NOT NULL,
   expires_at REAL NOT NULL,
-  value BLOB NOT NULL
-);
-
-CREATE UNIQUE INDEX queue_items_in_order ON queue_items (queue_id, partition, number);
+  value BLOB NOT NULL,
+  PRIMARY KEY (queue_id, partition, number)
+) WITHOUT ROWID;
 
 -- Requests that were carried out and whose answers may not have arrived. taken: items from start to before stop of a partition are
--- its answer, and still in queue_items. count, value, large, length: the answer of one to a dict.
+-- its answer, and still in queue_items. count, value, large, length: the answer of one to a dict. There are few at a time, and each
+-- page that a put touches costs it time: no index but the key.
 
 CREATE TABLE shared_requests (
-  id INTEGER PRIMARY KEY,
-  request TEXT NOT NULL UNIQUE,
+  request TEXT PRIMARY KEY,
   object_id TEXT NOT NULL,
   at REAL NOT NULL,
   taken INTEGER NOT NULL DEFAULT 0,
@@ -62,6 +60,4 @@ CREATE TABLE shared_requests (
   large TEXT NOT NULL DEFAULT '',
   length INTEGER NOT NULL DEFAULT 0,
   value BLOB
-);
-
-CREATE INDEX shared_requests_by_age ON shared_requests (at);
+) WITHOUT ROWID;
