@@ -68,6 +68,11 @@ class Client:
         """Builds the image when it is not there. Raises RuntimeError when that fails."""
         script = bench.folder / f"cold_start_{kind}.py"
         script.write_text((SCRIPTS / "cold_start.py").read_text().replace('KIND = "nothing"', f'KIND = "{kind}"'))
+        return cls.of(bench, script)
+
+    @classmethod
+    def of(cls, bench: Bench, script: Path) -> Client:
+        """A script that says ``ready`` and then answers line by line. Raises RuntimeError when it ends before."""
         errors = bench.folder / f"{script.stem}.stderr"
         with errors.open("w") as file:
             process = subprocess.Popen(
