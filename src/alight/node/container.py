@@ -179,8 +179,8 @@ class Container:
 
     def held(self) -> HeldContainer:
         """What the server hears of it after a reconnect."""
-        unanswered = self.exchange.unanswered if self.exchange is not None else ()
-        return HeldContainer(self.id, self._start.function_id, self._start.app_id, self.ready, unanswered)
+        held = (self.exchange.unanswered, self.exchange.answered) if self.exchange is not None else ()
+        return HeldContainer(self.id, self._start.function_id, self._start.app_id, self.ready, *held)
 
     @property
     def app_id(self) -> str:

@@ -18,7 +18,7 @@ from alight.node.deadlines import Timekeeper
 from alight.node.ends import Ends
 from alight.node.ledger import Ledger
 from alight.node.outbox import Kept, Outbox
-from alight.node.runs import Held, Line, Shares, runs_of
+from alight.node.runs import Held, Line, Shares, runs_at, runs_of
 from alight.node.sender import Sender
 from alight.node.spool import Spool
 from alight.wire import chunk, errors, ids
@@ -109,6 +109,11 @@ class Exchange:
     def unanswered(self) -> tuple[Run, ...]:
         """What was given and has no answer yet."""
         return self._line.open_runs()
+
+    @property
+    def answered(self) -> tuple[Run, ...]:
+        """What has answers that the server has not acknowledged."""
+        return runs_at((kept.call_id, kept.attempt, kept.positions) for kept in self._outbox.waiting())
 
     @property
     def unacknowledged(self) -> bool:

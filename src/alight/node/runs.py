@@ -266,3 +266,17 @@ def runs_of(held: Held) -> list[Run]:
 
 def _size(bounds: list[int]) -> int:
     return sum(bounds[1::2]) - sum(bounds[::2])
+
+
+def runs_at(answers: Iterable[tuple[str, int, Iterable[int]]]) -> tuple[Run, ...]:
+    """Positions of calls at an attempt (call, attempt, positions), in any order, as the fewest runs."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for call_id, attempt, positions in answers:
+        found.setdefault((call_id, attempt), set()).update(positions)
+    runs: list[Run] = []
+    for (call_id, attempt), positions in found.items():
+        ordered = sorted(positions)
+        starts = [one for one in ordered if one - 1 not in positions]
+        stops = [one + 1 for one in ordered if one + 1 not in positions]
+        runs += [Run(call_id, start, stop, attempt) for start, stop in zip(starts, stops)]
+    return tuple(runs)

@@ -59,6 +59,16 @@ class FakeContainer:
     unacknowledged: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # frames by serial
 
 
+def _answered(head: bytes) -> list[Run]:
+    """The inputs that a frame answers."""
+    if chunk.is_chunk(head):
+        said = chunk.Outputs.decode(head)
+        positions = () if said.is_items else said.positions
+        return [Run(said.call_id, position, position + 1, said.attempt) for position in positions]
+    output = msgspec.json.decode(head, type=Report).output
+    return [] if output is None else [Run(output.call_id, output.position, output.position + 1, output.attempt)]
+
+
 class FakeNode:
     """A machine that runs ``functions`` (by name; plain or async callables, generators too) as if in containers.
 
@@ -105,6 +115,7 @@ class FakeNode:
                     for call_id, position in one.running
                 )
                 + tuple(Run(said.call_id, position, position + 1, said.attempt) for said, position, _ in one.queued),
+                tuple(run for head, _ in one.unacknowledged.values() for run in _answered(head)),
             )
             for name, one in self.containers.items()
         )

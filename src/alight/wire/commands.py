@@ -55,6 +55,7 @@ class HeldContainer:
     app_id: str
     ready: bool
     runs: Tuple[Run, ...] = ()  # given and not yet answered
+    answered: Tuple[Run, ...] = ()  # the answers have not been acknowledged: they follow
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,7 @@ def test_answers_of_a_server_that_is_away_go_to_the_disk_and_are_said_again_in_o
         await until(lambda: place.runtime.acked == [1, 2, 3])
         place.returns(2, range(1, 2))
         assert place.runtime.acked == [1, 2, 3, 2], "said again, and on the disk already"
+        assert exchange.answered == (Run(CALL, 0, 3),), "the server has to hear of them before it gives them away"
         server.values.clear()
         server.connected = True
         exchange.replay()
@@ -243,6 +244,7 @@ def test_answers_of_a_server_that_is_away_go_to_the_disk_and_are_said_again_in_o
         exchange.on_acked((1, 2, 3, 4), ())
         assert list((tmp_path / "outputs").iterdir()) == []
         assert exchange.unanswered == (Run(CALL, 4, 5),)
+        assert exchange.answered == ()
 
     play(tmp_path, story)
 
@@ -431,6 +433,7 @@ def test_items_do_not_answer_their_input_and_are_kept_like_values(tmp_path):
         place.returns(2, range(3, 5), flags=chunk.ITEMS, position=7)
         assert [list(one.positions) for one, _ in server.values] == [[0, 1, 2], [3, 4]]
         assert exchange.unanswered == (Run(CALL, 7, 8),)
+        assert exchange.answered == ()
         exchange.on_acked((1, 2), ())
         assert place.runtime.acked == [1, 2]
         exchange.on_output(Output(CALL, 7, 1, "success", serial=3, items=5), b"")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alight.node.deadlines import Deadlines
-from alight.node.runs import Held, Line
+from alight.node.runs import Held, Line, runs_at
 from alight.wire.commands import Run
 from alight.wire.spec import Autoscaling, FunctionSpec
 
@@ -182,3 +182,14 @@ def test_a_batch_has_its_time_from_when_it_is_gathered_and_times_out_whole():
 def test_no_limit_is_no_limit():
     line, _ = line_of((CALL, 0, 1, 0.0))
     assert Deadlines(FunctionSpec("f", timeout=0.0)).next(line, 0.0) == 0.0
+
+
+@given(st.lists(st.tuples(st.sampled_from([CALL, OTHER]), st.integers(1, 2), st.sets(st.integers(0, 20)))))
+def test_positions_become_the_fewest_runs(answers):
+    runs = runs_at(answers)
+    wanted = {(call, attempt, one) for call, attempt, positions in answers for one in positions}
+    found = [(run.call_id, run.attempt, one) for run in runs for one in range(run.start, run.stop)]
+    assert len(found) == len(set(found))
+    assert set(found) == wanted
+    ends = {(run.call_id, run.attempt, run.stop) for run in runs}
+    assert not ends & {(run.call_id, run.attempt, run.start) for run in runs}

@@ -251,3 +251,60 @@ def test_starts_that_a_restarted_node_broke_off_count_against_nobody(world, held
         assert (await client.result(stream))[1] == 8
 
     world(work)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_machine_has_answered_while_nobody_heard_it_is_not_run_again(world, known):
+    """The machine says what it holds first and its answers a moment later: meanwhile nobody else gets those inputs."""
+
+    async def work(world):
+        gate, runs = asyncio.Event(), []
+
+        async def slow(x):
+            runs.append(x)
+            if x != 9:
+                await gate.wait()
+            else:
+                await asyncio.Event().wait()  # the machine holds this one of the call all the time
+            return 2 * x
+
+        await world.serve(node_grace=30)
+        node = await world.node({"double": slow})
+        client = await world.client()
+        many = FunctionSpec(name="double", autoscaling=Autoscaling(max_containers=2, max_concurrent_inputs=5))
+        _, functions = await client.app(many, kind="detached")
+        stream = await client.open_map(functions["double"])
+        await client.send(stream, 0, list(range(10)))
+        await stream.end()
+        await world.until(lambda: len(runs) == 10)
+        await world.server.parts.store.flush()
+        await node.disconnect()
+        gate.set()
+        await world.until(lambda: sum(len(one.running) for one in node.containers.values()) == 1)
+        await world.crash()
+        if not known:
+            forget(world, "chunks", "calls")
+
+        await world.serve(node_grace=30)
+        said, send, given = [], node._send, []
+        node._send = lambda head, body: said.append((head, body))
+        take = node._on_inputs
+        node._on_inputs = lambda inputs, body: (given.append((inputs.start, inputs.stop)), take(inputs, body))
+        await node.connect(world.socket)
+        client = await world.client()
+        again = await client.open_map(functions["double"], call=stream.call_id, resend=True)
+        if not known:
+            await client.send(again, 0, list(range(10)))
+        await again.end()
+        world.server.parts.calls.release()
+        for _ in range(20):  # the scheduler has its turns
+            await asyncio.sleep(0.005)
+        assert given == [], "inputs that have their answers were given to a container again"
+        node._send = send
+        for head, body in said:
+            send(head, body)
+        assert await client.gather(again, 9) == {one: 2 * one for one in range(9)}
+        assert sorted(runs) == list(range(10)), "an input ran twice"
+        assert all(one.open <= 1 for one in world.server.parts.loop.state.containers.values())
+
+    world(work)

@@ -111,6 +111,13 @@ class Giving:
         ):
             self._book.hold(call, Holding(container_id, start, stop, run.attempt, time.time()))
 
+    def unheard(self, run: Run) -> list[Run]:
+        """Of the inputs of a run, those that have no end yet, as far as it is known here."""
+        call = self._book.live.get(run.call_id)
+        if call is None or call.done is None:
+            return [run]
+        return [Run(run.call_id, low, high, run.attempt) for low, high in call.done.missing(run.start, run.stop)]
+
     async def take_up(self, call_ids: Iterable[str]) -> set[str]:
         """Machines hold inputs of these calls: what waits in the store comes to memory. Returns those that are over:
         nobody wants what still runs of them.

@@ -115,7 +115,9 @@ class Nodes:
         # Its containers may ask for something while we still read: the machine takes its hello for heard.
         peer.info["node_id"] = hello.node_id
         # Before anything else is done, so that nothing can happen in between.
-        over = await self._around.calls.giving.take_up(run.call_id for one in hello.containers for run in one.runs)
+        over = await self._around.calls.giving.take_up(
+            run.call_id for one in hello.containers for run in (*one.runs, *one.answered)
+        )
         old = self.sessions.pop(hello.node_id, None)
         if old is not None:
             old.peer.close()  # it came back before its lost connection was noticed
@@ -409,12 +411,16 @@ class Nodes:
             self._around.containers.add(record, "", time.time())
         if record is not None and one.ready:
             self._around.containers.ready(one.container_id)
+        giving = self._around.calls.giving
+        # What it has answered, and nobody heard: the answers come in a moment, and no one else gets those inputs.
+        heard = [run for run in one.answered if run.call_id not in over]
+        answered = [left for run in heard for left in giving.unheard(run)]
         if function is not None:
-            for run in one.runs:
+            for run in [*one.runs, *answered]:
                 if run.call_id not in over:
-                    self._around.calls.giving.adopt(run, function, one.container_id)
+                    giving.adopt(run, function, one.container_id)
         memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
-        runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in one.runs)
+        runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in (*one.runs, *answered))
         started = record.function_version if record is not None else 0
         outdated = self._around.containers.functions.behind(one.function_id, started)
         return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus, outdated)
