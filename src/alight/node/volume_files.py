@@ -48,8 +48,6 @@ class FilesOutside:
 
     def sweep(self, volume_id: str) -> None:
         """Finish or undo what a killed node left."""
-        for left in self._staging(volume_id).glob(f"{_LOOSE}*"):
-            left.unlink(missing_ok=True)
         self._uploads.sweep(volume_id)
 
     async def serve(self, stream: Stream, work: VolumeWork) -> None:

@@ -80,10 +80,19 @@ class Uploads:
 
     def sweep(self, volume_id: str) -> None:
         """After a killed node: finish the uploads that were about to get their names, keep what others had brought."""
+        try:
+            self._sweep(volume_id)
+        except (OSError, errors.Error) as error:
+            log.warning("uploads into %s that were interrupted could not be finished: %s", volume_id, error)
+
+    def _sweep(self, volume_id: str) -> None:
         staging = self._staging(volume_id)
         (staging / "parts").mkdir(mode=0o700, exist_ok=True)
         for folder in staging.iterdir():
-            if folder.name == "parts" or not folder.is_dir():
+            if folder.name == "parts":
+                continue
+            if not folder.is_dir():
+                folder.unlink()  # of a single file that was written or copied
                 continue
             if (folder / "commit").exists():
                 finish_interrupted(self._data(volume_id), folder)
@@ -186,11 +195,11 @@ class Upload:
 
     def place(self) -> Uploaded:
         """Give all files their names. Raises, and none has: AlreadyExistsError, NotFoundError, InvalidError."""
+        self._check_there()
         with self._failing("/"):
             self._plan.seal()
-            self._check_there()
             count = Placing(self._root, self._folder, force=self._force).run(self._plan)
-        return Uploaded(count, self._came, self._size)
+        return Uploaded(count, self._came, self._size, done=True)
 
     def close(self, placed: bool) -> None:
         """Let go of everything. What was brought and not placed is kept by its digest for another try."""

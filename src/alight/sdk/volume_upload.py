@@ -138,14 +138,19 @@ async def upload(
     """Send files. Raises AlreadyExistsError before anything is sent, InvalidError for one that does not hold still."""
     if not items:
         return Uploaded()
-    for item in items:
-        _make_readable(item)
     name = os.urandom(16).hex()
-    while True:
-        try:
-            return await _Sending(client, volume_id, items, on_bytes, name, force=force).run()
-        except LostError as lost:
-            await client.after_loss(lost)
+    kept: List[BinaryIO] = []
+    try:
+        for item in items:
+            _make_readable(item, kept)
+        while True:
+            try:
+                return await _Sending(client, volume_id, items, on_bytes, name, force=force).run()
+            except LostError as lost:
+                await client.after_loss(lost)
+    finally:
+        for file in kept:
+            file.close()
 
 
 class _Sending:
@@ -258,7 +263,7 @@ class _Sending:
         if message is None:
             raise errors.InternalError("the server ended an upload without an answer")
         plain = json.loads(message[0])
-        if "came" in plain:
+        if plain.get("done"):
             raise _Done(from_plain(Uploaded, plain))
         return from_plain(UploadNeed, plain)
 
@@ -351,8 +356,8 @@ class _opened:  # noqa: N801  reads as a statement
             self._file.close()
 
 
-def _make_readable(item: Item) -> None:
-    """Let an open file be read more than once: what cannot go back is copied to a temporary file."""
+def _make_readable(item: Item, kept: List[BinaryIO]) -> None:
+    """Let an open file be read more than once: what cannot go back is copied to a temporary file, added to ``kept``."""
     if isinstance(item.source, Path):
         return
     source = item.source
@@ -360,13 +365,14 @@ def _make_readable(item: Item) -> None:
         item.start = source.tell()
         source.seek(item.start)
     except (OSError, AttributeError, io.UnsupportedOperation):
-        kept = tempfile.TemporaryFile()  # noqa: SIM115  as long as the upload; closed with the item
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  as long as the upload, which closes it
+        kept.append(copy)
         while True:
             piece = source.read(PIECE)
             if not piece:
                 break
-            kept.write(piece)
-        item.source, item.start = kept, 0
+            copy.write(piece)
+        item.source, item.start = copy, 0
 
 
 def _write_through(door: Door, item: Item, offer: Offer, offset: int, on_bytes: OnBytes) -> Optional[str]:

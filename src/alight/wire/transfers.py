@@ -84,6 +84,7 @@ class Uploaded:
     files: int = 0
     came: int = 0
     size: int = 0
+    done: bool = False  # always True there: it tells this answer from the others
 
 
 @dataclass(frozen=True)

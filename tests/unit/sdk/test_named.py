@@ -9,6 +9,7 @@ import pytest
 import alight
 from alight.wire import errors, stored
 from alight.wire.errors import AlreadyExistsError, InvalidError, NotFoundError
+from alight.wire.transfers import Begun, Failed, Fetched
 
 VOLUME = stored.VolumeInfo("vo-1", "v", "main", 100.0)
 
@@ -38,7 +39,10 @@ def test_a_volume_that_is_not_there_says_how_to_make_it(far, client):
 def test_files_are_listed_read_and_removed(far, volume):
     files = stored.VolumeFiles((stored.VolumeFile("a.txt", "file", 3, 5.0), stored.VolumeFile("d", "directory")))
     far.answers["volume.files"] = lambda asked: asked.answer(files)
-    far.answers["volume.read"] = lambda asked: (asked.say({}, b"ab"), asked.answer({}, b"c"))
+    far.at_end["volume.fetch"] = lambda asked: (
+        asked.say(Fetched(begun=(Begun(0, 3),), parts=((0, 2),)), b"ab"),
+        asked.answer(Fetched(parts=((0, 1),), ended=(0,)), b"c"),
+    )
     far.answers["volume.remove"] = lambda asked: asked.answer()
     listed = volume.listdir("/")
     assert [(entry.path, entry.type.name, entry.size, entry.mtime) for entry in listed] == [
@@ -53,8 +57,9 @@ def test_files_are_listed_read_and_removed(far, volume):
 
 
 def test_missing_files_are_the_builtin_errors(far, volume):
-    for method in ("volume.files", "volume.read", "volume.remove"):
+    for method in ("volume.files", "volume.remove"):
         far.answers[method] = lambda asked: asked.fail(NotFoundError("no such file"))
+    far.at_end["volume.fetch"] = lambda asked: asked.answer(Fetched(failed=(Failed(0, "no such file", True),)))
     with pytest.raises(FileNotFoundError):
         volume.listdir("/nope")
     with pytest.raises(FileNotFoundError):
@@ -63,30 +68,20 @@ def test_missing_files_are_the_builtin_errors(far, volume):
         volume.remove_file("nope")
 
 
-def test_uploads_happen_at_the_clean_end_of_the_block(far, volume, tmp_path):
-    far.at_end["volume.write"] = lambda asked: asked.answer(stored.VolumeFile(asked.args["path"], "file"))
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "one.txt").write_text("one")
-    with volume.batch_upload(force=True) as batch:
-        batch.put_file(io.BytesIO(b"bytes"), "/b.bin")
-        batch.put_directory(tmp_path / "d", "/d")
-        assert far.of("volume.write") == []
-    written = {asked.args["path"]: b"".join(asked.pieces) for asked in far.of("volume.write")}
-    assert written == {"/b.bin": b"bytes", "/d/one.txt": b"one"}
-    assert far.of("volume.write")[0].args["force"] is True
+def test_nothing_is_uploaded_from_a_block_that_fails(far, volume, tmp_path):
     with pytest.raises(KeyError), volume.batch_upload() as batch:  # noqa: PT012  the block is what is tested
         batch.put_file(io.BytesIO(b"x"), "/never")
         raise KeyError
-    assert len(far.of("volume.write")) == 2
     with volume.batch_upload() as batch:
         with pytest.raises(InvalidError, match="names a directory"):
             batch.put_file(io.BytesIO(b"x"), "/d/")
         with pytest.raises(FileNotFoundError):
             batch.put_file(tmp_path / "nope", "/x")
+    assert far.of("volume.upload") == []
 
 
 def test_an_existing_file_is_the_builtin_error(far, volume):
-    far.at_end["volume.write"] = lambda asked: asked.fail(AlreadyExistsError("it exists"))
+    far.answers["volume.upload"] = lambda asked: asked.fail(AlreadyExistsError("it exists"))
     with pytest.raises(FileExistsError), volume.batch_upload() as batch:
         batch.put_file(io.BytesIO(b"x"), "/a")
 
