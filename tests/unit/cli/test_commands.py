@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import stat
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from alight.cli import app, interrupts, main, session, tables, terminal
+from alight.cli import app, interrupts, main, session, tables, terminal, volume_transfer
 from alight.cli.server import follow_lines
 from alight.cli.service import units
 from alight.wire.admission import TokenCreated
@@ -17,6 +18,7 @@ from alight.wire.codec import dumps_head
 from alight.wire.errors import AlreadyExistsError, NotFoundError
 from alight.wire.messages import AppEvent, AppListed, AppSummary
 from alight.wire.stored import SecretInfo, SecretListed, VolumeFile, VolumeFiles, VolumeInfo, VolumeListed
+from alight.wire.transfers import Uploaded
 
 
 class Server:
@@ -68,7 +70,7 @@ def server(monkeypatch):
 TREE = {"/runs": None, "/runs/a.txt": b"aaa", "/runs/deep": None, "/runs/deep/b.bin": b"\x00\xff", "/c.txt": b"c"}
 
 
-def serve_files(server):
+def serve_files(server, monkeypatch):
     def files(request):
         root = "/" + request.path.strip("/")
         inside = [
@@ -84,33 +86,54 @@ def serve_files(server):
         for byte in TREE["/" + request.path.strip("/")]:
             yield b"", bytes([byte])
 
+    def fetch(volume_id, targets, on_bytes):
+        del volume_id, on_bytes
+        for target in targets:
+            target.path.write_bytes(TREE["/" + target.file.path])
+        return []
+
     server.answers["volume.files"] = files
     server.answers["volume.read"] = read
+    monkeypatch.setattr(volume_transfer, "fetch_files", fetch)
 
 
-def test_a_directory_is_fetched_whole(server, tmp_path):
-    serve_files(server)
+@pytest.fixture
+def sent(monkeypatch):
+    """What was put, as (path, content, mode)."""
+    found = []
+
+    def send(volume_id, items, *, force, on_bytes):
+        del volume_id, force, on_bytes
+        found.extend((item.path, item.source.read_bytes(), item.source.stat().st_mode) for item in items)
+        return Uploaded(len(items), len(items))
+
+    monkeypatch.setattr(volume_transfer, "send_files", send)
+    return found
+
+
+def test_a_directory_is_fetched_whole(server, tmp_path, monkeypatch):
+    serve_files(server, monkeypatch)
     assert main.run(["volume", "get", "data", "/runs", str(tmp_path)]) == 0
     assert (tmp_path / "runs/a.txt").read_bytes() == b"aaa"
     assert (tmp_path / "runs/deep/b.bin").read_bytes() == b"\x00\xff"
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_a_file_is_fetched_under_its_name_or_another(server, tmp_path):
-    serve_files(server)
+def test_a_file_is_fetched_under_its_name_or_another(server, tmp_path, monkeypatch):
+    serve_files(server, monkeypatch)
     assert main.run(["volume", "get", "data", "c.txt", str(tmp_path)]) == 0
     assert main.run(["volume", "get", "data", "c.txt", str(tmp_path / "other")]) == 0
     assert (tmp_path / "c.txt").read_bytes() == (tmp_path / "other").read_bytes() == b"c"
 
 
-def test_a_file_to_standard_output_is_nothing_but_the_file(server, capfdbinary):
-    serve_files(server)
+def test_a_file_to_standard_output_is_nothing_but_the_file(server, capfdbinary, monkeypatch):
+    serve_files(server, monkeypatch)
     assert main.run(["volume", "get", "data", "/runs/deep/b.bin", "-"]) == 0
     assert capfdbinary.readouterr().out == b"\x00\xff"
 
 
-def test_what_exists_here_is_not_replaced_unless_forced(server, tmp_path, capsys):
-    serve_files(server)
+def test_what_exists_here_is_not_replaced_unless_forced(server, tmp_path, capsys, monkeypatch):
+    serve_files(server, monkeypatch)
     (tmp_path / "c.txt").write_text("mine")
     assert main.run(["volume", "get", "data", "c.txt", str(tmp_path)]) == 1
     assert "--force" in capsys.readouterr().err
@@ -119,45 +142,93 @@ def test_what_exists_here_is_not_replaced_unless_forced(server, tmp_path, capsys
     assert (tmp_path / "c.txt").read_text() == "c"
 
 
-def test_a_broken_transfer_leaves_no_half_file(server, tmp_path):
-    serve_files(server)
+def test_what_cannot_be_fetched_is_said_and_the_rest_is_there(server, tmp_path, capsys, monkeypatch):
+    serve_files(server, monkeypatch)
+    fetch = volume_transfer.fetch_files
 
-    def broken(request):
-        yield b"", b"half"
-        raise NotFoundError("gone")
+    def fails(volume_id, targets, on_bytes):
+        targets[0].failed = "the volume has no 'runs/a.txt'"
+        fetch(volume_id, targets[1:], on_bytes)
+        return targets[:1]
 
-    server.answers["volume.read"] = broken
-    assert main.run(["volume", "get", "data", "c.txt", str(tmp_path)]) == 1
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(volume_transfer, "fetch_files", fails)
+    assert main.run(["volume", "get", "data", "/runs", str(tmp_path)]) == 1
+    assert "runs/a.txt: the volume has no" in capsys.readouterr().err
+    assert (tmp_path / "runs/deep/b.bin").exists()
+
+
+def test_patterns_are_fetched_listed_and_removed(server, tmp_path, capsys, monkeypatch):
+    serve_files(server, monkeypatch)
+    server.answers["volume.remove"] = None
+    assert main.run(["volume", "ls", "data", "/runs/*"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["runs/a.txt", "runs/deep"]
+    assert main.run(["volume", "get", "data", "**/*.[bt]*", str(tmp_path / "new")]) == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.txt", "b.bin", "c.txt"]
+    assert main.run(["volume", "rm", "data", "runs/a*", "c.txt"]) == 0
+    assert [request.path for request in server.requests("volume.remove")] == ["runs/a.txt", "c.txt"]
+    assert main.run(["volume", "rm", "data", "*.nope"]) == 1
+    assert "nothing in the volume matches '*.nope'" in capsys.readouterr().err
+
+
+def test_standard_input_is_put_under_a_name(server, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"said")))
+    server.answers["volume.write"] = VolumeFile("x", "file")
+    assert main.run(["volume", "put", "data", "-", "x"]) == 0
+    assert [body for _, body in server.requests("volume.write")] == [b"said"]
+    assert main.run(["volume", "put", "data", "-", "d/"]) == 2
+    assert "needs a name" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(server, tmp_path, monkeypatch, capsys):
+    (tmp_path / "f").write_text("F")
+
+    def stops(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(volume_transfer, "send_files", stops)
+    assert main.run(["volume", "put", "data", str(tmp_path / "f"), "x"]) == 130
+    said = capsys.readouterr().err
+    assert f"alight volume put data {tmp_path / 'f'} x" in said
+    assert "nothing has changed in the volume" in said
+
+
+def test_the_old_name_does_the_same_and_says_so(server, capsys, monkeypatch):
+    serve_files(server, monkeypatch)
+    assert main.run(["nfs", "ls", "data", "/runs/*"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["runs/a.txt", "runs/deep"]
+    assert "write `alight volume`" in captured.err
 
 
 @pytest.mark.parametrize(
     ("remote", "paths"),
     [("/", ["/a", "/sub/b"]), ("/x", ["/x/a", "/x/sub/b"]), ("/x/", ["/x/local/a", "/x/local/sub/b"])],
 )
-def test_a_directory_is_put_where_the_slash_says(server, tmp_path, remote, paths):
+def test_a_directory_is_put_where_the_slash_says(server, sent, tmp_path, remote, paths):
     local = tmp_path / "local"
     (local / "sub").mkdir(parents=True)
     (local / "a").write_text("A")
     (local / "sub" / "b").write_text("B")
     (local / "a").chmod(0o755)
     assert main.run(["volume", "put", "data", str(local), remote]) == 0
-    sent = server.requests("volume.write")
-    assert [request.path for request, _ in sent] == paths
-    assert [body for _, body in sent] == [b"A", b"B"]
-    assert stat.S_IMODE(sent[0][0].mode) == 0o755
+    assert [(f"/{path}", content) for path, content, _ in sent] == list(zip(paths, [b"A", b"B"]))
+    assert stat.S_IMODE(sent[0][2]) == 0o755
 
 
 @pytest.mark.parametrize(("remote", "path"), [("/", "/f"), ("/x", "/x"), ("/x/", "/x/f"), ("x/y", "/x/y")])
-def test_a_file_is_put_where_the_slash_says(server, tmp_path, remote, path):
+def test_a_file_is_put_where_the_slash_says(server, sent, tmp_path, remote, path):
     (tmp_path / "f").write_text("F")
     assert main.run(["volume", "put", "data", str(tmp_path / "f"), remote]) == 0
-    assert server.requests("volume.write")[0][0].path == path
+    assert f"/{sent[0][0]}" == path
 
 
-def test_what_exists_there_has_a_hint(server, tmp_path, capsys):
+def test_what_exists_there_has_a_hint(server, tmp_path, capsys, monkeypatch):
     (tmp_path / "f").write_text("F")
-    server.answers["volume.write"] = AlreadyExistsError("/f exists")
+
+    def refuses(*args, **more):
+        raise AlreadyExistsError("/f exists")
+
+    monkeypatch.setattr(volume_transfer, "send_files", refuses)
     assert main.run(["volume", "put", "data", str(tmp_path / "f")]) == 1
     assert capsys.readouterr().err.endswith("Error: /f exists\nhint: --force replaces it\n")
 
@@ -167,10 +238,12 @@ def test_a_missing_local_file_is_a_wrong_command(server, tmp_path, capsys):
     assert not server.asked
 
 
-def test_paths_alone_in_a_pipe(server, capsys):
-    serve_files(server)
+def test_paths_alone_in_a_pipe(server, capsys, monkeypatch):
+    serve_files(server, monkeypatch)
     assert main.run(["volume", "ls", "data"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["c.txt", "runs", "runs/a.txt", "runs/deep", "runs/deep/b.bin"]
+    assert capsys.readouterr().out.splitlines() == ["runs", "runs/a.txt", "runs/deep", "runs/deep/b.bin", "c.txt"], (
+        "as they come: a million names are not kept to be sorted"
+    )
 
 
 def test_names_that_break_the_rules_never_reach_the_server(server, capsys):
@@ -180,9 +253,21 @@ def test_names_that_break_the_rules_never_reach_the_server(server, capsys):
 
 
 def test_json_has_the_columns_as_keys(server, capsys):
-    server.answers["volume.list"] = VolumeListed((VolumeInfo("vo-1", "data", "main", 0.0),))
+    server.answers["volume.list"] = VolumeListed(
+        (
+            VolumeInfo("vo-1", "data", "main", 0.0, size=5, files=1, mounted=("app.f",)),
+            VolumeInfo("vo-2", "new", "main"),
+        )
+    )
     assert main.run(["volume", "list", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == [{"name": "data", "created_at": None}]
+    first, second = json.loads(capsys.readouterr().out)
+    assert first == {
+        "name": "data", "created_at": None, "size": 5, "files": 1, "last_commit": None, "mounted_by": ["app.f"],
+        "limit": None,
+    }  # fmt: skip
+    assert second["size"] is None, "no machine has said it"
+    assert main.run(["volume", "list"]) == 0
+    assert "app.f" in capsys.readouterr().out
 
 
 # secrets
