@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.system.scripted import Script
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "work_queue.py"
 FUNCTIONS = """
 jobs = alight.Queue.from_name("shared-jobs", create_if_missing=True)
 found = alight.Dict.from_name("shared-found", create_if_missing=True)
@@ -136,3 +138,9 @@ def test_from_a_terminal(script, machine):
     assert "alight dict create looked" in said
     machine.run("dict", "delete", "looked", "-y", status=1)
     machine.run("dict", "delete", "looked", "-y", "--allow-missing")
+
+
+def test_the_example(machine):
+    said = machine.run("run", str(EXAMPLE), "--first", "9").stdout
+    assert "22 numbers seen, the largest 52; reached 1" in said
+    assert "left: 0" in said
