@@ -77,6 +77,7 @@ class Buckets:
             "buckets": self._do_buckets,
             "unbucket": self._do_unbucket,
             "bucket_dns": self._do_dns,
+            "bucket_sweep": self._do_sweep,
         }
 
     # Commands
@@ -109,6 +110,14 @@ class Buckets:
         if self._space is None or self._space.dns is None:
             return client.send({"n": number, "ok": 0})
         return client.send({"n": number, "ok": 2}, [one.fileno() for one in self._space.dns])
+
+    def _do_sweep(self, client: Client, number: int, _: dict[str, Any]) -> bool:
+        # An agent was killed between a bucket and its container: nobody will ask for either.
+        for bucket in list(self._by_place.values()):
+            if bucket.container not in self._spawner.containers:
+                log.warning("container %s never came: %s, is unmounted", bucket.container, bucket.words)
+                self._end(bucket)
+        return client.send({"n": number, "ok": None})
 
     # What the loop tells
 

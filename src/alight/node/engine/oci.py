@@ -104,7 +104,7 @@ class OciEngine:
             await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
             self._adopt(await client.ask("list"))
             await self._forks.open()
-            await self.buckets.open(anew=True)
+            await self.buckets.open()
             self._can_fork = self._maps and bool(hello["forks"])
             self.background(self._keep_firewall(client, hello["subnet"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from alight.node.engine.base import BucketPlan, ContainerPlan
     from alight.node.engine.oci_client import SpawnerClient
 
+log = logging.getLogger("alight.node.engine")
+
 
 class OciBuckets:
     """See the module. ``directory`` is a container's."""
@@ -28,17 +31,15 @@ class OciBuckets:
         self._names: Forwarder | None = None
         self._opening = asyncio.Lock()
 
-    async def open(self, *, anew: bool) -> None:
-        """Answer for names in the network of the buckets, if there is one. ``anew``: the spawner may be another."""
-        async with self._opening:
-            if anew:
-                await self.close()
-            if self._names is None:
-                found = await self._spawner().ask_descriptors("bucket_dns")
-                if found:
-                    udp, tcp = (socket.socket(fileno=one) for one in found)
-                    self._names = Forwarder(udp, tcp, self._resolvers)
-                    await self._names.start()
+    async def open(self) -> None:
+        """With a spawner that may be another: take away what an earlier agent left half done, and answer for names."""
+        await self.close()
+        try:
+            await self._spawner().ask("bucket_sweep")
+            await self._serve_names()
+        except EngineError as error:
+            # One of an older version, with containers and without buckets: no reason to part from them.
+            log.warning("buckets of containers that run cannot be looked after: %s", error)
 
     async def close(self) -> None:
         """Answer no more."""
@@ -55,7 +56,7 @@ class OciBuckets:
         try:
             await asyncio.gather(*mounting)
             if any(not one.host_network for one in plan.buckets):
-                await self.open(anew=False)
+                await self._serve_names()
         except EngineError:
             await asyncio.gather(*mounting, return_exceptions=True)
             await self.drop(plan.id)
@@ -72,6 +73,15 @@ class OciBuckets:
             return {int(one) for one in await self._spawner().ask("buckets", id=container_id)}
         except EngineError:
             return set()  # the spawner is gone, and they with it
+
+    async def _serve_names(self) -> None:
+        async with self._opening:
+            if self._names is None:
+                found = await self._spawner().ask_descriptors("bucket_dns")
+                if found:
+                    udp, tcp = (socket.socket(fileno=one) for one in found)
+                    self._names = Forwarder(udp, tcp, self._resolvers)
+                    await self._names.start()
 
     async def _mount(self, container_id: str, one: BucketPlan, base: int) -> None:
         request: dict[str, Any] = {
