@@ -191,6 +191,19 @@ def test_what_has_no_sessions_says_so(sticky):
     assert "@alight.sessioned()" in done.stderr
 
 
+def test_scaling_is_read_and_changed_while_a_server_runs(sticky):
+    said = sticky.python(
+        "import alight\n"
+        "chat = alight.Server.from_name('sticky', 'Chat')\n"
+        "for change in ({}, {'target_concurrency': 7, 'scaleup_window': 30}, {'target_concurrency': None}):\n"
+        "    chat.autoscaler.update(**change)\n"
+        "    found = chat.autoscaler.settings()\n"
+        "    print(found.target_concurrency, found.scaleup_window, found.min_containers)\n"
+        "chat.autoscaler.update(scaleup_window=None)\n"
+    )
+    assert said.splitlines() == ["1.0 0.0 2", "7.0 30.0 2", "1.0 30.0 2"]
+
+
 def test_more_requests_than_a_bounded_server_takes_are_a_429(sticky):
     assert sticky.ask(server="bounded")[0] == 200
     with ThreadPoolExecutor(3) as pool:

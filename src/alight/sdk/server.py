@@ -14,6 +14,7 @@ from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_gen
 from alight.wire import errors
 from alight.wire.ids import check_name
+from alight.wire.messages import FunctionScale, FunctionScaling
 from alight.wire.urls import SessionEnd, SessionStart, SessionStarted
 
 if TYPE_CHECKING:
@@ -41,15 +42,15 @@ class ServerAutoscaler:
         """The settings in force."""
         from alight.sdk.reports import ServerAutoscalerSettings  # noqa: PLC0415  declaring needs none of it
 
-        found = await self._service.autoscaler.settings.raw()
-        target = self._service.options.autoscaling.target_concurrent_inputs
+        found = await self._ask({})
+        target = found.target_concurrent_inputs
         return ServerAutoscalerSettings(
             target_concurrency=None if target is None else float(target),
             min_containers=found.min_containers,
             max_containers=found.max_containers,
             buffer_containers=found.buffer_containers,
             scaledown_window=found.scaledown_window,
-            scaleup_window=None,
+            scaleup_window=found.scaleup_window,
         )
 
     @dual
@@ -63,18 +64,24 @@ class ServerAutoscaler:
         scaledown_window: Optional[int] = -1,
         scaleup_window: Optional[int] = -1,
     ) -> None:
-        """Change settings until the next deployment: -1 keeps one, None clears it. UnimplementedError for those that
-        cannot be changed yet."""
-        if target_concurrency != -1 or scaleup_window != -1:
-            raise errors.UnimplementedError(
-                "target_concurrency and scaleup_window cannot be changed while a server runs: deploy it anew"
-            )
-        await self._service.autoscaler.update.raw(
-            min_containers=min_containers,
-            max_containers=max_containers,
-            buffer_containers=buffer_containers,
-            scaledown_window=scaledown_window,
-        )
+        """Change settings until the next deployment: -1 keeps one, None goes back to what was declared. Raises
+        InvalidError for what cannot be.
+        """
+        given = {
+            "target_concurrent_inputs": target_concurrency if target_concurrency is None else int(target_concurrency),
+            "min_containers": min_containers,
+            "max_containers": max_containers,
+            "buffer_containers": buffer_containers,
+            "scaleup_window": scaleup_window,
+            "scaledown_window": scaledown_window,
+        }
+        changes = {name: value for name, value in given.items() if value != -1}
+        if changes:
+            await self._ask(changes)
+
+    async def _ask(self, changes: Dict[str, Any]) -> FunctionScaling:
+        callee = await self._service._callee()  # noqa: SLF001  of this package
+        return await callee.client.call("function.scale", FunctionScale(callee.function_id, changes), FunctionScaling)
 
 
 class ServerSessions:

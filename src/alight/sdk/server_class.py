@@ -36,7 +36,12 @@ def made_from(app: Any, thing: Any, given: Mapping[str, Any]) -> Server:
         values["routing_region"] = given["routing_region"]
     checked = options.check({**values, "timeout": int(_LONGEST)}, {}, where, shaping.Shape())
     most = _most(given, where)
-    scaling = replace(checked.autoscaling, max_concurrent_inputs=most, target_concurrent_inputs=_target(given, most))
+    scaling = replace(
+        checked.autoscaling,
+        max_concurrent_inputs=most,
+        target_concurrent_inputs=_target(given, most),
+        scaleup_window=0.0 if given["scaleup_window"] is None else _seconds(given, "scaleup_window", where),
+    )
     if given["target_concurrency"] == 0:  # it is not scaled by what comes
         scaling = replace(scaling, max_containers=max(1, scaling.min_containers))
     patience = _seconds(given, "startup_timeout", where)
@@ -75,7 +80,6 @@ def _said(given: Mapping[str, Any], patience: float, where: str) -> Dict[str, An
         raise InvalidError(f"port={port!r} of {where}: a port is from 1 to 65535")
     if given["h2_enabled"]:
         raise UnimplementedError(f"h2_enabled=True of {where}: requests come as HTTP/1.1 in this version")
-    scaleup = None if given["scaleup_window"] is None else _seconds(given, "scaleup_window", where)
     return {
         "kind": "web_server",
         "label": None,
@@ -84,7 +88,6 @@ def _said(given: Mapping[str, Any], patience: float, where: str) -> Dict[str, An
         "port": port,
         "startup_timeout": patience,
         "max_concurrency": given["max_concurrency"],
-        "scaleup_window": scaleup,
         "exit_grace_period": _seconds(given, "exit_grace_period", where),
     }
 

@@ -191,5 +191,5 @@ class Web:
             single_use=scaling.single_use,
             sessioned=bool(one.web.get("sessioned")),
             most=scaling.max_concurrent_inputs * scaling.max_containers if bounded and scaling.max_containers else 0,
-            scaleup=float(one.web.get("scaleup_window") or 0.0),
+            scaleup=scaling.scaleup_window,
         )

@@ -549,6 +549,8 @@ class FunctionScaling:
     max_containers: Optional[int] = None
     buffer_containers: int = 0
     scaledown_window: float = 60.0
+    target_concurrent_inputs: Optional[int] = None
+    scaleup_window: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ class Autoscaling:
     single_use: bool = False
     batch_size: int = 0  # most inputs in one run of the function; 0 = it is not batched
     batch_wait: float = 0.0  # seconds that a batch waits for company
+    scaleup_window: float = 0.0  # of web requests: seconds for which containers have to be too few before more start
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ def test_a_server_is_one_function_that_answers_on_its_port():
             "port": 8080,
             "startup_timeout": 60.0,
             "max_concurrency": 7,
-            "scaleup_window": None,
             "exit_grace_period": 0.0,
             "sessioned": False,
         }
@@ -127,8 +126,10 @@ def test_a_server_may_have_sessions_and_wait_before_it_grows():
         def start(self):
             """Start it."""
 
-    said = app._classes[Model.__qualname__]._service.traits["web"][""]
-    assert (said["sessioned"], said["scaleup_window"], said["max_concurrency"]) == (True, 30.0, None)
+    service = app._classes[Model.__qualname__]._service
+    said = service.traits["web"][""]
+    assert (said["sessioned"], said["max_concurrency"]) == (True, None)
+    assert service.options.autoscaling.scaleup_window == 30.0
 
 
 def test_nothing_else_has_sessions():

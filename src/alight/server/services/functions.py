@@ -258,8 +258,15 @@ class Functions:
                     self._take(fresh)
                     self._inbox.put(FunctionScaled(function_id, fresh.need))
                     found = fresh
-        need = found.need
-        return FunctionScaling(need.min_containers, need.max_containers, need.buffer_containers, need.scaledown_window)
+        need, scaling = found.need, scaled_spec(found.spec, found.scaled).autoscaling
+        return FunctionScaling(
+            need.min_containers,
+            need.max_containers,
+            need.buffer_containers,
+            need.scaledown_window,
+            scaling.target_concurrent_inputs,
+            scaling.scaleup_window,
+        )
 
     def lookup(self, app_id: str, name: str) -> PublishedFunction:
         """A function by name. Raises NotFoundError naming those there are."""

@@ -21,7 +21,10 @@ from alight.wire.codec import to_plain
 from alight.wire.record import replace
 from alight.wire.spec import FunctionSpec
 
-SCALABLE = ("min_containers", "max_containers", "buffer_containers", "scaledown_window")
+SCALABLE = (
+    "min_containers", "max_containers", "buffer_containers", "scaledown_window", "target_concurrent_inputs",
+    "scaleup_window",
+)  # fmt: skip
 _FOR_HOOKS = 10.0  # seconds
 VARIANT = "#"  # between a function's name and what makes it a variant; no function's own name has it
 
@@ -203,10 +206,11 @@ def scaled_spec(spec: FunctionSpec, scaled: dict[str, Any]) -> FunctionSpec:
 
 def scalable(function: str, name: str, value: Any) -> Any:
     """A value for a setting of the autoscaler. Raises InvalidError for one that is no such number."""
-    seconds = name == "scaledown_window"
+    seconds = name in {"scaledown_window", "scaleup_window"}
     number = not isinstance(value, bool) and isinstance(value, (int, float) if seconds else int)
-    if not number or not 0 <= value < math.inf:
-        what = "seconds" if seconds else "a number of containers"
+    inputs = name == "target_concurrent_inputs"
+    if not number or not int(inputs) <= value < math.inf:
+        what = "seconds" if seconds else "a number of requests" if inputs else "a number of containers"
         raise errors.InvalidError(f"{function}(): {name}={value!r} is not {what}")
     return float(value) if seconds else value
 
