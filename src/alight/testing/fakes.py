@@ -36,6 +36,7 @@ from alight.wire.commands import (
 from alight.wire.failure import Failure
 from alight.wire.messages import AppEvent, Hello
 from alight.wire.record import replace
+from alight.wire.snapshots import VolumeVersion
 from alight.wire.states import ResultStatus
 from alight.wire.stored import VolumeFile, VolumeFiles
 from alight.wire.version import WIRE_VERSION, __version__
@@ -405,6 +406,8 @@ class FakeNode:
             await stream.send(None, files[work.at.path])
         elif work.verb == "files":
             await stream.send(VolumeFiles(tuple(VolumeFile(path, "file", len(data)) for path, data in files.items())))
+        elif work.verb == "sync":
+            await stream.send(VolumeVersion(work.at.volume_id))  # it does not look: something changed each time
         else:
             if work.verb == "remove":
                 files.pop(work.at.path, None)
