@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,19 @@ class VolumeHistory:
         """It is deleted."""
         self._clones.pop(volume_id, None)
         await asyncio.to_thread(self.snapshots.forget, volume_id)
+
+    @contextlib.asynccontextmanager
+    async def still(self, volume_id: str) -> AsyncIterator[Path]:
+        """A directory with what the volume holds: at one moment where that costs no copy, else the volume itself."""
+        if not await asyncio.to_thread(self.snapshots.clones, volume_id):
+            yield self._data(volume_id)
+            return
+        made = await self._take(SnapshotAsked(volume_id))
+        try:
+            yield self.snapshots.files(volume_id, made.name)
+        finally:
+            async with self._lock(volume_id):
+                await asyncio.to_thread(self.snapshots.remove, volume_id, made.name)
 
     def sweep(self) -> None:
         """Remove what a killed agent left half done."""

@@ -29,7 +29,11 @@ async def send(stream: Stream, volumes: Volumes) -> None:
     """Answer ``node.pack``: the archive of a volume, with all that was written to it until now."""
     asked = stream.arguments(VolumePack)
     await volumes.sync(asked.volume_id)
-    data = volumes.data(asked.volume_id)
+    async with volumes.still(asked.volume_id) as data:
+        await stream.send(await _send(stream, data))
+
+
+async def _send(stream: Stream, data: Path) -> VolumePacked:
     reading, writing = os.pipe()
     packing = asyncio.get_running_loop().run_in_executor(None, _pack, data, writing)
     try:
@@ -39,8 +43,7 @@ async def send(stream: Stream, volumes: Volumes) -> None:
     except BaseException:
         await asyncio.gather(packing, return_exceptions=True)  # without a reader it ends at its next write
         raise
-    packed = await packing
-    await stream.send(packed)
+    return await packing
 
 
 def _pack(data: Path, into: int) -> VolumePacked:

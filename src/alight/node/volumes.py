@@ -16,6 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from alight.link.peer import Stream
@@ -116,6 +117,10 @@ class Volumes:
     async def sync(self, volume_id: str) -> None:
         """Return when what was written until now is on the disk. Raises ResourceExhaustedError, DataLossError."""
         await asyncio.to_thread(_sync, self.data(volume_id))
+
+    def still(self, volume_id: str) -> AbstractAsyncContextManager[Path]:
+        """A directory to read all of a volume from: what it holds at one moment, where that costs no copy."""
+        return self._kept.still(volume_id)
 
     async def commit(self, volume_id: str) -> Change:
         """``sync``, and what changed since the last commit. Costs what changed where that is known, else a walk."""

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import sys
@@ -26,11 +27,12 @@ from alight.server.services.vault import Vault, sync_folder
 from alight.server.settings import default_home
 from alight.store.copying import newest_schema
 from alight.store.sqlite import open_store
-from alight.wire import errors
+from alight.wire import errors, ids
 from alight.wire.backups import BackupManifest
 from alight.wire.version import __version__
 
 _NEW = ".restoring"
+_MOVED = ".restoring"  # names the volumes that are being put in their places: without it they are somebody's
 
 
 def main() -> int:
@@ -70,18 +72,24 @@ def restore(source: Path, home: Path, key: Path | None, *, lossy: bool = False) 
         )
     if DATABASE not in {one.path for one in manifest.files}:
         raise errors.DataLossError(f"{source} has no database in it", hint="use another backup")
-    state, volumes = home / "server", home / "node" / "volumes"
-    for taken in (state / DATABASE, volumes):
-        if taken.is_file() or (taken.is_dir() and any(taken.iterdir())):
-            raise errors.AlreadyExistsError(
-                f"{home} has state already: {taken}",
-                hint="restore into an empty directory: ALIGHT_HOME=DIR alight server restore …",
-            )
-    new_state, new_volumes = _beside(state), _beside(volumes)
+    state, volumes = home / "server", _volumes(home)
+    _check_none(home, [state / DATABASE])
+    _finish_killed(home, volumes)
+    _check_none(home, [*(volumes / one.volume_id for one in manifest.volumes)])
+    if state.is_dir() and any(state.iterdir()):  # of a server that never got as far as a database
+        _check_none(home, [next(state.iterdir())])
+    new_state, new_volumes = _beside(state), _beside(volumes / "volumes")
     try:
         lost = _bring(source, manifest, new_state, new_volumes, key, lossy=lossy)
-        _give_name(new_volumes, volumes)
-        _give_name(new_state, state)
+        moved = [one.volume_id for one in manifest.volumes]
+        (home / _MOVED).write_text(json.dumps(moved))
+        sync_folder(home)
+        for name in moved:
+            (new_volumes / name).rename(volumes / name)
+        sync_folder(volumes)
+        new_state.rename(state)  # from here on it is restored
+        sync_folder(home)
+        (home / _MOVED).unlink()
     finally:
         for left in (new_state, new_volumes):
             shutil.rmtree(left, ignore_errors=True)
@@ -166,22 +174,37 @@ def _unpack(archive: Path, into: Path) -> None:
         ) from error
 
 
+def _volumes(home: Path) -> Path:
+    """The directory of all volumes, as a node of this state directory has it."""
+    path = Path(os.environ.get("ALIGHT_VOLUMES") or home / "node" / "volumes")
+    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    return path
+
+
+def _finish_killed(home: Path, volumes: Path) -> None:
+    """Take away the volumes that a restore which was killed had put in their places."""
+    marker = home / _MOVED
+    if marker.exists():
+        for name in json.loads(marker.read_text()):
+            if ids.is_id(name, ids.VOLUME) and (volumes / name).is_dir():
+                shutil.rmtree(volumes / name)
+        marker.unlink()
+
+
+def _check_none(home: Path, places: list[Path]) -> None:
+    for one in places:
+        if one.exists():
+            raise errors.AlreadyExistsError(
+                f"{home} has state already: {one}",
+                hint="restore into an empty directory: ALIGHT_HOME=DIR alight server restore …",
+            )
+
+
 def _beside(place: Path) -> Path:
-    beside = place.with_name(f"{place.name}{_NEW}")
+    beside = place.with_name(f".{place.name}{_NEW}")
     if beside.exists():  # of one that was killed
         shutil.rmtree(beside)
     return beside
-
-
-def _give_name(new: Path, place: Path) -> None:
-    """Put a directory in the place of none, or of an empty one."""
-    if place.name == "volumes":
-        new.chmod(0o711)
-    for left in place.glob("*") if place.is_dir() else ():
-        # A server that never got as far as a database leaves a key or a certificate at most.
-        raise errors.AlreadyExistsError(f"{left} is in the way", hint="restore into an empty directory")
-    new.rename(place)
-    sync_folder(place.parent)
 
 
 def _volumes_missing(manifest: BackupManifest) -> str:

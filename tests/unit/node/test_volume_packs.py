@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import socket
@@ -11,6 +12,7 @@ import pytest
 
 from alight.node import paths
 from alight.node.volume_packs import Packer
+from alight.node.volumes import Volumes
 
 
 def packed(folder, packer=None, meanwhile=None):
@@ -122,3 +124,19 @@ def test_what_is_removed_meanwhile_is_not_there_and_what_is_too_deep_is_named(tm
     assert "b" not in archive.getnames()
     assert len(packer.changed) == 1
     assert "too deep" in packer.changed[0]
+
+
+@pytest.mark.parametrize("clones", [True, False])
+def test_what_is_packed_is_of_one_moment_where_that_costs_no_copy(tmp_path, monkeypatch, clones):
+    volumes = Volumes(tmp_path)
+    monkeypatch.setattr(volumes._kept.snapshots, "clones", lambda _: clones)
+    (volumes.data("vo-1") / "a").write_text("before")
+
+    async def story():
+        async with volumes.still("vo-1") as folder:
+            (volumes.data("vo-1") / "a").write_text("after")
+            assert (folder / "a").read_text() == ("before" if clones else "after")
+        assert volumes._kept.snapshots.all("vo-1") == []
+
+    asyncio.run(story())
+    assert (volumes.data("vo-1") / "a").read_text() == "after"

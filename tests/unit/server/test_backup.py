@@ -48,7 +48,7 @@ async def back_up(client, path, **asked):
     return said[-1]
 
 
-def backed_up(world, tmp_path, meanwhile=None, **asked):
+def backed_up(world, tmp_path, meanwhile=None, after=None, **asked):
     """A server with a bit of everything, and its backup."""
 
     async def work(place):
@@ -61,7 +61,10 @@ def backed_up(world, tmp_path, meanwhile=None, **asked):
         await client.ask("secret.create", SecretCreate({"KEY": VALUE}, name="s"), SecretInfo)
         if meanwhile is not None:
             await meanwhile(place, client)
-        return await back_up(client, tmp_path / "backup", **asked)
+        made = await back_up(client, tmp_path / "backup", **asked)
+        if after is not None:
+            await after()
+        return made
 
     return world(work)
 
@@ -182,8 +185,10 @@ def test_a_key_that_changes_meanwhile_does_not_part_from_what_it_sealed(world, t
 
         monkeypatch.setattr(Folder, "copy", copy)
 
-    backed_up(world, tmp_path, meanwhile, with_key=True)
-    assert rotating[0].result().secrets == 1
+    async def after():
+        assert (await asyncio.wrap_future(rotating[0])).secrets == 1
+
+    backed_up(world, tmp_path, meanwhile, after, with_key=True)
 
     async def work(place, client):
         assert await place.server.parts.secrets.unreadable() == ()
@@ -268,6 +273,10 @@ def damaged(folder, how):
     if how == "schema":
         manifest.write_text(json.dumps({**plain, "schema": newest_schema() + 1}))
         return "too new"
+    if how == "volume":
+        volume = {"volume_id": "../x", "name": "x", "environment": "main", "file": "alight.db"}
+        manifest.write_text(json.dumps({**plain, "volumes": [volume]}))
+        return "it names '../x'"
     if how == "outside":
         plain["files"][0]["path"] = "../../etc/x"
         manifest.write_text(json.dumps(plain))
@@ -276,7 +285,7 @@ def damaged(folder, how):
     return "is no backup"
 
 
-@pytest.mark.parametrize("how", ["flipped", "missing", "link", "text", "format", "schema", "outside", "none"])
+@pytest.mark.parametrize("how", ["flipped", "missing", "link", "text", "format", "schema", "outside", "volume", "none"])
 def test_a_damaged_backup_is_refused_and_leaves_nothing(world, tmp_path, how):
     backed_up(world, tmp_path, with_key=True)
     said = damaged(tmp_path / "backup", how)
@@ -288,13 +297,26 @@ def test_a_damaged_backup_is_refused_and_leaves_nothing(world, tmp_path, how):
 
 def test_state_that_is_there_is_not_touched(world, tmp_path):
     backed_up(world, tmp_path, with_key=True)
-    for place in ("server/alight.db", "node/volumes/vo-1/data/x"):
-        home = tmp_path / place.partition("/")[0] / "home"
+    for place in ("server/alight.db", "server/key"):
+        home = tmp_path / place.partition("/")[2] / "home"
         (home / place).parent.mkdir(parents=True)
         (home / place).write_text("precious")
         with pytest.raises(errors.AlreadyExistsError, match="has state already"):
             restoring.restore(tmp_path / "backup", home, None)
         assert names(home) == {place}
+
+
+def test_volumes_that_a_killed_restore_had_put_in_place_are_replaced(world, tmp_path, monkeypatch):
+    backed_up(world, tmp_path, with_key=True)
+    home, name = tmp_path / "again", ids.new_id(ids.VOLUME)
+    (home / "node/volumes" / name).mkdir(parents=True)
+    (home / "node/volumes/vo-mine").mkdir()
+    (home / ".restoring").write_text(json.dumps([name, "../../precious"]))
+    (home / "node/precious").mkdir()
+    restored(tmp_path, lambda place, client: asyncio.sleep(0))
+    assert sorted(path.name for path in (home / "node/volumes").iterdir()) == ["vo-mine"]
+    assert (home / "node/precious").is_dir()
+    assert not (home / ".restoring").exists()
 
 
 def archive(*members):

@@ -18,7 +18,7 @@ import msgspec
 
 from alight.server.disk import full_disk
 from alight.server.services.vault import sync_folder
-from alight.wire import errors
+from alight.wire import errors, ids
 from alight.wire.backups import FORMAT, MANIFEST, BackupFile, BackupManifest
 
 _PIECE = 4 << 20
@@ -194,6 +194,10 @@ def read_manifest(folder: Path) -> BackupManifest:
     for one in manifest.files:
         if one.path.startswith("/") or ".." in one.path.split("/") or "\0" in one.path:
             raise errors.DataLossError(f"{path} is damaged: it names {one.path!r}", hint="use another backup")
+    there = {one.path for one in manifest.files}
+    for volume in manifest.volumes:
+        if not ids.is_id(volume.volume_id, ids.VOLUME) or volume.file not in there:
+            raise errors.DataLossError(f"{path} is damaged: it names {volume.volume_id!r}", hint="use another backup")
     return manifest
 
 
