@@ -9,8 +9,9 @@ import time
 import pytest
 
 from alight.server.auth import CONTAINER, OWNER, Principal
-from alight.server.services import ephemeral, shared_store
+from alight.server.services import ephemeral, queues, shared_store
 from alight.wire import errors
+from alight.wire.deploying import EnvironmentNamed
 from alight.wire.shared import (
     DictCount,
     DictKeys,
@@ -144,17 +145,17 @@ def test_what_left_for_a_lost_reader_goes_back_in_a_while(world, monkeypatch):
         await world.serve()
         user = await new_queue(world)
         await user.put(b"a", b"b")
-        queues = world.server.parts.shared.queues
+        takes = world.server.parts.shared.queues._takes
         await user.get(1, request=request("g"))
-        sent = next(iter(queues._takes.values()))
+        sent = next(iter(takes.values()))
         taken = await user.open_get(1)
         await user.read(taken)
-        unsent = list(queues._takes.values())[1]
+        unsent = list(takes.values())[1]
         unsent.sent = False  # as if the connection had broken while it was written down
         later = time.time() + 2 * shared_store.KEPT
         monkeypatch.setattr(time, "time", lambda: later)
         await world.server.parts.shared.clean(time.time())
-        assert not queues._takes
+        assert not takes
         assert await user.get(9) == [b"b"]
         assert sent.sent
 
@@ -417,5 +418,39 @@ def test_a_server_that_was_away_gives_the_holders_time(world):
         await world.serve()
         await world.server.parts.ephemeral.expire(time.time())
         assert await User(await world.client(), user.queue_id).len() == 0
+
+    world(work)
+
+
+def test_an_environment_with_values_in_it_is_not_deleted(world):
+    async def work(world):
+        await world.serve()
+        user = await new_queue(world, environment="full")
+        with pytest.raises(errors.ConflictError, match="0 dicts and 1 queues"):
+            await user.client.ask("environment.delete", EnvironmentNamed("full"), dict)
+        await user.client.ask("queue.delete", SharedNamed("q", environment="full"), dict)
+        await user.client.ask("environment.delete", EnvironmentNamed("full"), dict)
+
+    world(work)
+
+
+def test_partitions_and_open_gets_are_bounded(world, monkeypatch):
+    async def work(world):
+        monkeypatch.setattr(queues, "PARTITIONS_MOST", 3)
+        monkeypatch.setattr(queues, "_TAKES_MOST", 10)
+        await world.serve()
+        user = await new_queue(world)
+        for name in "abc":
+            await user.put(b"1", partition=name)
+        for name in "defg":
+            with pytest.raises(errors.ResourceExhaustedError, match="3 partitions"):
+                await user.put(b"1", partition=name)
+        [held] = world.server.parts.shared.queues._held.values()
+        assert len(held.result().partitions) == 3
+        for _ in range(40):  # by a client that never says that it has them
+            await user.put(b"2", partition="a")
+            assert await user.get(partition="a")
+        await world.until(lambda: len(world.server.parts.shared.queues._takes) <= 11)
+        assert await user.len(total=True) == 3
 
     world(work)

@@ -41,8 +41,8 @@ class Environments:
             raise errors.AlreadyExistsError(f"there is an environment {asked.name!r} already")
 
     async def delete(self, asked: EnvironmentNamed, who: Principal) -> None:
-        """Stop its apps and forget its names. Raises NotFoundError, ConflictError while it has volumes: their files
-        would be lost with it."""
+        """Stop its apps and forget its names. Raises NotFoundError, ConflictError while it has volumes, dicts
+        or queues: what they hold would be lost with it."""
         found = next((one for one in (await self.list()).environments if one.name == asked.name), None)
         if found is None:
             raise errors.NotFoundError(
@@ -52,6 +52,15 @@ class Environments:
             raise errors.ConflictError(
                 f"the environment {asked.name!r} has {found.volumes} volumes, whose files would be lost with it",
                 hint=f"`alight volume list -e {asked.name}` shows them; delete them first",
+            )
+        shared = [
+            await self._store.read("shared_in", kind=k, environment=asked.name, limit=-1) for k in ("dict", "queue")
+        ]
+        if any(shared):
+            held = f"{len(shared[0])} dicts and {len(shared[1])} queues"
+            raise errors.ConflictError(
+                f"the environment {asked.name!r} has {held}, whose values would be lost with it",
+                hint=f"`alight dict list -e {asked.name}` and `alight queue list -e {asked.name}` show them",
             )
         for app in [app for app in self._apps.alive.values() if app.environment == asked.name]:
             await self._apps.stop(app.app_id, f"its environment {asked.name} was deleted", who.owner)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import math
 import re
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 _REQUEST = re.compile(r"[pg][0-9a-f]{32}")
 _IN_MEMORY = 32 << 20  # bytes of values
 _PARKED = 32 << 20  # bytes of puts that wait for room; beyond that their callers ask again
+_TAKES_MOST = 50_000  # gets whose answers may not have arrived
 _UNUSED = 600.0  # seconds after which a queue that nobody uses leaves memory
 _COMMITS = 1.0  # seconds between looks at a get whose items are on their way to the disk
 
@@ -53,6 +55,7 @@ class Queues:
         self._waiting: dict[str, Taking] = {}
         self._values = Values(_IN_MEMORY)
         self._parked = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Future[None] | None = None
 
     # verbs
@@ -64,12 +67,11 @@ class Queues:
         await self.settle(asked.settled)
         partition = self._partition(held, asked.partition)
         if not partition.line.count and len(held.partitions) > PARTITIONS_MOST:
-            self._drop_idle(held)
-            if len(held.partitions) > PARTITIONS_MOST:
-                raise errors.ResourceExhaustedError(
-                    f"this queue has {PARTITIONS_MOST:,} partitions with something in them already",
-                    hint="take what is in some of them, or clear them",
-                )
+            held.drop_if_idle(partition)
+            raise errors.ResourceExhaustedError(
+                f"this queue has {PARTITIONS_MOST:,} partitions with something in them already",
+                hint="take what is in some of them, or clear them",
+            )
         adding = Adding(asked.request, values, asked.need, asked.ttl, stream)
         line = partition.line
         if not line.putters and line.may_put(adding):
@@ -348,9 +350,18 @@ class Queues:
 
     def _took(self, getter: Taking, taken: Taken) -> None:
         self._takes[getter.request] = taken
+        if len(self._takes) > _TAKES_MOST:
+            self._forget_oldest()
         self._waiting.pop(getter.request, None)
         if not getter.done.done():
             getter.done.set_result(taken)
+
+    def _forget_oldest(self) -> None:
+        """Clients that never say what has arrived do not fill the memory: nobody can ask again for their first gets."""
+        oldest = [request for request, taken in itertools.islice(self._takes.items(), _TAKES_MOST // 2) if taken.sent]
+        task = asyncio.ensure_future(self.settle(oldest))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _settled(self, taken: Taken) -> list[Statement]:
         held = self._in_memory(taken.queue_id)
@@ -435,10 +446,6 @@ class Queues:
         self._move_on(held, partition)
         held.drop_if_idle(partition)
         return [_drop(held.queue_id, partition.name, start, stop) for start, stop in ranges]
-
-    def _drop_idle(self, held: Held) -> None:
-        for partition in list(held.partitions.values()):
-            held.drop_if_idle(partition)
 
 
 async def _within(future: asyncio.Future[None] | asyncio.Future[Taken], seconds: float | None, stream: Stream) -> bool:
