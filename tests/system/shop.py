@@ -65,5 +65,7 @@ class Shop:
 def opened(machine, folder: Path, test: str) -> Iterator[Shop]:
     """A shop with a name made of the test's; stopped in the end."""
     name = re.sub(r"[^a-z]", "-", test.removeprefix("test_"))[:40].strip("-")
-    yield Shop(machine, folder, name)
-    machine.run("app", "stop", name, "--yes", status=None)
+    try:
+        yield Shop(machine, folder, name)
+    finally:
+        machine.run("app", "stop", name, "--yes", status=None)

@@ -2,88 +2,18 @@
 
 from __future__ import annotations
 
-import queue
 import signal
-import threading
 import time
 
 import pytest
 
-SCRIPT = """
-import alight
-from helper import NAME
-
-app = alight.App("served", image=alight.Image.debian_slim(python_version="3.11").add_local_python_source("helper"))
-
-
-@app.function()
-def version():
-    return {version}, NAME
-
-
-@app.function(schedule=alight.Period(hours=1))
-def hourly():
-    pass
-"""
-
-
-class Served:
-    """A command that serves, and what it said so far, line by line."""
-
-    def __init__(self, machine, folder, *words):
-        self.machine, self.folder = machine, folder
-        self.script = folder / "served.py"
-        self.process = machine.start("serve", self.script, *words, cwd=folder)
-        self.lines: queue.Queue[str] = queue.Queue()
-        self.seen: list[str] = []
-        self.threads = [
-            threading.Thread(target=self.read, args=(pipe,), daemon=True)
-            for pipe in (self.process.stdout, self.process.stderr)
-        ]
-        for one in self.threads:
-            one.start()
-
-    def read(self, pipe):
-        with pipe:
-            for line in pipe:
-                self.lines.put(line)
-
-    def close(self):
-        """Its reloaders end with it, and so do its pipes."""
-        for one in self.threads:
-            one.join(20)
-            assert not one.is_alive(), "a process outlives the command"
-
-    def until(self, word, seconds=60):
-        ends = time.monotonic() + seconds
-        while True:
-            try:
-                line = self.lines.get(timeout=max(0.01, ends - time.monotonic()))
-            except queue.Empty:
-                raise AssertionError(f"it did not say {word!r}:\n{''.join(self.seen)}") from None
-            self.seen.append(line)
-            if word in line:
-                return line
-
-    def write(self, version, name="one"):
-        (self.folder / "helper.py").write_text(f"NAME = {name!r}\n")
-        self.script.write_text(SCRIPT.format(version=version))
-
-    def call(self):
-        file = self.folder / "program.py"
-        file.write_text("import alight\nprint(alight.Function.from_name('served', 'version').remote())\n")
-        return self.machine.python(file).stdout.strip()
+from tests.system.serving import SCRIPT, serving
 
 
 @pytest.fixture
 def served(machine, tmp_path):
-    (tmp_path / "helper.py").write_text("NAME = 'one'\n")
-    (tmp_path / "served.py").write_text(SCRIPT.format(version=1))
-    one = Served(machine, tmp_path)
-    yield one
-    one.process.kill()
-    one.process.wait()
-    one.close()
+    with serving(machine, tmp_path) as one:
+        yield one
 
 
 def test_what_is_saved_is_served(served):

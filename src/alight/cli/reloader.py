@@ -1,9 +1,10 @@
 """One version of a script, in a process of its own: `alight serve` starts one of these for each change.
 
 What to do comes on stdin, a line of JSON each: first {reference, module, name}, which may be long after the start, so
-that Python and Alight are loaded by then; later {app_id, environment}. What came of it goes to another descriptor in
-the same form, by ``kind``: loaded {name, tags}, watched {files, folders}, published {functions, scheduled}. Errors are
-printed here, as `alight run` prints them, and end it with their exit code. It ends when its stdin does.
+that Python and Alight are loaded by then; later {app_id, environment, shown}. What came of it goes to another
+descriptor in the same form, by ``kind``: loaded {name, tags}, watched {files, folders}, published {functions,
+scheduled, shown}. Errors are printed here, as `alight run` prints them, and end it with their exit code. It ends when
+its stdin does.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main(descriptor: int) -> int:
             if place is None:
                 return 0
             made = serving.Serving(app, client)
+            made.shown = set(place["shown"])
             try:
                 functions = run(made.publish(place["app_id"], place["environment"]))
             finally:
@@ -67,7 +69,7 @@ def main(descriptor: int) -> int:
             drawing.phase("")
         scheduled = [name for name, one in app._functions.items() if one.options.schedule is not None]  # noqa: SLF001
         names = sorted(one.name for one in functions)
-        tell("published", functions=names, scheduled=scheduled)
+        tell("published", functions=names, scheduled=scheduled, shown=sorted(made.shown))
     except (Exception, SystemExit) as error:  # noqa: BLE001  every error becomes words here
         watched[0].update(_named_in(error))
         return errors.report(error) or 1

@@ -121,6 +121,7 @@ class _Serving:
         self._current: Optional[_Reloader] = None
         self._running: Any = None
         self._versions = 0
+        self._shown_urls: List[str] = []  # what was said of URLs: it is not said again
 
     def go_on(self, until: Optional[float]) -> int:
         """Follow the source until then, or for ever. Returns the exit code of the command."""
@@ -171,7 +172,8 @@ class _Serving:
         if kind == "loaded":
             if self._running is None:
                 self._begin(message)
-            reloader.tell(app_id=self._running.app_id, environment=self._running.environment)
+            place = self._running
+            reloader.tell(app_id=place.app_id, environment=place.environment, shown=self._shown_urls)
         elif kind == "watched":
             self._watcher.watch(set(message["files"]), set(message["folders"]), anew=reloader.published)
         elif kind == "published":
@@ -205,6 +207,7 @@ class _Serving:
 
     def _published(self, message: Dict[str, Any], seconds: float) -> None:
         self._versions += 1
+        self._shown_urls = message["shown"]
         if self._versions > 1:
             self._drawing.done(f"Reloaded in {seconds:.2f} s")
             return

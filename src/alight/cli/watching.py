@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 _QUIET_MS = 50  # a save that comes in pieces is over when nothing came for so long
 _LONGEST_MS = 400  # and is told after this long in any case
+
+_AWAY_SECONDS = 0.5  # a file that is away for so long is not being saved, but gone
 
 Mark = Optional[Tuple[int, int]]
 
@@ -21,6 +24,7 @@ class Watcher:
         self._files: Dict[str, Mark] = {}
         self._folders: Set[str] = set()
         self._places: Set[str] = set()
+        self._away: Dict[str, float] = {}  # watched files that are not there, and since when
         self._stop: Optional[threading.Event] = None
 
     def watch(self, files: Set[str], folders: Set[str], *, anew: bool) -> None:
@@ -61,7 +65,7 @@ class Watcher:
             debounce=_LONGEST_MS,
             step=_QUIET_MS,
             stop_event=stop,
-            rust_timeout=1000,
+            rust_timeout=500,
             raise_interrupt=False,
             recursive=False,
             yield_on_timeout=True,
@@ -83,11 +87,20 @@ class Watcher:
             for path in paths:
                 mark = _mark(path)
                 if path in self._files:
-                    if mark is not None and mark != self._files[path]:
+                    if mark is None and self._files[path] is not None:
+                        self._away.setdefault(path, time.monotonic())
+                    elif mark is not None and mark != self._files[path]:
                         self._files[path] = mark
                         found.add(path)
                 elif os.path.dirname(path) in self._folders and mark is not None:
                     self._files[path] = mark
+                    found.add(path)
+            for path, since in list(self._away.items()):
+                if _mark(path) is not None or path not in self._files:
+                    del self._away[path]
+                elif time.monotonic() - since > _AWAY_SECONDS:
+                    del self._away[path]
+                    self._files[path] = None
                     found.add(path)
         return found
 

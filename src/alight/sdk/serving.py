@@ -5,8 +5,9 @@ Resolve and upload → build every image → publish, all at once: until the las
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, List, Tuple
+from typing import TYPE_CHECKING, Dict, List, Set, Tuple
 
+from alight.sdk import progress
 from alight.sdk.client import Client
 from alight.sdk.resolve import Resolver
 from alight.sdk.run import Plan, Run
@@ -26,6 +27,7 @@ class Serving(Run):
         classes = {made._service.info_name: made._service for made in app._classes.values()}  # noqa: SLF001
         super().__init__(Plan(client), {**app._functions, **classes})  # noqa: SLF001  of this package
         self.sources: List[LocalFiles] = []
+        self.shown: Set[str] = set()  # lines about URLs that were said before, and those of this version
 
     async def publish(self, app_id: str, environment: str) -> Tuple[messages.PublishedFunction, ...]:
         """Put it in the place of what was published before. Raises what keeps it from there: then all is as it was."""
@@ -37,6 +39,15 @@ class Serving(Run):
         published = await client.call("app.publish", message, messages.AppPublished)
         self._learn(running, published)
         return published.functions
+
+    def _show_urls(self, one: messages.PublishedFunction) -> None:
+        from alight.sdk import web_urls  # noqa: PLC0415  few apps have web functions
+
+        lines = list(web_urls.lines(one.name, one.web))
+        if not self.shown.issuperset(lines):
+            for line in lines:
+                progress.current().note(line)
+        self.shown.update(lines)
 
     async def _resolve(self, running: RunningApp) -> Dict[str, FunctionSpec]:
         resolver = Resolver(self._plan.client, running.app_id)

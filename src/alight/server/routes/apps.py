@@ -95,7 +95,8 @@ class Watching:
     async def serve(self, stream: Stream, asked: AppWatch, *, alive: bool) -> None:
         """Send events until the app ends, the reader leaves, or (without ``follow``) what is kept is sent."""
         watcher = self._hub.watch(asked.app_id, logs=asked.logs)
-        leaving = asyncio.get_running_loop().create_task(stream.wait_ended())
+        # Who watches has nothing more to say: its half is over from the start, and tells nothing of its end.
+        leaving = asyncio.get_running_loop().create_task(stream.wait_broken())
         leaving.add_done_callback(lambda _: watcher.news.set())
         try:
             places: dict[str, int] = {}
