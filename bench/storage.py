@@ -27,6 +27,7 @@ from cold_start import Client
 from measured import Bench
 
 GB = 10**9
+VOLUME = "bench-storage"
 
 
 @dataclass
@@ -73,12 +74,12 @@ def main() -> int:
     client = None
     try:
         client = start(bench)
-        rows = measure(Session(client, bare, options.scale), bench, options.rounds)
+        rows = measure(Session(client, bare, options.scale), bench, options.rounds, options.only)
     finally:
         if client is not None:
             client.close()
         shutil.rmtree(bare, ignore_errors=True)
-        bench.alight("volume", "delete", "bench-storage", "-y")
+        bench.alight("volume", "delete", VOLUME, "-y")
         bench.close()
     print("\n".join(f"- {line}" for line in facts.describe()))
     print(table(rows))
@@ -94,7 +95,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="of bytes and files (1)")
     parser.add_argument("--home", type=Path, default=Path("/var/tmp/alight-bench"), help="state directory of the run")
     parser.add_argument("--json", type=Path, help="write the samples here")
-    return parser.parse_args()
+    parser.add_argument("--only", action="append", choices=[part.__name__ for part in PARTS], help="a part of it")
+    options = parser.parse_args()
+    options.only = options.only or [part.__name__ for part in PARTS]
+    return options
 
 
 def start(bench: Bench) -> Client:
@@ -105,39 +109,58 @@ def start(bench: Bench) -> Client:
     return Client.of(bench, script)
 
 
-def measure(session: Session, bench: Bench, rounds: int) -> list[Row]:
-    """All rows."""
-    rows = []
-    bench.say("one large file")
-    rows.append(share(session.turns(Row("write and fsync 4 GB"), "write", 4 * GB, rounds), 0.95))
-    rows.append(share(session.turns(Row("read 4 GB from the disk"), "read", 4 * GB, rounds), 0.95))
-    session.inside("clear", 0)
-    session.outside("clear", 0)
-    bench.say("many small files")
-    rows.append(share(session.turns(Row("create and stat 20,000 files"), "small", 20_000, rounds), 0.9))
-    bench.say("commits")
-    row = session.turns(Row("commit of 1 GB (bare: fsync)"), "commit", GB, rounds)
+def measure(session: Session, bench: Bench, rounds: int, parts: list[str]) -> list[Row]:
+    """The rows of these parts."""
+    rows: list[Row] = []
+    for part in PARTS:
+        if part.__name__ in parts:
+            bench.say((part.__doc__ or "").strip())
+            rows += part(session, bench, rounds)
+            session.inside("clear", 0)
+            session.outside("clear", 0)
+    return rows
+
+
+def large(session: Session, _: Bench, rounds: int) -> list[Row]:
+    """One large file."""
+    written = share(session.turns(Row("write and fsync 4 GB"), "write", 4 * GB, rounds), 0.95)
+    return [written, share(session.turns(Row("read 4 GB from the disk"), "read", 4 * GB, rounds), 0.95)]
+
+
+def small(session: Session, _: Bench, rounds: int) -> list[Row]:
+    """Many small files."""
+    return [share(session.turns(Row("create and stat 20,000 files"), "small", 20_000, rounds), 0.9)]
+
+
+def commits(session: Session, _: Bench, rounds: int) -> list[Row]:
+    """Commits of much and of nothing."""
+    row = Row("commit of 1 GB (bare: fsync, in the container)")
+    for number in range(2 * rounds):
+        for verb in ("commit", "fsync") if number % 2 else ("fsync", "commit"):
+            (row.inside if verb == "commit" else row.bare).append(session.inside(verb, GB))
     row.budget = "≤ fsync + 50 ms"
     over = 1000 * (statistics.median(row.inside) - statistics.median(row.bare))
     row.kept = f"{over:+.0f} ms: " + ("kept" if over <= 50 else "**over**")
-    rows.append(row)
+    rows = [row]
     session.inside("clear", 0)
     session.inside("fill", 100_000)
     session.outside("fill", 100_000)
     row = session.turns(Row("commit of nothing, 100,000 files (bare: a walk)"), "idle", 0, rounds)
-    rows.append(limit(row, 0.05))
-    session.inside("clear", 0)
-    session.outside("clear", 0)
-    bench.say("snapshots")
+    return [*rows, limit(row, 0.05)]
+
+
+def snapshots(session: Session, bench: Bench, rounds: int) -> list[Row]:
+    """A first snapshot, and later ones."""
     session.inside("spread", 10 * GB)
-    took = bench.alight("volume", "snapshot", "bench-storage")
-    rows.append(Row("first snapshot, 10 GB in 1,000 files (whole command)", [took]))
+    first = Row("first snapshot, 10 GB in 1,000 files (whole command)", [bench.alight("volume", "snapshot", VOLUME)])
     row = Row("second snapshot, one file changed (whole command)")
     for number in range(rounds):
         session.client.ask("inside", "touch", number)
-        row.inside.append(bench.alight("volume", "snapshot", "bench-storage"))
-    rows.append(limit(row, 1.0))
-    return rows
+        row.inside.append(bench.alight("volume", "snapshot", VOLUME))
+    return [first, limit(row, 1.0)]
+
+
+PARTS = (large, small, commits, snapshots)
 
 
 def share(row: Row, least: float) -> Row:

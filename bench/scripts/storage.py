@@ -5,8 +5,8 @@ Says `ready`, then answers each line on stdin with a line of JSON (seconds, or a
     inside VERB SIZE        in a container, in its volume
     bare VERB SIZE FOLDER   in this process, in a directory of the same filesystem
 
-Verbs: write and read (SIZE bytes of one file, to and from the disk), small (create and stat SIZE files), commit (SIZE
-bytes are written, then committed; bare: fsync), fill (SIZE empty files, 1,000 to a directory), idle (a commit of
+Verbs: write and read (SIZE bytes of one file, to and from the disk), small (create and stat SIZE files), commit and
+fsync (SIZE bytes are written, then made durable), fill (SIZE empty files, 1,000 to a directory), idle (a commit of
 nothing; bare: a walk), spread (SIZE bytes in 1,000 files), touch (one of those is written anew).
 """
 
@@ -66,15 +66,20 @@ def small(folder, size):
 
 
 def commit(folder, size):
+    return _made_durable(folder, size, lambda fd: volume.commit())
+
+
+def fsync(folder, size):
+    return _made_durable(folder, size, os.fsync)
+
+
+def _made_durable(folder, size, how):
     os.sync()
     fd = os.open(folder / "committed", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for _ in range(size // len(PIECE)):
         os.write(fd, PIECE)
     began = time.perf_counter()
-    if folder == Path("/data"):
-        volume.commit()
-    else:
-        os.fsync(fd)
+    how(fd)
     seconds = time.perf_counter() - began
     os.close(fd)
     return seconds
@@ -121,7 +126,7 @@ def clear(folder, size):
     return 0.0
 
 
-VERBS = {one.__name__: one for one in (write, read, small, commit, fill, idle, spread, touch, clear)}
+VERBS = {one.__name__: one for one in (write, read, small, commit, fsync, fill, idle, spread, touch, clear)}
 
 
 @app.function(volumes={"/data": volume}, timeout=3600, scaledown_window=600)

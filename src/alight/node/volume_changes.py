@@ -29,9 +29,13 @@ _MOST_AT_ONCE = 50_000
 
 @dataclass
 class Changed:
-    """Of one volume: ``entries`` are (directory, name) as ``fanotify`` gives them, or None: only a walk can tell."""
+    """Of one volume: ``entries`` are (directory, name) as ``fanotify`` gives them, or None: only a walk can tell.
+
+    ``moved``: directories came from elsewhere, and what is in them changed before anybody heard of it.
+    """
 
     entries: set[tuple[bytes, bytes]] | None = None
+    moved: bool = False
 
 
 @dataclass
@@ -115,6 +119,7 @@ class Changes:
                 now.entries = None
             else:
                 now.entries |= taken.entries
+                now.moved |= taken.moved
 
     def any(self, volume_id: str) -> bool | None:
         """Whether something changed since the last ``take``; None: unknown."""
@@ -161,6 +166,8 @@ class Changes:
                 self._directories.clear()  # directories below it may have come into a volume, or left it
             found = self._watched.get(volume)
             if found is not None and found.entries is not None:
+                if mask & fanotify.ON_DIRECTORY and mask & fanotify.MOVED_TO:
+                    found.moved = True
                 found.entries.add((directory, name))
                 if len(found.entries) > _MOST_ENTRIES:
                     found.entries = None

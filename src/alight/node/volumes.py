@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import errno
 import logging
 import os
 import re
@@ -20,7 +18,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from alight.link.peer import Stream
-from alight.node import paths, volume_census, volume_mappings
+from alight.node import paths, volume_census, volume_mappings, volume_sync
 from alight.node.volume_census import Census, Change
 from alight.node.volume_changes import Changes
 from alight.node.volume_files import FilesOutside, explained
@@ -39,8 +37,6 @@ _MEASURED_FOR = 5.0  # seconds that the size of a volume whose changes nobody fo
 
 log = logging.getLogger(__name__)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 class Volumes:
     """All volumes under ``<home>/volumes``. Who holds one keeps it from being deleted."""
@@ -57,7 +53,7 @@ class Volumes:
         self._changes = Changes(self._root)
         self._measured: dict[str, tuple[Census, float]] = {}
         self._outside = FilesOutside(self.data, self.staging)
-        self._kept = VolumeHistory(self._root, self.data, _sync)
+        self._kept = VolumeHistory(self._root, self.data, volume_sync.whole)
         images = os.environ.get("ALIGHT_VOLUME_IMAGES", "off") == "on"
         self.limits = Limits(self._root, images=images, spawners=spawners)
         #: Hears of versions that containers make by running; False when nobody could be told.
@@ -116,7 +112,7 @@ class Volumes:
 
     async def sync(self, volume_id: str) -> None:
         """Return when what was written until now is on the disk. Raises ResourceExhaustedError, DataLossError."""
-        await asyncio.to_thread(_sync, self.data(volume_id))
+        await asyncio.to_thread(volume_sync.whole, self.data(volume_id))
 
     def still(self, volume_id: str) -> AbstractAsyncContextManager[Path]:
         """A directory to read all of a volume from: what it holds at one moment, where that costs no copy."""
@@ -164,7 +160,7 @@ class Volumes:
                         walked[path.stat().st_dev] = path
             for path in walked.values():  # nobody knows what changed in them: one call per filesystem
                 with contextlib.suppress(errors.Error, OSError):
-                    await asyncio.to_thread(_sync, path)
+                    await asyncio.to_thread(volume_sync.whole, path)
 
     async def serve(self, stream: Stream) -> None:
         """Answer ``node.volume``."""
@@ -234,21 +230,26 @@ class Volumes:
         folder = data.parent
         before = volume_census.load(folder)
         taken = self._changes.take(volume_id)
+        entries = taken.entries
         try:
-            if taken.entries is not None and not taken.entries:
-                mapped = volume_mappings.changed(volume_id, data, before.at)
-                if not mapped:
-                    return Change()  # all that was ever written is on the disk since the last one
-                at = volume_census.Clock(folder).after_now()
-                _sync(data)
-                volume_census.save(folder, Census(at, before.files, before.size))
-                return Change(True, mapped)
+            mapped = volume_mappings.changed(volume_id, data, before.at) if entries is not None else 0
+            if entries is not None and not entries and not mapped:
+                return Change()  # all that was ever written is on the disk since the last one
             at = volume_census.Clock(folder).after_now()
-            _sync(data)
-            if taken.entries is None:
-                census, change = volume_census.walk(data, before.at)
+            if entries is None or taken.moved or mapped or len(entries) > volume_sync.FEW:
+                volume_sync.whole(data)
             else:
-                census, change = Census(), volume_census.count(taken.entries, self._changes.opened)
+                try:
+                    volume_sync.few(entries, self._changes.opened)
+                except OSError:  # too many files are open, or the like
+                    volume_sync.whole(data)
+            census = Census()
+            if entries is None:
+                census, change = volume_census.walk(data, before.at)
+            elif entries:
+                change = volume_census.count(entries, self._changes.opened)
+            else:
+                change = Change(True, mapped)
         except BaseException:
             self._changes.give_back(volume_id, taken)
             raise
@@ -321,15 +322,3 @@ def same_directory(process: int, target: str, source: str) -> bool:
         return False
     finally:
         os.close(root)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if _libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            if number in (errno.ENOSPC, errno.EDQUOT):
-                raise errors.ResourceExhaustedError("the disk that holds the volumes is full", hint="free some space")
-            raise errors.DataLossError(f"a volume could not be written to its disk: {os.strerror(number)}")
-    finally:
-        os.close(fd)

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from alight.node import fanotify, volume_census, volume_mappings
+from alight.node import fanotify, volume_census, volume_mappings, volume_sync
 from alight.node.volume_changes import Changes, volume_of
 from alight.node.volumes import Volumes
 from alight.wire import errors
@@ -128,17 +128,54 @@ def test_too_many_events_are_an_unknown_and_not_a_nothing(tmp_path, monkeypatch)
 
 
 @heard
+def test_few_changes_are_synced_one_by_one_and_what_is_not_known_as_a_whole(tmp_path, monkeypatch):
+    volumes = Volumes(tmp_path)
+    volumes.hold(VOLUME, "co-1")
+    data = volumes.data(VOLUME)
+    wholes, files = [], []
+    whole, fsync = volume_sync.whole, os.fsync
+    monkeypatch.setattr(volume_sync, "whole", lambda path: (wholes.append(path), whole(path)))
+    monkeypatch.setattr(os, "fsync", lambda fd: (files.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
+    commit(volumes)
+    assert wholes, "what was there before is not known"
+    wholes.clear()
+    (data / "a/b").mkdir(parents=True)
+    (data / "a/b/file").write_text("1")
+    os.mkfifo(data / "a/pipe")
+    (data / "a/link").symlink_to("/etc/passwd")
+    assert commit(volumes).files == 3
+    assert not wholes
+    assert set(files) == {str(data), str(data / "a"), str(data / "a/b"), str(data / "a/b/file")}
+    files.clear()
+    (data / "a/b/file").unlink()
+    (data / "a/b").rmdir()
+    assert commit(volumes).any
+    assert set(files) == {str(data / "a")}
+    (volumes.staging(VOLUME) / "up").mkdir()
+    (volumes.staging(VOLUME) / "up/file").write_text("1")
+    (volumes.staging(VOLUME) / "up").rename(data / "up")
+    assert commit(volumes).any
+    assert wholes, "nobody heard what came with the directory"
+    wholes.clear()
+    for number in range(volume_sync.FEW + 1):
+        (data / str(number)).touch()
+    assert commit(volumes).any
+    assert wholes
+    volumes._changes.unwatch(VOLUME)
+
+
+@heard
 def test_what_a_failed_sync_took_counts_again(tmp_path, monkeypatch):
     volumes = Volumes(tmp_path)
     volumes.hold(VOLUME, "co-1")
     commit(volumes)
     (volumes.data(VOLUME) / "file").write_text("1")
 
-    def full(path):
+    def full(*_):
         raise errors.ResourceExhaustedError("full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("alight.node.volumes._sync", full)
+        patch.setattr("alight.node.volume_sync.few", full)
         with pytest.raises(errors.ResourceExhaustedError):
             commit(volumes)
     assert commit(volumes).files == 1

@@ -45,7 +45,7 @@ def test_what_a_container_commits_by_running_says_whose_it_is(world):
             said = VolumeVersion(volume, kind, files=3, size=1000, removed=-1, container=container, at=5.0)
             node.report(Report("committed", container, volume=said))
         async with asyncio.timeout(10):
-            while len(found := await _history(world, volume)) < 2:
+            while len(found := await _history(world, volume)) < 2:  # noqa: ASYNC110  the store tells nobody
                 await asyncio.sleep(0.01)
         newest = found[0]
         assert (newest.version, newest.kind, newest.files, newest.size, newest.removed) == (2, "exit", 3, 1000, -1)
