@@ -18,12 +18,13 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from alight.server.disk import full_disk
 from alight.server.services import backup_folder
 from alight.server.services.backup import DATABASE
 from alight.server.services.secrets import Secrets
-from alight.server.services.vault import Vault, sync_folder
+from alight.server.services.vault import KEY_BYTES, Vault, sync_folder
 from alight.server.settings import default_home
 from alight.store.copying import newest_schema
 from alight.store.sqlite import open_store
@@ -33,6 +34,13 @@ from alight.wire.version import __version__
 
 _NEW = ".restoring"
 _MOVED = ".restoring"  # names the volumes that are being put in their places: without it they are somebody's
+
+
+class _Found(NamedTuple):
+    """What a database holds: secrets that cannot be opened, and volumes by their ids."""
+
+    unreadable: tuple[str, ...]
+    volumes: dict[str, str]
 
 
 def main() -> int:
@@ -80,7 +88,7 @@ def restore(source: Path, home: Path, key: Path | None, *, lossy: bool = False) 
         _check_none(home, [next(state.iterdir())])
     new_state, new_volumes = _beside(state), _beside(volumes / "volumes")
     try:
-        lost = _bring(source, manifest, new_state, new_volumes, key, lossy=lossy)
+        found = _bring(source, manifest, new_state, new_volumes, key, lossy=lossy)
         moved = [one.volume_id for one in manifest.volumes]
         (home / _MOVED).write_text(json.dumps(moved))
         sync_folder(home)
@@ -95,16 +103,19 @@ def restore(source: Path, home: Path, key: Path | None, *, lossy: bool = False) 
             shutil.rmtree(left, ignore_errors=True)
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.made_at))
     said = [f"Restored the server of {made} into {home}: {len(manifest.files)} files, {len(manifest.volumes)} volumes"]
-    if lost:
-        said.append(f"These secrets have no values: {', '.join(lost)}. Make them anew with --force")
-    missing = _volumes_missing(manifest)
-    return said + ([missing] if missing else []) + list(manifest.notes)
+    if found.unreadable:
+        said.append(f"These secrets have no values: {', '.join(found.unreadable)}. Make them anew with --force")
+    brought = {one.volume_id for one in manifest.volumes}
+    empty = sorted(name for volume_id, name in found.volumes.items() if volume_id not in brought)
+    if empty:
+        said.append(f"The files of these volumes are not in the backup, so they are empty: {', '.join(empty)}")
+    return said + list(manifest.notes)
 
 
 def _bring(
     source: Path, manifest: BackupManifest, state: Path, volumes: Path, key: Path | None, *, lossy: bool
-) -> tuple[str, ...]:
-    """Lay out all of it beside its place; returns secrets whose values are lost."""
+) -> _Found:
+    """Lay out all of it beside its place; returns what is in it."""
     for folder in (state, volumes):
         folder.mkdir(mode=0o700, parents=True)
     archives = {one.file: one.volume_id for one in manifest.volumes}
@@ -114,7 +125,8 @@ def _bring(
             backup_folder.take(source, one, state / one.path)
     if key is not None:
         _take_key(key, state / "key")
-    lost = asyncio.run(_settle(state, source))
+    found = asyncio.run(_settle(state, source))
+    lost = found.unreadable
     if lost and not lossy:
         there = (state / "key").exists()
         why = "its key is another one" if there else "there is no key in it"
@@ -127,16 +139,17 @@ def _bring(
         backup_folder.take(source, one, copy)
         _unpack(copy, volumes / archives[one.path] / "data")
         copy.unlink()
-    return lost
+    return found
 
 
-async def _settle(state: Path, source: Path) -> tuple[str, ...]:
-    """Bring the database up to date and end what was only true where it comes from; names of secrets that are lost."""
+async def _settle(state: Path, source: Path) -> _Found:
+    """Bring the database up to date and end what was only true where it comes from; what is in it."""
     store = await open_store(state / DATABASE)
     try:
         why = f"it was on the machine that the backup {source} is of"
         await store.write([("containers_left_behind", {"now": time.time(), "why": why})])
-        return await Secrets(store, Vault(state / "key")).unreadable()
+        volumes = {str(row["volume_id"]): str(row["name"]) for row in await store.read("volumes_all")}
+        return _Found(await Secrets(store, Vault(state / "key")).unreadable(), volumes)
     finally:
         await store.close()
 
@@ -146,6 +159,11 @@ def _take_key(file: Path, into: Path) -> None:
         content = file.read_bytes()
     except OSError as error:
         raise errors.InvalidError(f"the key {file} could not be read: {error.strerror}") from error
+    if len(content) != KEY_BYTES:
+        raise errors.InvalidError(
+            f"{file} is no key: it has {len(content)} bytes and not {KEY_BYTES}",
+            hint="it is the file server/key of the state directory that the backup is of",
+        )
     into.unlink(missing_ok=True)
     descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as target:
@@ -205,12 +223,6 @@ def _beside(place: Path) -> Path:
     if beside.exists():  # of one that was killed
         shutil.rmtree(beside)
     return beside
-
-
-def _volumes_missing(manifest: BackupManifest) -> str:
-    if manifest.volumes:
-        return ""
-    return "The backup holds no volumes: those that apps use are empty until somebody fills them"
 
 
 @contextlib.contextmanager

@@ -101,14 +101,20 @@ class Secrets:
             _check_mine(found, who)
             await self._store.write([("secret_delete", {"secret_id": found["secret_id"]})])
         elif not asked.allow_missing:
-            raise _unknown(asked.name, environment)
+            raise errors.NotFoundError(
+                f"there is no secret {asked.name!r} in environment {environment!r}",
+                hint="`alight secret list` shows those there are; --allow-missing does not mind",
+            )
 
     async def check_usable(self, secret_ids: Iterable[str], app_id: str, environment: str) -> None:
         """Raise NotFoundError unless each id is a secret of this environment or an anonymous one of this app."""
         for secret_id in secret_ids:
             found = await self._store.one("secret_by_id", secret_id=secret_id)
             if found is None or not _belongs(found, app_id, environment):
-                raise errors.NotFoundError(f"there is no secret {secret_id} in environment {environment!r} (any more)")
+                raise errors.NotFoundError(
+                    f"there is no secret {secret_id} in environment {environment!r} (any more)",
+                    hint="it was deleted after the app was published: make it again, and run or deploy the app again",
+                )
 
     async def values(self, secret_ids: Iterable[str], app_id: str, environment: str, now: float) -> Dict[str, str]:
         """What a container's environment gets:

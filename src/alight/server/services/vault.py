@@ -19,7 +19,7 @@ from alight.server.tls import write_private
 from alight.wire import errors
 
 _NONCE = 12
-_SIZE = 32
+KEY_BYTES = 32
 
 
 class Sealed(NamedTuple):
@@ -77,7 +77,7 @@ class Vault:
 
     def make_new(self) -> str:
         """A key to take over, beside the present one; its id. Raises ResourceExhaustedError, ServiceError."""
-        key = os.urandom(_SIZE)
+        key = os.urandom(KEY_BYTES)
         try:
             write_private(self._new_file, key)
         except OSError as error:
@@ -117,15 +117,15 @@ class Vault:
         try:
             return self._read(self._key_file)
         except FileNotFoundError:
-            write_private(self._key_file, os.urandom(_SIZE))
+            write_private(self._key_file, os.urandom(KEY_BYTES))
             sync_folder(self._key_file.parent)
             return self._read(self._key_file)
 
     def _read(self, file: Path) -> bytes:
         key = file.read_bytes()
-        if len(key) != _SIZE:
+        if len(key) != KEY_BYTES:
             raise errors.DataLossError(
-                f"{file} is no key: it has {len(key)} bytes and not {_SIZE}", hint="restore it from a backup"
+                f"{file} is no key: it has {len(key)} bytes and not {KEY_BYTES}", hint="restore it from a backup"
             )
         return key
 
