@@ -77,7 +77,7 @@ def get(name: str, key: str, as_repr: bool, environment: Optional[str]) -> None:
             f"the dict {name} has no key {key!r}",
             hint=f"`alight dict items {name} --repr` shows other keys, too",
         )
-    print(shared_words.value(_bytes(found.large, found.size, body), as_repr=as_repr))
+    shared_words.show(shared_words.value(_bytes(found.large, found.size, body), as_repr=as_repr))
 
 
 @dict_.command()

@@ -53,9 +53,7 @@ def create(name: str, environment: Optional[str]) -> None:
 def clear(name: str, partition: Optional[str], everything: bool, yes: bool, environment: Optional[str]) -> None:
     """Remove what is in a partition of a queue, or in all of them."""
     _one_of(partition, everything, "--all")
-    which = (
-        "every partition" if everything else f"the partition {partition!r}" if partition else "the default partition"
-    )
+    which = "every partition" if everything else _named(partition)
     queue_id = shared_words.find("queue", name, environment)
     options.confirm(f"Clear {which} of the queue {name}?", yes=yes)
     session.tell("queue.clear", QueueWhich(queue_id, _key(partition), everything))
@@ -97,10 +95,10 @@ def peek(name: str, n: int, partition: Optional[str], as_repr: bool, as_json: bo
         rows: List[Any] = [shared_words.json_value(data, as_repr=as_repr) for data in found[:n]]
         print(json.dumps(rows, indent=2))
     elif not found:
-        print(f"Nothing is in {f'the partition {partition!r}' if partition else 'the queue'} {name}.", file=sys.stderr)
+        print(f"Nothing is in {_named(partition)} of the queue {name}.", file=sys.stderr)
     else:
         for data in found[:n]:
-            print(shared_words.value(data, as_repr=as_repr))
+            shared_words.show(shared_words.value(data, as_repr=as_repr))
 
 
 @queue.command("len")
@@ -118,6 +116,10 @@ def len_(name: str, partition: Optional[str], total: bool, environment: Optional
 def _one_of(partition: Optional[str], everything: bool, word: str) -> None:
     if partition is not None and everything:
         raise UsageError(f"--partition names one partition and {word} means every one: give one of them")
+
+
+def _named(partition: Optional[str]) -> str:
+    return f"the partition {partition!r}" if partition else "the default partition"
 
 
 def _key(partition: Optional[str]) -> str:

@@ -6,11 +6,12 @@ Values are unpickled here, in the process of who looks: that runs their own code
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, Optional
 
-from alight.cli import options, session, tables
+from alight.cli import options, session, tables, terminal
 from alight.sdk import values
-from alight.wire.errors import Error
+from alight.wire.errors import Error, NotFoundError
 from alight.wire.ids import check_name
 from alight.wire.shared import SharedEnsure, SharedInfo, SharedList, SharedListed, SharedNamed
 
@@ -43,7 +44,11 @@ def delete(kind: str, name: str, environment: Optional[str], *, allow_missing: b
     check_name(name, kind)
     options.confirm(f"Delete the {kind} {name} with everything in it?", yes=yes)
     asked = SharedNamed(name=name, environment=session.environment(environment), allow_missing=allow_missing)
-    session.tell(f"{kind}.delete", asked)
+    try:
+        session.tell(f"{kind}.delete", asked)
+    except NotFoundError as error:
+        error.hint = f"`alight {kind} list` shows what there is; --allow-missing does not mind"
+        raise
 
 
 def value(data: bytes, *, as_repr: bool) -> str:
@@ -53,6 +58,11 @@ def value(data: bytes, *, as_repr: bool) -> str:
     except Error as error:
         return unreadable(error, len(data))
     return found if isinstance(found, str) and not as_repr else _repr(found)
+
+
+def show(text: str) -> None:
+    """Print a value: as it is for programs; without what could move or hide other output on a terminal."""
+    print(terminal.clean(text) if terminal.is_terminal(sys.stdout) else text)
 
 
 def json_value(data: bytes, *, as_repr: bool) -> Any:
