@@ -47,10 +47,11 @@ def main() -> int:
     parser.add_argument("--ray", action="store_true", help="Ray Serve, too, from PyPI when it is not there")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args()
+    about = facts.describe()
     readings = warm(options)
     for how in ("on", "off"):
         readings += from_zero(options.home, how)
-    lines = [*(f"- {line}" for line in facts.describe()), ""]
+    lines = [*(f"- {line}" for line in about), ""]
     lines += ["| what | p50 | p90 | n | budget | |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     text = "\n".join([*lines, *(row(one) for one in readings)])
     print(text)

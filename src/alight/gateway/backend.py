@@ -31,8 +31,6 @@ class Backend(asyncio.Protocol):
         self._dialling: asyncio.Task[None] | None = None
         self._reader = FrameReader()
         self._number = 0
-        self._out: list[bytes] = []
-        self._soon = asyncio.get_running_loop().call_soon
         self._gone = False
 
     # from exchanges
@@ -47,10 +45,9 @@ class Backend(asyncio.Protocol):
             self._dialling = asyncio.get_running_loop().create_task(self._dial())
 
     def write(self, data: bytes) -> None:
-        """Frames of a request that was sent. They leave together with all others of this turn of the event loop."""
-        if not self._out:
-            self._soon(self._flush)
-        self._out.append(data)
+        """Frames of a request that was sent. uvloop sends all that is written in one turn in one system call."""
+        if self._transport is not None:
+            self._transport.write(data)
 
     def forget(self, exchange: Framed) -> None:
         """It is not wanted any more, and was not sent."""
@@ -111,11 +108,6 @@ class Backend(asyncio.Protocol):
         self._gateway.parted(self)
 
     # inside
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None:
-            self._transport.write(b"".join(out) if len(out) > 1 else out[0])
 
     def _send(self, exchange: Framed) -> None:
         self._number += 1
