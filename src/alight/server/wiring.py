@@ -331,6 +331,7 @@ class Server:
         self.blob_users = BlobUsers(store, parts.blobs, self.settings)
         self.blob_users.claimed.append(parts.shared.dicts.blobs)
         self._janitor.more += [parts.ephemeral.expire, parts.shared.clean, self.blob_users.sweep]
+        self._janitor.more += [parts.secrets.forget_unused]
         self._janitor.start()
 
     def _answers(self) -> Answers:

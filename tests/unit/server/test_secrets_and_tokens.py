@@ -78,6 +78,37 @@ def test_another_environment_or_app_cannot_use_it(tmp_path):
     with_store(body)
 
 
+def test_anonymous_secrets_go_with_the_last_version_that_names_them(tmp_path):
+    async def body(store):
+        secrets = Secrets(store, Vault(tmp_path / "key"))
+        names = ("current", "kept version", "older version", "being published")
+        made = {
+            name: (await secrets.create(SecretCreate({"A": name}, app_id="ap-1"), "main", OWNER, 5.0)).secret_id
+            for name in names[:3]
+        }
+        now = 30 * 86400.0
+        asked = SecretCreate({"A": names[3]}, app_id="ap-1")
+        made[names[3]] = (await secrets.create(asked, "main", OWNER, now - 60)).secret_id
+        await secrets.create(SecretCreate({"A": "1"}, name="named"), "main", OWNER, 5.0)
+        app = {"app_id": "ap-1", "name": "a", "description": "a", "environment": "main", "state": "deployed"}
+        function = {"function_id": "fu-1", "app_id": "ap-1", "name": "f", "version": 1, "now": 5.0, "gone": ""}
+        unsaid = dict.fromkeys(("deploy_id", "who", "tag", "git_commit", "client", "strategy"), "")
+        version = {"app_id": "ap-1", "version": 1, "tags": "{}", "now": 5.0, "dirty": 0, "origin": 0}
+        await store.write(
+            [
+                ("app_add", {**app, "owner": "owner", "tags": "{}", "now": 5.0}),
+                ("function_put", {**function, "spec": f'{{"secrets": ["{made["current"]}"]}}'}),
+                ("deployment_add", {**version, **unsaid, "specs": f'[{{"secrets": ["{made["kept version"]}"]}}]'}),
+            ]
+        )
+        await secrets.forget_unused(now)
+        left = {name for name, one in made.items() if await store.one("secret_by_id", secret_id=one)}
+        assert left == {"current", "kept version", "being published"}
+        assert len((await secrets.list("main", OWNER)).secrets) == 1
+
+    with_store(body)
+
+
 def test_values_are_not_in_the_database(tmp_path):
     async def body(store):
         secrets = Secrets(store, Vault(tmp_path / "key"))

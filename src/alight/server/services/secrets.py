@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from typing import Any, AsyncIterator, Dict, Iterable, Mapping, Tuple
 
 from alight.server.auth import OWNER, Principal
@@ -29,6 +30,8 @@ from alight.wire.stored import (
 )
 
 log = logging.getLogger(__name__)
+_ID = re.compile(rf'"({ids.SECRET}-[0-9A-Za-z]+)"')
+_UNUSED_KEPT = 7 * 86400.0  # seconds that an anonymous secret is kept for whoever made it and has not published yet
 
 
 class Secrets:
@@ -153,6 +156,18 @@ class Secrets:
             self._vault.take_new()
         else:
             self._vault.drop_new()
+
+    async def forget_unused(self, now: float) -> None:
+        """Delete anonymous secrets that no function and no version to go back to names: those of older versions."""
+        before = now - _UNUSED_KEPT
+        old = {str(row["secret_id"]) for row in await self._store.read("secrets_of_apps", before=before)}
+        if not old:
+            return
+        texts = [str(row["spec"]) for row in await self._store.read("function_specs_alive")]
+        texts += [str(row["specs"]) for row in await self._store.read("deployment_specs_kept")]
+        unused = old.difference(*[_ID.findall(text) for text in texts])
+        if unused:
+            await self._store.write([("secret_delete", [{"secret_id": one} for one in sorted(unused)])], urgent=False)
 
     @contextlib.asynccontextmanager
     async def steady(self) -> AsyncIterator[None]:

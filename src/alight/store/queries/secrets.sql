@@ -45,3 +45,7 @@ UPDATE secrets SET sealed = :sealed, sealed_by = :sealed_by WHERE secret_id = :s
 -- name: secrets_sealed_by
 -- How many secrets a key has sealed.
 SELECT count(*) AS number FROM secrets WHERE sealed_by = :key_id;
+
+-- name: secrets_of_apps
+-- Anonymous secrets that were made before a moment.
+SELECT secret_id FROM secrets WHERE app_id <> '' AND created_at < :before;
