@@ -320,3 +320,42 @@ def test_the_queries_of_lists_use_an_index(tmp_path):
             assert "SCAN" not in plan[0] or name == "calls_recent", (name, plan)
 
     drive(str(tmp_path / "alight.db"), work)
+
+
+def test_relaxed_and_full_commits_take_turns(place):
+    async def work(store):
+        said = []
+        for number in range(6):
+            store.write_now([setting(f"k{number}", str(number))], said.append, relaxed=number % 2 == 0)
+            store.write_soon([setting(f"s{number}")], relaxed=True)
+            await store.flush()
+        assert said == [None] * 6
+        assert (await store.one("meta_get", key="k4"))["value"] == "4"
+        assert await store.one("meta_get", key="s5") is not None
+
+    drive(place, work)
+
+
+def test_who_cannot_wait_hears_what_failed(place):
+    async def work(store):
+        said = []
+        store.write_now([volume("v", "vo-1")], said.append)
+        store.write_now([volume("v", "vo-2")], said.append, relaxed=True)
+        await store.flush()
+        assert said[0] is None
+        assert isinstance(said[1], errors.AlreadyExistsError)
+
+    drive(place, work)
+
+
+def test_a_store_has_the_schema_that_was_asked_for(tmp_path):
+    async def main():
+        store = await open_store(tmp_path / "shared.db", "shared")
+        try:
+            assert await store.read("queue_ids") == []
+            with pytest.raises(errors.ServiceError):
+                await store.read("meta_get", key="a")
+        finally:
+            await store.close()
+
+    asyncio.run(main())
