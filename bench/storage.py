@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import machine as facts
+import volume_transfers
 from cold_start import Client
 from measured import Bench
 
@@ -160,7 +161,12 @@ def snapshots(session: Session, bench: Bench, rounds: int) -> list[Row]:
     return [first, limit(row, 1.0)]
 
 
-PARTS = (large, small, commits, snapshots)
+def transfers(session: Session, bench: Bench, rounds: int) -> list[Row]:
+    """Files to and from outside, by the command line."""
+    return volume_transfers.transfers(session, bench, rounds, Row, limit)
+
+
+PARTS = (large, small, commits, snapshots, transfers)
 
 
 def share(row: Row, least: float) -> Row:
