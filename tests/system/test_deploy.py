@@ -341,6 +341,9 @@ def test_environments_are_made_listed_and_deleted(shop):
     assert shop.python(ask).stdout == "2\n"
     listed = {one["name"]: one["apps"] for one in machine.json("environment", "list")}
     assert listed["staging"] == 1
+    shown = "[(one.description, one.lifecycle.version, list(one.functions)) for one in found]"
+    ask_apps = f"found = alight.Environment.from_name('staging').apps.list()\nprint({shown})"
+    assert shop.python(ask_apps).stdout == f"[('{shop.name}', 1, ['price'])]\n"
     machine.run("environment", "delete", "staging", status=1)  # nobody to ask
     machine.run("environment", "delete", "staging", "--yes")
     assert "staging" not in {one["name"] for one in machine.json("environment", "list")}

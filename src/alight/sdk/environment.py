@@ -10,9 +10,10 @@ from alight.sdk.client import Client, default_client
 from alight.sdk.object import Object, classproperty
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_function
-from alight.wire import ambient, deploying
+from alight.wire import ambient, deploying, messages
 from alight.wire.errors import NotFoundError, UnimplementedError
 from alight.wire.ids import check_environment
+from alight.wire.states import AppState
 
 if TYPE_CHECKING:
     from alight.sdk.reports import AppInfo, BillingReportItem, EnvironmentBillingSummary
@@ -55,10 +56,29 @@ class EnvironmentManager:
 class EnvironmentApps:
     """``environment.apps``."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+
     @dual
-    @unimplemented("Environment.apps.list would list the apps of an environment; see `alight app list -e`")
     async def list(self) -> List[AppInfo]:
-        """Its apps."""
+        """Its apps that run or are deployed, the newest first."""
+        from alight.sdk.deploying import info  # noqa: PLC0415  only who asks
+
+        client = default_client()
+        asked = messages.AppList(environment=self._name, limit=1_000_000)
+        listed = await client.call("app.list", asked, messages.AppListed)
+        found: List[AppInfo] = []
+        for one in listed.apps:
+            if one.state == AppState.STOPPED:
+                continue
+            try:
+                described = await client.call(
+                    "app.find", deploying.AppFind(one.app_id, self._name), deploying.AppDescribed
+                )
+            except NotFoundError:
+                continue  # it ended meanwhile
+            found.append(info(described))
+        return found
 
 
 class EnvironmentBilling:
@@ -158,7 +178,7 @@ class Environment(Object):
     @property
     def apps(self) -> EnvironmentApps:
         """Its apps."""
-        return EnvironmentApps()
+        return EnvironmentApps(self._name)
 
     @property
     def billing(self) -> EnvironmentBilling:
