@@ -37,16 +37,6 @@ def block(manager):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda: alight.Dict.from_name("d")["key"],
-        lambda: alight.Dict.from_name("d").__setitem__("key", 1),
-        lambda: "key" in alight.Dict.from_name("d"),
-        lambda: alight.Dict.from_name("d").update({"a": 1}, b=2),
-        lambda: list(alight.Dict.from_name("d").keys()),
-        lambda: alight.Queue.from_name("q").put(1),
-        lambda: alight.Queue.from_name("q").hydrate(),
-        lambda: alight.Queue.objects.list(),
-        lambda: block(alight.Queue.ephemeral()),
-        lambda: block(alight.Dict.ephemeral()),
         lambda: block(alight.forward(8000)),
         lambda: alight.Sandbox.create("ls", app=None, timeout=3),
         lambda: asyncio.run(alight.Sandbox.create.aio("ls")),
