@@ -52,7 +52,7 @@ def backed_up(world, tmp_path, meanwhile=None, after=None, **asked):
     """A server with a bit of everything, and its backup."""
 
     async def work(place):
-        await place.serve()
+        await place.serve(holder_grace=30)
         await place.node({"double": lambda x: 2 * x})
         client = await place.client()
         code = await put(client, b"pickled code", hashlib.sha256(b"pickled code").hexdigest())
@@ -79,7 +79,7 @@ def restored(tmp_path, work, key=None, **wishes):
     async def main():
         place = World(home)
         try:
-            await place.serve()
+            await place.serve(holder_grace=30)
             await place.node({"double": lambda x: 2 * x})
             return await work(place, await place.client())
         finally:
@@ -246,7 +246,7 @@ def test_places_and_volumes_that_cannot_be_are_refused(world, tmp_path, path, vo
     (tmp_path / "file").write_text("precious")
 
     async def work(place):
-        await place.serve()
+        await place.serve(holder_grace=30)
         with pytest.raises(error, match=said):
             await back_up(await place.client(), path.format(tmp_path), volumes=volumes)
 
