@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,8 @@ class _Reading:
         self._next = 0
         self._open: _Open | None = None
         self._doors: dict[int, _Open] = {}
+        self._lock = threading.Lock()
+        self._closed = False
 
     @property
     def waits(self) -> bool:
@@ -106,12 +109,18 @@ class _Reading:
     def next_messages(self) -> list[tuple[Fetched, bytes]]:
         """Some more, in order; none when nothing is to be done."""
         made: list[tuple[Fetched, bytes]] = []
-        while len(made) < _AT_ONCE and (self._asked or self._open or self.taken):
-            made.append(self._message())
+        with self._lock:
+            while len(made) < _AT_ONCE and (self._asked or self._open or self.taken) and not self._closed:
+                made.append(self._message())
         return made
 
     def close(self) -> None:
         """Let go of all files."""
+        with self._lock:  # a thread of ours may still be at it when its task was cancelled
+            self._closed = True
+            self._let_go()
+
+    def _let_go(self) -> None:
         for one in (self._open, *self._doors.values()):
             if one is not None:
                 os.close(one.fd)

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import stat
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -159,9 +160,14 @@ class Upload:
         self._pending: dict[int, _Staged] = {}
         self._wrong: list[int] = []
         self._came = self._size = 0
+        self._lock = threading.Lock()
 
     def take_all(self, messages: list[tuple[bytes, bytes]]) -> tuple[list[UploadNeed], bool]:
         """What to answer to some messages, and whether all files are here. Raises what makes the upload fail."""
+        with self._lock:
+            return self._take_all(messages)
+
+    def _take_all(self, messages: list[tuple[bytes, bytes]]) -> tuple[list[UploadNeed], bool]:
         answers: list[UploadNeed] = []
         for head, body in messages:
             try:
@@ -196,13 +202,17 @@ class Upload:
     def place(self) -> Uploaded:
         """Give all files their names. Raises, and none has: AlreadyExistsError, NotFoundError, InvalidError."""
         self._check_there()
-        with self._failing("/"):
+        with self._lock, self._failing("/"):
             self._plan.seal()
             count = Placing(self._root, self._folder, force=self._force).run(self._plan)
         return Uploaded(count, self._came, self._size, done=True)
 
     def close(self, placed: bool) -> None:
         """Let go of everything. What was brought and not placed is kept by its digest for another try."""
+        with self._lock:  # a thread of ours may still be at it when its task was cancelled
+            self._close(placed)
+
+    def _close(self, placed: bool) -> None:
         for staged in self._pending.values():
             if staged.fd >= 0:
                 os.close(staged.fd)

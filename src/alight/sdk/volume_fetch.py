@@ -202,9 +202,9 @@ class _Fetching:
             self._wanted.append(target)
             return
         os.fchmod(target.fd, (begun.mode | 0o600) & ~_umask())
-        os.close(target.fd)
-        target.fd = -1
         os.replace(part, target.path)
+        os.close(target.fd)  # last: until here nobody else may go on in it
+        target.fd = -1
         if changed or short:
             self._odd.append(target)
 
@@ -224,8 +224,37 @@ def _begin(target: Target, begun: Begun) -> None:
     target.part = _part_of(target, begun.version)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     target.fd = os.open(target.part, flags, 0o600)
+    if not _lock(target.fd):  # another fetch of the same file to the same place is under way
+        os.close(target.fd)
+        target.part = target.path.with_name(f".{os.urandom(8).hex()}{_PART}")
+        target.fd = os.open(target.part, flags, 0o600)
+        if begun.offset:
+            _copy_start(_part_of(target, begun.version), target.fd, begun.offset)
     os.ftruncate(target.fd, begun.offset)
     os.lseek(target.fd, begun.offset, os.SEEK_SET)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        import fcntl  # noqa: PLC0415  not everywhere
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _copy_start(source: Path, fd: int, size: int) -> None:
+    """What has come of a file, for who cannot go on in the same one."""
+    with source.open("rb") as file:
+        while size:
+            piece = file.read(min(size, _COPY))
+            if not piece:
+                raise errors.ConnectionError(f"{source} was taken away while it was read: try again")
+            _write(fd, memoryview(piece))
+            size -= len(piece)
 
 
 def _part_of(target: Target, version: str) -> Path:

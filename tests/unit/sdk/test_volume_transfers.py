@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import alight
+from alight.node.volume_words import version_of
 from alight.sdk import volume_fetch, volume_upload
 from alight.sdk.sync import run
 from alight.wire import errors, stored
-from alight.wire.transfers import LARGE
+from alight.wire.transfers import LARGE, Begun
 from tests.unit.sdk.volume_machine import VOLUME, Machine
 
 
@@ -231,8 +232,6 @@ def test_a_fetch_goes_on_where_a_lost_connection_left_it(volume, machine, tmp_pa
             asked.break_off()
 
     machine.before_message = breaks
-    from alight.node.volume_words import version_of
-
     version = version_of((machine.data / "big").stat())
     targets = [
         volume_fetch.Target(stored.VolumeFile("big", "file", len(content), 0, version), tmp_path / "big"),
@@ -244,6 +243,25 @@ def test_a_fetch_goes_on_where_a_lost_connection_left_it(volume, machine, tmp_pa
     assert (tmp_path / "small").read_bytes() == b"small"
     assert sent[0] < 9 * LARGE
     assert sorted(os.listdir(tmp_path)) == ["big", "small"]
+
+
+def test_two_fetches_to_one_place_do_not_mix(volume, machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(volume_fetch, "open_door", lambda door, flags: None)
+    content = os.urandom(4 * LARGE)
+    (machine.data / "big").write_bytes(content)
+    found = stored.VolumeFile("big", "file", len(content), 0, version_of((machine.data / "big").stat()))
+    second = []
+
+    def at_once(asked, message):
+        if message.parts and not second:
+            second.append(volume_fetch.Target(found, tmp_path / "big"))
+            volume_fetch._begin(second[0], Begun(0, len(content), 0, 0o644, found.version))
+
+    machine.before_message = at_once
+    assert run(volume_fetch.fetch(volume._client, VOLUME, [volume_fetch.Target(found, tmp_path / "big")])) == []
+    assert (tmp_path / "big").read_bytes() == content
+    volume_fetch._put_down(second[0], keep=False)
+    assert os.listdir(tmp_path) == ["big"]
 
 
 def test_what_cannot_be_fetched_is_told_and_the_rest_comes(volume, machine, tmp_path):
