@@ -14,7 +14,7 @@ import click
 from alight.cli import options, session, terminal, volume_paths
 from alight.cli.errors import UsageError
 from alight.sdk import client as sdk_client
-from alight.sdk import volume_fetch, volume_upload
+from alight.sdk import volume_fetch, volume_items, volume_upload
 from alight.sdk.sync import run
 from alight.wire.codec import PIECE
 from alight.wire.errors import AlreadyExistsError, Error
@@ -97,14 +97,14 @@ def put(name: str, local: str, remote: str, force: bool, environment: Optional[s
     with _progress(f"Putting into {name}", total, again) as on_bytes:
         done = send_files(volume_id, items, force=force, on_bytes=on_bytes)
     if left_out:
-        print(volume_upload.left_out_words([volume_paths.shown(path) for path in left_out]), file=sys.stderr)
+        print(volume_items.left_out_words([volume_paths.shown(path) for path in left_out]), file=sys.stderr)
     there = done.files - done.came
     same = f" ({_count(there)} the volume had already)" if there > 0 else ""
     print(f"Put {_count(len(items))} into {name}{same}", file=sys.stderr)
 
 
 def send_files(
-    volume_id: str, items: Sequence[volume_upload.Item], *, force: bool, on_bytes: Callable[[int], Any]
+    volume_id: str, items: Sequence[volume_items.Item], *, force: bool, on_bytes: Callable[[int], Any]
 ) -> Uploaded:
     """Upload, blocking."""
     done: Uploaded = run(
@@ -166,21 +166,21 @@ def _plan_get(volume_id: str, remote: str, local: Path, left_out: List[str]) -> 
     base.mkdir(parents=True, exist_ok=True)
 
 
-def _plan_put(local: Path, remote: str, left_out: List[str]) -> Iterator[volume_upload.Item]:
+def _plan_put(local: Path, remote: str, left_out: List[str]) -> Iterator[volume_items.Item]:
     into = remote.endswith("/")
     base = remote.strip("/")
     if local.is_dir():
         if into and base:
             base = f"{base}/{local.resolve().name}"
-        for source, inside in volume_upload.files_below(local, left_out=left_out.append):
-            yield volume_upload.Item(source, f"{base}/{inside}" if base else inside, None)
+        for source, inside in volume_items.files_below(local, left_out=left_out.append):
+            yield volume_items.Item(source, f"{base}/{inside}" if base else inside, None)
         return
     if into:
         base = f"{base}/{local.name}" if base else local.name
-    yield volume_upload.Item(local, base, None)
+    yield volume_items.Item(local, base, None)
 
 
-def _size(item: volume_upload.Item) -> int:
+def _size(item: volume_items.Item) -> int:
     try:
         return item.source.stat().st_size if isinstance(item.source, Path) else 0
     except OSError:

@@ -20,7 +20,8 @@ from typing import TypeVar
 from alight.link.peer import Stream
 from alight.node import paths
 from alight.node.volume_fetch import fetch
-from alight.node.volume_uploads import Uploads, already_there
+from alight.node.volume_upload import already_there
+from alight.node.volume_uploads import Uploads
 from alight.node.volume_words import explained as explained  # noqa: PLC0414  who mounts volumes reads it from here
 from alight.node.volume_words import version_of
 from alight.wire import errors

@@ -21,7 +21,7 @@ from alight.wire import errors, stored
 from alight.wire.ids import VOLUME, is_id
 
 if TYPE_CHECKING:
-    from alight.sdk.volume_upload import VolumeUpload
+    from alight.sdk.volume_items import VolumeUpload
 
 _KINDS = {"file": FileEntryType.FILE, "directory": FileEntryType.DIRECTORY, "symlink": FileEntryType.SYMLINK}
 
@@ -266,7 +266,8 @@ class Volume(Object):
         FileExistsError, before anything is sent, for one that the volume has already, unless ``force``.
         """
         from alight.sdk.volume_errors import file_errors  # noqa: PLC0415  who only mounts volumes does without
-        from alight.sdk.volume_upload import VolumeUpload, upload  # noqa: PLC0415  the same
+        from alight.sdk.volume_items import VolumeUpload  # noqa: PLC0415  the same
+        from alight.sdk.volume_upload import upload  # noqa: PLC0415  the same
 
         collected = VolumeUpload()
         yield collected

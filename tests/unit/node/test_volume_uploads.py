@@ -325,7 +325,7 @@ def test_a_full_disk_gives_back_what_it_took(place, monkeypatch):
     def full(fd, size):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr("alight.node.volume_uploads.allocate", full)
+    monkeypatch.setattr("alight.node.volume_upload.allocate", full)
     with pytest.raises(errors.ResourceExhaustedError, match="full"):
         say(upload, b"b" * 10, parts=((1, 10),))
     upload.close(False)

@@ -10,7 +10,7 @@ import pytest
 
 import alight
 from alight.node.volume_words import version_of
-from alight.sdk import volume_fetch, volume_upload
+from alight.sdk import volume_fetch, volume_items, volume_upload
 from alight.sdk.sync import run
 from alight.wire import errors, stored
 from alight.wire.transfers import LARGE, Begun
@@ -167,7 +167,7 @@ def test_a_file_that_never_holds_still_is_refused_and_nothing_appears(volume, ma
             path.write_bytes(os.urandom(2 * LARGE))
 
     machine.before_message = changes
-    items = [volume_upload.Item(one, one.name, None) for one in (other, path)]
+    items = [volume_items.Item(one, one.name, None) for one in (other, path)]
     volume.hydrate()
     with pytest.raises(errors.InvalidError, match="changed while it was uploaded, twice"):
         run(volume_upload.upload(volume._client, VOLUME, items, force=False))
@@ -185,7 +185,7 @@ def test_a_file_that_becomes_shorter_or_goes_away(volume, machine, tmp_path, mon
     machine.before_message = lambda asked, said: None
     path.unlink()
     with pytest.raises(errors.InvalidError, match="cannot be read"):
-        run(volume_upload.upload(volume._client, VOLUME, [volume_upload.Item(path, "g", None)], force=False))
+        run(volume_upload.upload(volume._client, VOLUME, [volume_items.Item(path, "g", None)], force=False))
 
 
 def test_pipes_devices_and_links_to_nowhere(volume, machine, tmp_path, capsys):
