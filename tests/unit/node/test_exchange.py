@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from alight.node import exchange as exchange_module
+from alight.node.container import Container
 from alight.node.ends import Ends
 from alight.node.exchange import Exchange
 from alight.node.ledger import Ledger
@@ -520,3 +521,13 @@ def test_a_container_hands_over_nothing_but_its_own_files(tmp_path, name):
         assert list((tmp_path / "outputs").iterdir()) == []
 
     play(tmp_path, story)
+
+
+def test_the_server_hears_what_is_answered_beside_what_is_not():
+    exchange = SimpleNamespace(unanswered=(Run(CALL, 4, 5),), answered=(Run(CALL, 0, 3),))
+    start = SimpleNamespace(function_id="fu-1", app_id="ap-1")
+    one = SimpleNamespace(id="ta-1", ready=True, exchange=exchange, _start=start)
+    held = Container.held(one)
+    assert (held.runs, held.answered) == (exchange.unanswered, exchange.answered)
+    one.exchange = None
+    assert (Container.held(one).runs, Container.held(one).answered) == ((), ())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import hashlib
 import io
 import json
@@ -187,6 +189,8 @@ def test_a_key_that_changes_meanwhile_does_not_part_from_what_it_sealed(world, t
         def copy(self, source, name, **more):
             if not rotating:
                 rotating.append(asyncio.run_coroutine_threadsafe(client.ask("secret.rotate", {}, KeyRotated), loop))
+                with contextlib.suppress(concurrent.futures.TimeoutError):
+                    rotating[0].result(0.3)  # it has to wait for us, and would be done by now if it did not
             return whole(self, source, name, **more)
 
         monkeypatch.setattr(Folder, "copy", copy)
