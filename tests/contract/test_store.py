@@ -305,9 +305,9 @@ def test_the_queries_of_lists_use_an_index(tmp_path):
     async def work(store):
         for name, params in (
             ("calls_window", {"function_id": "", "after": 0, "limit": 1}),
-            ("calls_recent_of_function", {"function_id": "", "state": "", "limit": 1}),
-            ("calls_recent_of_app", {"app_id": "", "state": "", "limit": 1}),
-            ("calls_open_of_function", {"function_id": "", "limit": 1}),
+            ("calls_recent_of_function", {"function_id": "", "state": "", "before": 0, "limit": 1}),
+            ("calls_recent_of_app", {"app_id": "", "state": "", "before": 0, "limit": 1}),
+            ("calls_open_of_function", {"function_id": "", "before": 0, "limit": 1}),
             ("calls_open_children", {"call_id": ""}),
             ("calls_expiring", {"before": 0, "limit": 1}),
             ("outputs_after", {"call_id": "", "after": 0, "limit": 1}),

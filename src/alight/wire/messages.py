@@ -391,13 +391,16 @@ class CallCancel:
 
 @dataclass(frozen=True)
 class CallList:
-    """call.list → CallListed, newest first. ``state`` is "", "waiting", "running" or "done" (finished in any way)."""
+    """call.list → CallListed, newest first. ``state`` is "", "waiting", "running" or "done" (finished in any way).
+    ``before`` (a call's id) goes on after that one.
+    """
 
     environment: str = ""
     app: str = ""  # name or id
     function: str = ""
     state: str = ""
     limit: int = 50
+    before: str = ""
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,15 @@ class CallViews:
         """Calls, the newest first. ``owner`` '' means everybody's."""
         limit = max(1, min(asked.limit, _MOST))
         chosen = await self._chosen(asked, owner)
+        place = await self._store.one("call_place", call_id=asked.before) if asked.before else None
+        if asked.before and place is None:
+            raise errors.NotFoundError(f"there is no call {asked.before} to go on after")
         if asked.state == "done":
-            rows = await self._rows(asked, owner, chosen, "done", limit + 1)
+            rows = await self._rows(asked, owner, chosen, "done", limit + 1, place)
         elif asked.state:
-            rows = await self._open_rows(asked, owner, chosen, limit + 1)
+            rows = await self._open_rows(asked, owner, chosen, limit + 1, place)
         else:
-            rows = await self._rows(asked, owner, chosen, "", limit + 1)
+            rows = await self._rows(asked, owner, chosen, "", limit + 1, place)
         waiting, running = self._totals(asked, owner, chosen)
         shown = tuple(self.summary(row) for row in rows[:limit])
         return CallListed(shown, len(rows) > limit, waiting, running)
@@ -207,30 +210,42 @@ class CallViews:
             rows = await self._store.read("functions_named", **whose, name=name, limit=_NAMESAKES)
         return [row["function_id"] for row in rows]
 
-    async def _rows(self, asked: CallList, owner: str, chosen: list[str] | None, state: str, limit: int) -> list[Row]:
+    async def _rows(  # noqa: PLR0913, PLR0917  what it depends on
+        self, asked: CallList, owner: str, chosen: list[str] | None, state: str, limit: int, place: Row | None
+    ) -> list[Row]:
+        before = place["seq"] if place is not None else 0
         if chosen is not None:
-            return await self._newest("calls_recent_of_function", "function_id", chosen, limit, state=state)
+            return await self._newest(
+                "calls_recent_of_function", "function_id", chosen, limit, state=state, before=before
+            )
         whose = {"environment": asked.environment, "owner": owner}
         if asked.app or asked.environment or owner:
             rows = await self._store.read("apps_named", **whose, app=asked.app, limit=_NAMESAKES + 1)
             if asked.app or len(rows) <= _NAMESAKES:
                 apps = [row["app_id"] for row in rows[:_NAMESAKES]]
-                return await self._newest("calls_recent_of_app", "app_id", apps, limit, state=state)
+                return await self._newest("calls_recent_of_app", "app_id", apps, limit, state=state, before=before)
         if state == "done":
-            return list(await self._store.read("calls_done_last", **whose, limit=limit))
-        return list(await self._store.read("calls_recent", **whose, state=state, limit=limit))
+            ended = (place["done_at"] or 0) if place is not None else 0
+            return list(await self._store.read("calls_done_last", **whose, before=ended, limit=limit))
+        return list(await self._store.read("calls_recent", **whose, state=state, before=before, limit=limit))
 
-    async def _open_rows(self, asked: CallList, owner: str, chosen: list[str] | None, limit: int) -> list[Row]:
+    async def _open_rows(
+        self, asked: CallList, owner: str, chosen: list[str] | None, limit: int, place: Row | None
+    ) -> list[Row]:
         """Calls that wait, or that run: the store knows which are open, the scheduler which of them run."""
         here = self._matching(asked, owner, chosen)
         held = [one.call_id for one in self._state.calls.values() if one.containers and one.function_id in here]
         running = {call_id for call_id in held if self.running(call_id)}
         if asked.state == "running":
-            newest = sorted(running, reverse=True)[: limit + _SHOWN]
+            newest = sorted(running, reverse=True)
+            newest = [one for one in newest if not asked.before or one < asked.before][: limit + _SHOWN]
             rows = await self._store.read("calls_by_ids", call_ids=json.dumps(newest))
             return [row for row in rows if row["done_at"] is None][:limit]
         known = {one.function_id for one in self._state.calls.values()} & here
-        rows = await self._newest("calls_open_of_function", "function_id", sorted(known), limit + len(running))
+        before = place["seq"] if place is not None else 0
+        rows = await self._newest(
+            "calls_open_of_function", "function_id", sorted(known), limit + len(running), before=before
+        )
         return [row for row in rows if row["call_id"] not in running][:limit]
 
     async def _newest(self, query: str, key: str, values: Iterable[str], limit: int, **params: Any) -> list[Row]:

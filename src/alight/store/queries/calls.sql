@@ -80,6 +80,7 @@ SELECT c.*, f.name AS function, coalesce(nullif(a.name, ''), a.description) AS a
 FROM calls c JOIN apps a ON a.app_id = c.app_id LEFT JOIN functions f ON f.function_id = c.function_id
 WHERE c.status <> 'orphan' AND (:environment = '' OR a.environment = :environment) AND (:owner = '' OR a.owner = :owner)
   AND (:state = '' OR (:state = 'done') = (c.done_at IS NOT NULL))
+  AND (:before = 0 OR c.seq < :before)
 ORDER BY c.seq DESC LIMIT :limit;
 
 -- name: calls_recent_of_app
@@ -87,6 +88,7 @@ ORDER BY c.seq DESC LIMIT :limit;
 SELECT c.*, f.name AS function, coalesce(nullif(a.name, ''), a.description) AS app, a.environment, a.owner
 FROM calls c JOIN apps a ON a.app_id = c.app_id LEFT JOIN functions f ON f.function_id = c.function_id
 WHERE c.app_id = :app_id AND c.status <> 'orphan' AND (:state = '' OR (:state = 'done') = (c.done_at IS NOT NULL))
+  AND (:before = 0 OR c.seq < :before)
 ORDER BY c.seq DESC LIMIT :limit;
 
 -- name: calls_recent_of_function
@@ -94,13 +96,15 @@ ORDER BY c.seq DESC LIMIT :limit;
 SELECT c.*, f.name AS function, coalesce(nullif(a.name, ''), a.description) AS app, a.environment, a.owner
 FROM calls c JOIN apps a ON a.app_id = c.app_id LEFT JOIN functions f ON f.function_id = c.function_id
 WHERE c.function_id = :function_id AND c.status <> 'orphan' AND (:state = '' OR (:state = 'done') = (c.done_at IS NOT NULL))
+  AND (:before = 0 OR c.seq < :before)
 ORDER BY c.seq DESC LIMIT :limit;
 
 -- name: calls_open_of_function
 -- Open calls of a function, newest first: quick however many others there are.
 SELECT c.*, f.name AS function, coalesce(nullif(a.name, ''), a.description) AS app, a.environment, a.owner
 FROM calls c JOIN apps a ON a.app_id = c.app_id LEFT JOIN functions f ON f.function_id = c.function_id
-WHERE c.function_id = :function_id AND c.done_at IS NULL ORDER BY c.seq DESC LIMIT :limit;
+WHERE c.function_id = :function_id AND c.done_at IS NULL AND (:before = 0 OR c.seq < :before)
+ORDER BY c.seq DESC LIMIT :limit;
 
 -- name: chunk_add
 -- Keep a chunk of inputs; one that is known stays as it is.

@@ -11,6 +11,7 @@ FROM calls c INDEXED BY calls_by_age JOIN apps a ON a.app_id = c.app_id
 LEFT JOIN functions f ON f.function_id = c.function_id
 WHERE c.done_at IS NOT NULL AND c.status <> 'orphan' AND (:environment = '' OR a.environment = :environment)
   AND (:owner = '' OR a.owner = :owner)
+  AND (:before = 0 OR c.done_at < :before)
 ORDER BY c.done_at DESC LIMIT :limit;
 
 -- name: functions_named
