@@ -17,13 +17,14 @@ from alight.wire.codec import PIECE
 class Item:
     """One file that is to have a path in the volume."""
 
-    __slots__ = ("mode", "path", "source", "start")
+    __slots__ = ("mode", "path", "seen", "source", "start")
 
     def __init__(self, source: Union[Path, BinaryIO], path: str, mode: Optional[int]) -> None:
         self.source = source
         self.path = path
         self.mode = mode
         self.start = 0  # where an open file stood: what lies before is not meant
+        self.seen: Any = None  # how a file looked when its digest was taken
 
     def __repr__(self) -> str:
         return str(self.source) if isinstance(self.source, Path) else self.path
@@ -136,6 +137,11 @@ class opened:  # noqa: N801  reads as a statement
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def look_of(status: os.stat_result) -> Tuple[int, ...]:
+    """Another value when a file's bytes may be others."""
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def make_readable(item: Item, kept: List[BinaryIO]) -> None:
