@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import logging
@@ -153,7 +154,9 @@ def has_no_project_quota(folder: Path) -> str:
         # struct if_dqinfo: two times, flags, valid.
         if _quotactl(fd, _GET_INFO, 0, ctypes.create_string_buffer(24)) == 0:
             return ""
-        return f"its filesystem has no project quota ({os.strerror(ctypes.get_errno())})"
+        number = ctypes.get_errno()
+        off = number in (errno.ESRCH, errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP)
+        return "its filesystem has no project quota" + ("" if off else f" ({os.strerror(number)})")
     finally:
         os.close(fd)
 
