@@ -1,4 +1,4 @@
-"""How much a volume may hold: a project quota where the filesystem has one, else an image of its own, if that is wanted.
+"""How much a volume may hold: a project quota where the filesystem has one, else an image of its own, if wanted.
 
 An image is a sparse file with a filesystem that is mounted over the volume's whole directory. It is mounted where the
 agent lives, so it outlives agents; and again in the spawner's mount namespace where mounts do not reach that by
