@@ -16,7 +16,7 @@ from alight.server.services.shared_store import SharedStore
 from alight.wire.shared import QueueGet, QueuePut, QueueWhich
 
 QUEUE = "qu-0000000000000000000000"
-QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  a disk's flushes would be most of its time
+QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a disk's flushes would be most of its time
 STEPS = st.one_of(
     st.tuples(st.just("put"), st.integers(1, 4), st.integers(1, 3)),  # values, how often it is said
     st.tuples(st.just("get"), st.integers(1, 6), st.sampled_from(["arrived", "open", "said again", "back"])),
