@@ -39,6 +39,8 @@ OPEN_TO = {
         "blob.missing",
         "blob.put",
         "blob.get",
+        "blob.put_many",
+        "blob.get_many",
         "blob.place",
         "call.start",
         "call.result",
@@ -90,7 +92,16 @@ OPEN_TO = {
         "queue.len",
         "queue.clear",
     },
-    NODE: {"node.session", "web.enter", "blob.missing", "blob.put", "blob.get", "blob.place"},
+    NODE: {
+        "node.session",
+        "web.enter",
+        "blob.missing",
+        "blob.put",
+        "blob.get",
+        "blob.put_many",
+        "blob.get_many",
+        "blob.place",
+    },
     STRANGER: {"setup.begin", "setup.poll"},
 }
 NO_PERSONS = {"node.session", "web.enter", "terminal.open"}
