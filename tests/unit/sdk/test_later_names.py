@@ -43,7 +43,6 @@ def block(manager):
         lambda: alight.Sandbox.from_id("sb-1").filesystem.read_text("/x"),
         lambda: alight.Cluster.from_context(),
         lambda: alight.Workspace.from_context().name,
-        lambda: alight.Environment.from_name("dev").apps.list(),
         lambda: alight.experimental.get_cluster_info(),
         lambda: alight.experimental.Stream.from_name("log").append(1),
     ],
