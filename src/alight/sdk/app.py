@@ -105,6 +105,7 @@ class App(app_more.LaterApp):
         env: Optional[Mapping[str, Optional[str]]] = None,
         secrets: Optional[Sequence[Any]] = None,
         gpu: Any = None,
+        gpu_memory: Any = None,
         serialized: bool = False,
         network_file_systems: Mapping[Any, Any] = {},
         volumes: Mapping[Any, Any] = {},
@@ -138,7 +139,8 @@ class App(app_more.LaterApp):
     ) -> Callable[[Any], Function]:
         """Make a function one that runs in containers.
 
-        ``gpu`` "TYPE[:count]" or a list in order of preference; ``cpu`` cores and ``memory`` MiB, each a request or a
+        ``gpu`` "TYPE[:count]", "TYPE:0.5" for a part of one, or a list in order of preference; ``gpu_memory`` ("20GB")
+        asks for so much of one GPU; ``cpu`` cores and ``memory`` MiB, each a request or a
         pair of request and limit; ``timeout`` seconds of one attempt; ``secrets`` later ones win, ``env`` wins over
         them; ``volumes`` {absolute path: Volume}. Raises InvalidError for what cannot be.
         """
@@ -165,6 +167,7 @@ class App(app_more.LaterApp):
         env: Optional[Mapping[str, Optional[str]]] = None,
         secrets: Optional[Sequence[Any]] = None,
         gpu: Any = None,
+        gpu_memory: Any = None,
         serialized: bool = False,
         network_file_systems: Mapping[Any, Any] = {},
         volumes: Mapping[Any, Any] = {},

@@ -118,6 +118,7 @@ class LaterApp:
         env: Optional[Mapping[str, Optional[str]]] = None,
         secrets: Optional[Sequence[Any]] = None,
         gpu: Any = None,
+        gpu_memory: Any = None,
         serialized: bool = False,
         volumes: Mapping[Any, Any] = {},
         cpu: Any = None,

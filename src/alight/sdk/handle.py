@@ -203,6 +203,7 @@ class Handle(Object):
         cpu: Any = None,
         memory: Any = None,
         gpu: Optional[str] = None,
+        gpu_memory: Any = None,
         env: Optional[Mapping[str, Optional[str]]] = None,
         secrets: Optional[Sequence[Any]] = None,
         volumes: Mapping[Any, Any] = {},

@@ -89,7 +89,11 @@ def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, shape: S
         env=resources.environment(values.get("env"), where),
         volumes=volumes,
         resources=resources.resources(
-            values.get("cpu"), values.get("memory"), values.get("gpu"), values.get("ephemeral_disk")
+            values.get("cpu"),
+            values.get("memory"),
+            values.get("gpu"),
+            values.get("ephemeral_disk"),
+            values.get("gpu_memory"),
         ),
         autoscaling=batched(autoscaling, shape.batch),
         retries=resources.retries(values.get("retries")),

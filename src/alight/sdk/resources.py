@@ -18,37 +18,35 @@ _FORBIDDEN_MOUNTS = ("/", "/root", "/tmp")  # noqa: S108  paths in a container
 _DAY = 86_400
 
 
-def gpus(gpu: Gpu) -> Tuple[str, ...]:
-    """``gpu=`` as "TYPE[:count]" in order of preference; upper case, without ":1". None and "" mean none."""
+def gpus(gpu: Gpu, memory: Any = None) -> Tuple[str, ...]:
+    """``gpu=`` in order of preference, as ``wire.gpus`` writes it. None and "" mean none.
+
+    ``memory``: ``gpu_memory=``, of one GPU: "20GB", or a number of MiB. Without ``gpu`` any GPU with that will do.
+    """
     if gpu is None or gpu == "":
-        return ()
+        if memory is None:
+            return ()
+        gpu = "any"
+    from alight.wire import gpus as written  # noqa: PLC0415  few functions in few containers ask for one
+
     wanted = list(gpu) if isinstance(gpu, (list, tuple)) else [gpu]
     if not wanted:
         raise InvalidError("gpu=[] names no GPU", hint="leave gpu out for a function without one")
-    return tuple(_gpu(one) for one in wanted)
+    asked = [written.read(one if isinstance(one, str) else str(one)) for one in wanted]
+    if memory is not None:
+        amount = written.memory(memory, "gpu_memory=")
+        for one in asked:
+            if one.count > 1 or one.shares:
+                raise InvalidError(
+                    f"gpu={str(one)!r} and gpu_memory={memory!r} ask for different parts of a GPU",
+                    hint=f'write gpu="{one.type}" with gpu_memory={memory!r}, or leave gpu_memory out',
+                )
+        asked = [written.Asked(one.type, exact=one.exact, memory=amount) for one in asked]
+    return tuple(str(one) for one in asked)
 
 
-def _gpu(gpu: Any) -> str:
-    text = gpu if isinstance(gpu, str) else str(gpu)
-    kind, colon, count = text.strip().partition(":")
-    kind = kind.strip().upper()
-    if not kind or any(char.isspace() for char in kind):
-        raise InvalidError(f"gpu={gpu!r} is not a GPU", hint='write its type and, for several, a count: "A100-80GB:2"')
-    if not colon:
-        return kind
-    try:
-        number = int(count)
-    except ValueError:
-        raise InvalidError(
-            f"gpu={gpu!r}: {count!r} is not a number of GPUs", hint=f'write for example "{kind}:2"'
-        ) from None
-    if number < 1:
-        raise InvalidError(f"gpu={gpu!r}: the number of GPUs is at least 1")
-    return kind if number == 1 else f"{kind}:{number}"
-
-
-def resources(cpu: Cpu, memory: Memory, gpu: Gpu, ephemeral_disk: Any) -> Resources:
-    """cpu, memory, gpu and ephemeral_disk as declared. Raises InvalidError for what cannot be."""
+def resources(cpu: Cpu, memory: Memory, gpu: Gpu, ephemeral_disk: Any, gpu_memory: Any = None) -> Resources:
+    """cpu, memory, gpu, ephemeral_disk and gpu_memory as declared. Raises InvalidError for what cannot be."""
     cpu_request, cpu_limit = _pair(cpu, "cpu", float, "cores")
     memory_request, memory_limit = _pair(memory, "memory", int, "MiB")
     if ephemeral_disk is not None and (not isinstance(ephemeral_disk, int) or ephemeral_disk <= 0):
@@ -58,7 +56,7 @@ def resources(cpu: Cpu, memory: Memory, gpu: Gpu, ephemeral_disk: Any) -> Resour
         cpu_limit=cpu_limit,
         memory=None if memory_request is None else int(memory_request),
         memory_limit=None if memory_limit is None else int(memory_limit),
-        gpus=gpus(gpu),
+        gpus=gpus(gpu, gpu_memory),
         ephemeral_disk=ephemeral_disk,
     )
 

@@ -143,7 +143,7 @@ def _resources(values: Mapping[str, Any], where: str) -> Dict[str, Any]:
     gpu = values.get("gpu")
     if gpu is not None and not isinstance(gpu, str):
         raise InvalidError(f"gpu={gpu!r} of {where}: a variant asks for one kind of GPU", hint='gpu="A100:2"')
-    found = resources.resources(values.get("cpu"), values.get("memory"), gpu, None)
+    found = resources.resources(values.get("cpu"), values.get("memory"), gpu, None, values.get("gpu_memory"))
     wanted: Dict[str, Any] = {}
     if found.cpu is not None:
         wanted.update(cpu=found.cpu, cpu_limit=found.cpu_limit)

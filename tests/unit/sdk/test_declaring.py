@@ -36,16 +36,39 @@ def plain_generator():
         ("h100!:8", ("H100!:8",)),
         (["h100", "A100:2"], ("H100", "A100:2")),
         ("any", ("ANY",)),
+        ("rtx 4090", ("RTX-4090",)),
+        ("a100:0.50", ("A100:0.5",)),
+        ("A100!:20gb", ("A100!:20GB",)),
+        ("any:512MiB", ("ANY:512MIB",)),
     ],
 )
 def test_gpus_are_read_as_people_write_them(given, meant):
     assert resources.gpus(given) == meant
 
 
-@pytest.mark.parametrize("given", ["A100:x", "A100:0", ":2", "A 100", []])
+@pytest.mark.parametrize("given", ["A100:x", "A100:0", "A100:-1", "A100:9", ":2", "!", "A100,T4", []])
 def test_a_gpu_that_cannot_be_is_refused(given):
     with pytest.raises(InvalidError):
         resources.gpus(given)
+
+
+@pytest.mark.parametrize("part", ["0.0", "1.0", "1.5", "-0.5", "0.333", "0.001"])
+def test_a_part_of_a_gpu_is_between_nothing_and_all_of_it(part):
+    with pytest.raises(InvalidError, match="a part of a GPU is") as caught:
+        resources.gpus(f"A100:{part}")
+    assert '"A100:0.5"' in caught.value.hint
+
+
+def test_gpu_memory_asks_for_so_much_of_one_gpu():
+    assert resources.gpus(None, "20GB") == ("ANY:20GB",)
+    assert resources.gpus(["h100", "A100!"], "20 GB") == ("H100:20GB", "A100!:20GB")
+    assert resources.gpus("L4", 4096) == ("L4:4096MIB",)
+    for gpu in ("A100:2", "A100:0.5", "A100:10GB"):
+        with pytest.raises(InvalidError, match="different parts"):
+            resources.gpus(gpu, "20GB")
+    for amount in ("20", "GB", "-1GB", 0, True, 1.5, "0GB"):
+        with pytest.raises(InvalidError, match="is not an amount of memory"):
+            resources.gpus("A100", amount)
 
 
 @pytest.mark.parametrize(
