@@ -129,7 +129,7 @@ class Queues:
             await asyncio.wait({getter.done})
         taken = self._takes.get(request)
         if taken is not None and taken.queue_id == queue_id:
-            self._give_back(held, request, taken)
+            await self._give_back(held, request, taken)
 
     async def peek(self, asked: QueuePeek, stream: Stream) -> tuple[QueueItems, bytes]:
         """Items after a number, left where they are; none when none came in time."""
@@ -214,7 +214,7 @@ class Queues:
                 if taken.sent:
                     await self.settle((request,))
                 elif taken.queue_id in alive:
-                    self._give_back(await self._open(taken.queue_id), request, taken)
+                    await self._give_back(await self._open(taken.queue_id), request, taken)
         for row in await self._store.read("queue_ids"):
             if row["object_id"] not in alive:
                 await self.delete(row["object_id"])
@@ -372,13 +372,24 @@ class Queues:
             held.drop_if_idle(partition)
         return [_drop(taken.queue_id, taken.partition, taken.start, taken.stop)]
 
-    def _give_back(self, held: Held, request: str, taken: Taken) -> None:
+    async def _give_back(self, held: Held, request: str, taken: Taken) -> None:
         self._takes.pop(request, None)
-        self._store.write_soon([("shared_request_drop", {"request": request})], relaxed=True)
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def then(error: Exception | None) -> None:
+            if error is None:
+                written.set_result(None)
+            else:
+                written.set_exception(error)
+
+        # Before anybody takes them anew, and awaited: a server that starts again would keep them for a caller who was
+        # told that they are back.
+        self._store.write_now([("shared_request_drop", {"request": request})], then)
         partition = held.partition(taken.partition)
         partition.line.give_back(taken.start, taken.stop)
         partition.wake_watchers()
         self._move_on(held, partition)
+        await written
 
     # what is in memory
 
