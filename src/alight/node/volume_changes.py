@@ -160,7 +160,7 @@ class Changes:
             volume = self._directories.get(directory)
             if volume is None:
                 volume = self._resolve(directory)
-            if not volume:
+            if not volume or (not mask & fanotify.NAMES and self._is_nameless(directory, name)):
                 continue
             if mask & fanotify.ON_DIRECTORY and mask & (fanotify.MOVED_FROM | fanotify.MOVED_TO):
                 self._directories.clear()  # directories below it may have come into a volume, or left it
@@ -171,6 +171,25 @@ class Changes:
                 found.entries.add((directory, name))
                 if len(found.entries) > _MOST_ENTRIES:
                     found.entries = None
+
+    def _is_nameless(self, directory: bytes, name: bytes) -> bool:
+        """Whether it was a file without a name (O_TMPFILE): the kernel calls them "#" and their number."""
+        if not (name[:1] == b"#" and name[1:].isdigit()):
+            return False
+        one = self._filesystems.get(directory[:8])
+        if one is None:
+            return False
+        try:
+            fd = fanotify.open_directory(one.root, directory)
+        except OSError:
+            return False
+        try:
+            os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        finally:
+            os.close(fd)
+        return False  # somebody really calls a file so
 
     def _resolve(self, directory: bytes) -> str:
         """Which volume it lies in; "" for none."""

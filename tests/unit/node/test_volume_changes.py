@@ -82,6 +82,26 @@ def test_a_file_that_is_still_open_counts(volumes):
 
 
 @heard
+def test_files_without_a_name_are_no_change_and_those_called_as_if_are(tmp_path):
+    """The kernel calls them "#" and a number; programs make them for what is temporary, and we to try a filesystem."""
+    made = Volumes(tmp_path)
+    made.hold(VOLUME, "co-1")
+    data = made.data(VOLUME)
+    commit(made)
+    fd = os.open(data, os.O_TMPFILE | os.O_RDWR)
+    os.write(fd, b"nothing to keep")
+    os.close(fd)
+    assert not commit(made).any
+    (data / "#12").write_text("1")
+    assert commit(made).any
+    with (data / "#12").open("a") as file:
+        file.write("2")
+    assert commit(made).any
+    made.release(VOLUME, "co-1")
+    made._changes.unwatch(VOLUME)
+
+
+@heard
 def test_what_moves_in_from_elsewhere_is_followed(tmp_path):
     volumes = Volumes(tmp_path)
     volumes.hold(VOLUME, "co-1")
