@@ -27,6 +27,7 @@ from alight.node.engine import spawner_life
 from alight.node.engine.base import ContainerState, Engine
 from alight.node.entrance import Entrance
 from alight.node.execs import Execs
+from alight.node.gpu_use import GpuMeter
 from alight.node.gpus import GpuLocks, GpuProvider
 from alight.node.images import Images
 from alight.node.keeper import Keeper
@@ -98,7 +99,9 @@ class Agent:
         )
         locks = GpuLocks(settings.lock_folder) if settings.lock_folder is not None else GpuLocks()
         keeper = Keeper(shop, dns, settings.templates, settings.home)
-        self._around = Surroundings(shop, self._session, notices, dns, locks, keeper, set(), self._forget)
+        self._around = Surroundings(
+            shop, self._session, notices, dns, locks, keeper, set(), self._forget, GpuMeter(gpus.gpus)
+        )
         self._commands = Commands(self._around, self.shut_down)
         self._execs = Execs(engine, self._commands.containers)
         self._dials = Dials(engine, self._commands.containers, settings.home / "run" / "dial.sock")
@@ -119,7 +122,7 @@ class Agent:
             loop.create_task(self._around.shop.volumes.sync_forever()),
             loop.create_task(self._prepare_runtime()),
             loop.create_task(self._around.keeper.run()),
-            loop.create_task(usage.report_forever(self._engine, self._session, containers, self._around)),
+            loop.create_task(usage.Sampler(self._engine, self._session, containers, self._around).run()),
         ]
         ends = [loop.create_task(self._leave.wait()), loop.create_task(self._shutdown.wait())]
         try:

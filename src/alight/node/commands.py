@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from alight.node.container import Container
@@ -11,6 +12,8 @@ from alight.wire import chunk
 from alight.wire.commands import Command, Report
 
 log = logging.getLogger(__name__)
+
+_LOOK_MOST = 60.0  # seconds for which one word has everything measured every second
 
 
 class Commands:
@@ -40,6 +43,8 @@ class Commands:
             self._with(command, lambda one: one.stop(command.grace, command.reason))
         elif kind == "watch":
             self._watch(command)
+        elif kind == "measure":
+            self._around.gpu_use.until = max(self._around.gpu_use.until, time.time() + min(command.grace, _LOOK_MOST))
         elif kind == "shutdown":
             self._shut_down()
         else:

@@ -28,6 +28,7 @@ from alight.node.exchange import Exchange
 from alight.node.held_volumes import HeldVolumes
 from alight.node.ledger import Ledger
 from alight.node.logs import OutputTail
+from alight.node.meter import Meter
 from alight.node.prepare import Prepared, prepare
 from alight.node.stages import Stages
 from alight.node.stopping import Stopping
@@ -87,11 +88,13 @@ class Container:
         self._begun_at = time.time()
         self._stages = Stages()
         self._waiting = 0
+        self.meter = Meter(self._folder, self._begun_at)
         self._stopping = ""
         self._start_error: errors.Error | None = None
         self._interrupted = False  # the node was restarted while it started
         self._init_failure: tuple[LinkReady, bytes] | None = None
         self._end: tuple[Report, bytes] | None = None
+        self._used = Report("usage", self.id, usage={"final": 1.0})  # all of it, said before its end
         self._end_acked = False
 
     # what the server says
@@ -108,6 +111,7 @@ class Container:
         self._runs.set()
         exchange = self._open_exchange()
         exchange.take_up()
+        self.meter.take_up()
         self._tail.acked = self._tail.sent = exchange.ledger.log_acked
         self.ready = exchange.ledger.ready and state.status == "running"
         self.life = asyncio.get_running_loop().create_task(self._guarded(self._live_on(state)))
@@ -276,6 +280,9 @@ class Container:
         state, self._level = started.state, started.level
         self._stages.note(level=started.level, refused=started.refused)
         self._begun, self._begun_at = True, state.started_at
+        self.meter.began(state.started_at)
+        if self.gpus:
+            self.soon(self.meter.hold(self._around.gpu_use, self.gpus))
         self._stages.started(state.how, state.stages)
         if started.level == 0:
             self._doors.take_back()
@@ -338,6 +345,9 @@ class Container:
             await exchange.settle()
             exchange.write_down()
         stats = await endings.last_stats(self._engine, self.id)
+        gpus = await self._around.gpu_use.read(self.gpus) if self.gpus else ()
+        used = self.meter.read(stats, state.ended_at or time.time(), gpus, final=True)
+        self._used = Report("usage", self.id, usage=used)
         await self._release()
         report = endings.report(state, self._start.function, stats, self._begun_at)
         body = b""
@@ -352,6 +362,7 @@ class Container:
             report = replace(report, text=self._stopping)
         self._end = (report, body)
         await self._session.report(self._stages.ended(self.id))
+        await self._session.report(self._used)
         await self._session.report(report, body)
         self._finish_if_done()
 
@@ -367,6 +378,7 @@ class Container:
             return
         if self.exchange is not None:
             await self.exchange.settle()
+        await self._session.report(self._used)
         await self._session.report(*self._end)
 
     async def _never_started(self, error: errors.Error) -> None:
@@ -379,6 +391,7 @@ class Container:
         ours = isinstance(error, errors.InternalFailure)
         self._end = (Report("ended", self.id, text=str(error), error=errors.to_wire(error), interrupted=ours), b"")
         await self._session.report(self._stages.ended(self.id))
+        await self._session.report(self._used)
         await self._session.report(*self._end)
 
     async def _release(self) -> None:

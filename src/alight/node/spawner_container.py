@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alight.node import cgroups, kernel, mounts, output, users
+from alight.node import cgroups, kernel, mounts, output, traffic, users
 from alight.node.engine.base import ContainerState, EngineError, Stats
 from alight.node.moving import Moving
 from alight.node.output import STDERR, STDOUT, OutputFile
@@ -177,7 +177,8 @@ class Container:
             oom_killed=bad and cgroups.oom_kills(self.request.group) > 0,
             ended_at=time.time(),
         )
-        self.last_stats = cgroups.stats(self.request.group)
+        device = self.space.device if self.space is not None else None
+        self.last_stats = traffic.add(cgroups.stats(self.request.group), traffic.of_device(device))
         self.pid = None
         try:
             self.release()

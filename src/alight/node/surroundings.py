@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from alight.node.gpu_use import GpuMeter
 from alight.node.gpus import GpuLocks
 from alight.node.keeper import Keeper
 from alight.node.logs import Inotify
@@ -32,3 +33,4 @@ class Surroundings:
     """Ids of the apps whose output somebody looks at."""
     forget: Callable[[Container], None]
     """The container is gone and acknowledged."""
+    gpu_use: GpuMeter = field(default_factory=GpuMeter)

@@ -37,6 +37,21 @@ class GpuInfo:
 
 
 @dataclass(frozen=True)
+class GpuUse:
+    """What one GPU does at this moment. None: its driver does not say. ``utilization`` from 0 to 1, ``memory`` in
+    bytes, ``power`` in watts, ``temperature`` in degrees Celsius, ``joules`` since the driver was loaded. ``health``
+    is "" for one that is well."""
+
+    uuid: str
+    utilization: Optional[float] = None
+    memory: Optional[float] = None
+    power: Optional[float] = None
+    temperature: Optional[float] = None
+    joules: Optional[float] = None
+    health: str = ""
+
+
+@dataclass(frozen=True)
 class Run:
     """Inputs ``start`` to ``stop`` (exclusive) of a call, given to a container at one attempt."""
 
@@ -109,7 +124,8 @@ class Report:
     ``offset`` (as in the node's output file). waiting: so many inputs of ``container`` (``count``) wait for other
     calls; while all of its inputs do, its CPU is free. started: ``start``, once its first input came or it ended.
     returned: ``runs`` were given to ``container`` and will not run
-    there (a recall, or a container that stops). usage: ``usage``. committed: ``volume`` has a new version.
+    there (a recall, or a container that stops). usage: ``usage`` of ``container``, with ``final`` before its end.
+    machine: ``usage`` of the machine itself, and ``gpus``. committed: ``volume`` has a new version.
     """
 
     kind: str
@@ -131,6 +147,7 @@ class Report:
     # no template, sentences).
     start: Dict[str, Any] = field(default_factory=dict)
     volume: Optional[VolumeVersion] = None
+    gpus: Tuple[GpuUse, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------- server → node
@@ -164,7 +181,8 @@ class Command:
     has not begun is returned first. template: containers like ``start``, whose id is empty, may come: have a
     template of it, when there is time. watch: whether anybody watches ``app_id``'s output (``on``). ack: the output
     frames ``serials`` of ``container`` are committed, and the node's own answers ``answered``; ``container`` +
-    ``offset``: its log is kept up to there; ``ended``: the end of ``container`` is recorded. shutdown: end all
+    ``offset``: its log is kept up to there; ``ended``: the end of ``container`` is recorded. measure: somebody looks:
+    say every second, for ``grace`` seconds from now, what everything uses. shutdown: end all
     containers, the spawner and the agent itself.
     """
 

@@ -150,6 +150,10 @@ class Stats:
     memory_bytes: int = 0
     memory_peak_bytes: int = 0
     pids: int = 0
+    disk_read_bytes: int = 0
+    disk_write_bytes: int = 0
+    net_rx_bytes: int = 0
+    net_tx_bytes: int = 0
 
 
 class Engine(Protocol):

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from alight.node import cgroups, firewall, moving, users
+from alight.node import cgroups, firewall, moving, traffic, users
 from alight.node.engine import bundle, oci_config, spawner_life
 from alight.node.engine.base import ContainerPlan, ContainerState, EngineError, Stats
 from alight.node.engine.execs import Exec, ExecPlan
@@ -173,8 +173,9 @@ class OciEngine:
         return [*self._states.values()]
 
     async def stats(self, container_id: str) -> Stats:
-        if self._state(container_id).status == "running":
-            return cgroups.stats(self._group(container_id))
+        state = self._state(container_id)
+        if state.status == "running":
+            return traffic.add(cgroups.stats(self._group(container_id)), traffic.of_process(state.pid))
         try:
             return Stats(**await self._spawner().ask("stats", id=container_id))
         except EngineError:

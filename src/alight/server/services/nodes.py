@@ -32,7 +32,7 @@ from alight.server.services.readers import send_now
 from alight.store.base import Store
 from alight.wire import chunk, errors
 from alight.wire.codec import Buffer
-from alight.wire.commands import Command, NodeHello, Output, Report, Run
+from alight.wire.commands import Command, GpuUse, NodeHello, Output, Report, Run
 from alight.wire.messages import AppEvent, NodeSummary
 from alight.wire.snapshots import VolumeVersion
 from alight.wire.states import ContainerState, ResultStatus
@@ -53,6 +53,8 @@ class Session:
     outbox: deque[tuple[bytes, Buffer]] = field(default_factory=deque)
     pump: asyncio.Task[None] | None = None
     usage: dict[str, dict[str, float]] = field(default_factory=dict)
+    machine: dict[str, float] = field(default_factory=dict)
+    gpus: dict[str, GpuUse] = field(default_factory=dict)
 
     def send(self, command: Command) -> None:
         """Say it now, or as soon as the node has taken what was said before."""
@@ -106,6 +108,10 @@ class Nodes:
         self.on_leave: Callable[[str], None] = lambda node_id: None
         self.on_join: Callable[[], None] = lambda: None
         self.on_committed: Callable[[VolumeVersion], None] = lambda version: None
+        #: Hear (container, unix time, usage) of each measurement; the last one of a container has ``final`` in it, and
+        #: may come twice. See ``docs/metrics.md`` for its keys.
+        self.on_usage: list[Callable[[str, float, dict[str, float]], None]] = []
+        self.on_machine: list[Callable[[Session, float], None]] = []
         around.calls.outcomes.acknowledge = self.acknowledge
         around.calls.outcomes.answered = self.acknowledge_answer
         around.hub.on_watched = self._tell_watched
@@ -267,8 +273,8 @@ class Nodes:
 
     def on_report(self, session: Session, report: Report, body: bytes) -> None:
         """Something that a node saw. Reports about containers that are not this node's are dropped."""
-        if report.kind == "usage":
-            session.usage[report.container] = dict(report.usage)
+        if report.kind in {"usage", "machine"}:
+            self._on_usage(session, report)
             return
         name = report.output.container if report.output is not None and not report.container else report.container
         record = self._around.containers.alive.get(name)
@@ -292,6 +298,24 @@ class Nodes:
             self._on_returned(name, report)
         elif report.kind == "ended":
             self._on_ended(session, report, body, record)
+
+    def _on_usage(self, session: Session, report: Report) -> None:
+        usage = dict(report.usage)
+        at = min(usage.get("at") or time.time(), time.time())  # a clock that is ahead must not make a future
+        if report.kind == "machine":
+            session.machine = usage
+            session.gpus = {one.uuid: one for one in report.gpus}
+            for heard in self.on_machine:
+                heard(session, at)
+            return
+        record = self._around.containers.alive.get(report.container)
+        if record is not None and record.node_id != session.hello.node_id:
+            log.warning("node %s measures %s, which is not its own", session.hello.node_id, report.container)
+            return
+        if not usage.get("final"):
+            session.usage[report.container] = usage
+        for listener in self.on_usage:
+            listener(report.container, at, usage)
 
     def _acks_of(self, container_id: str) -> tuple[list[int], list[Run]]:
         if not self._acks:
