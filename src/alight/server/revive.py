@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _FIRST_SECONDS = 0.5
 _LAST_SECONDS = 30.0
 _TRIES = 10
+_SURE = 3  # looks, one after the other, that found somebody to be the node
 
 
 class Reviver:
@@ -44,33 +45,48 @@ class Reviver:
             self._task.cancel()
 
     async def _bring_back(self) -> None:
-        wait = _FIRST_SECONDS
+        wait, seen = _FIRST_SECONDS, 0
         for _ in range(_TRIES):
             await asyncio.sleep(wait)
+            wait = min(2 * wait + 1.0, _LAST_SECONDS)
             argv = self._killed()
             if argv is None:
                 return
+            if self._held():
+                # By a node that runs, or by one that was killed and takes its time to end: then one that was started
+                # meanwhile has ended at once, since there was another.
+                seen += 1
+                if seen == _SURE:
+                    return
+                continue
+            seen = 0
+            if self._child is not None and self._child.poll() is None:
+                continue  # it starts
             log.warning("the node of this machine was killed: starting it again")
             self._start(argv)
-            wait = min(2 * wait + 1.0, _LAST_SECONDS)
-        log.error("the node of this machine ended %d times in a row: `alight doctor` says what it lacks", _TRIES)
+        log.error("the node of this machine ended again and again: `alight doctor` says what it lacks")
 
     def _killed(self) -> list[str] | None:
-        """How to start the node again; None when it runs, was told to end, or never ran here."""
-        if self._child is not None and self._child.poll() is None:
-            return None  # it starts
+        """How to start the node again if it does not run; None when it was told to end, or never ran here."""
         if (self._run / "stopped").exists():
             return None
         try:
             said = json.loads((self._run / "node.json").read_text())
-            with (self._run / "node.lock").open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, ValueError, BlockingIOError):
+        except (FileNotFoundError, ValueError):
             return None
         if said.get("kept"):
             return None  # two that start it would get in each other's way
         argv = said.get("argv") if said.get("version") == __version__ else None
         return argv if isinstance(argv, list) and all(isinstance(word, str) for word in argv) else None
+
+    def _held(self) -> bool:
+        """Whether a process is this directory's node, or was until it has quite ended."""
+        with (self._run / "node.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def _start(self, argv: list[str]) -> None:
         # Of its own session, as whoever started it first did: it outlives this server.

@@ -16,6 +16,7 @@ from alight.wire.version import __version__
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setattr(revive, "_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(revive, "_LAST_SECONDS", 0.3)
     for name in ("run", "log"):
         (tmp_path / name).mkdir()
     started = tmp_path / "started"
@@ -47,6 +48,32 @@ def test_a_running_node_is_left_alone(home):
     with (home / "run/node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert not bring_back(home)
+
+
+def test_one_that_takes_its_time_to_end_is_waited_for(home, monkeypatch):
+    slept = asyncio.sleep
+    lock = (home / "run/node.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    async def ended(seconds):
+        if seconds:  # looked once, and found it there still
+            lock.close()
+        await slept(0)
+
+    monkeypatch.setattr(revive.asyncio, "sleep", ended)
+    with lock:
+        assert bring_back(home)
+
+
+def test_one_that_ended_since_there_was_another_is_started_once_more(home):
+    said = json.loads((home / "run/node.json").read_text())
+    script = said["argv"][-1]
+    once = f"import pathlib, sys; path = pathlib.Path({str(home / 'once')!r}); there = path.exists(); path.touch()"
+    # Long enough to be seen once while it comes up.
+    once += "; import time; time.sleep(0 if there else 0.45)"
+    said["argv"][-1] = f"{once}; there or sys.exit(3); {script}"
+    (home / "run/node.json").write_text(json.dumps(said))
+    assert bring_back(home)
 
 
 def test_a_machine_that_was_stopped_stays_stopped(home):
