@@ -161,3 +161,22 @@ def test_a_volume_that_somebody_has_is_not_deleted(machine, script):
     finally:
         running.terminate()
         running.communicate(timeout=60)
+
+
+def test_an_upload_is_a_version_when_it_brought_something(machine, tmp_path):
+    (tmp_path / "file").write_text("five!")
+    machine.run("volume", "create", "history-uploads")
+
+    def rows():
+        return machine.json("volume", "history", "history-uploads")
+
+    machine.run("volume", "put", "history-uploads", str(tmp_path / "file"), "/a")
+    wait_until(rows)
+    assert [(row["what"].split(",")[0], row["files"], row["bytes"], row["by"]) for row in rows()] == [
+        ("v1 upload", 1, 5, "owner")
+    ]
+    machine.run("volume", "put", "history-uploads", str(tmp_path / "file"), "/a", "-f")  # it is there already
+    machine.run("volume", "put", "history-uploads", str(tmp_path / "file"), "/b")
+    wait_until(lambda: len(rows()) > 1)
+    assert [row["what"].split(",")[0] for row in rows()] == ["v2 upload", "v1 upload"]
+    machine.run("volume", "delete", "history-uploads", "-y")

@@ -60,6 +60,8 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
             asked = request.arguments(VolumePath)
             _check_environment(request, await volumes.find(asked.volume_id))
             await volumes.work(verb, asked, request.stream)
+            if verb == "upload":
+                volumes.versions.uploaded(asked.volume_id, request.who.owner, request.who.container_id)
 
         return work
 

@@ -60,6 +60,10 @@ class VolumeVersions:
         )
         await self._count(total)
 
+    def uploaded(self, volume_id: str, by: str, container_id: str = "") -> None:
+        """Files came from outside of containers: make them durable, and count a version, without anybody waiting."""
+        self._later(self._committed_upload(volume_id, by, container_id))
+
     async def make(self, volume_id: str, size: int) -> None:
         """Make a volume's directory with a limit of ``size`` bytes. Raises InvalidError, with the reason."""
         if len(self._all()) > 1:
@@ -100,9 +104,19 @@ class VolumeVersions:
         return decode(VolumeVersion, said[0])
 
     def _on_committed(self, said: VolumeVersion) -> None:
-        task = asyncio.get_running_loop().create_task(self._counted(said))
+        self._later(self._counted(said))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _committed_upload(self, volume_id: str, by: str, container_id: str) -> None:
+        try:
+            await self.commit(volume_id, by, container_id, kind="upload")
+        except errors.Error as error:
+            # The files are there: the next commit of this volume counts them.
+            log.warning("an upload into the volume %s is in no version yet: %s", volume_id, error)
 
     async def _counted(self, said: VolumeVersion) -> None:
         try:
