@@ -20,6 +20,8 @@ from alight.gateway.heads import Request, split_host
 from alight.gateway.limits import Limits
 from alight.gateway.pools import Lease, Leases, Pool
 from alight.gateway.sessions import GONE, Session, Sessions
+from alight.gateway.site import Site, SiteExchange, SiteSocket
+from alight.gateway.site import exchange as site_exchange
 from alight.gateway.sockets import Socket
 from alight.gateway.splice import Ports, Spliced
 from alight.gateway.table import Table, Target
@@ -61,6 +63,7 @@ class Gateway:
         self.table = table
         self.api: Api | None = None  # who answers for the server itself
         self.directory: Api | None = None  # who answers whoever shows a token and finds no function
+        self.site: Site | None = None  # who answers for the server's own pages
         self._leases = leases
         self._dial = dial
         self._check = check
@@ -188,11 +191,15 @@ class Gateway:
         """A client is gone."""
         self._clients.discard(client)
 
-    def exchange_for(self, client: Client, head: Request) -> Exchange | ApiExchange | Refusal:
+    def exchange_for(
+        self, client: Client, head: Request
+    ) -> Exchange | ApiExchange | SiteExchange | SiteSocket | Refusal:
         """What a request becomes. Raises BadRequest."""
         host = split_host(head.host)[0]
         found = self.table.find(host, head.path)
         if found is None:
+            if self.site is not None and not client.is_local and self.table.is_site(host):
+                return site_exchange(client, head, self.site)
             if self.api is not None and head.path.startswith(API_PATHS) and self.table.takes_paths(host):
                 return ApiExchange(client, head, self.api)
             if self.directory is not None and self.table.is_known(host) and _shows_token(head):

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from alight.wire.urls import INSIDE
 
 PATHS = b"/_/"  # /_/<environment>/<app>/<function>/…
+SITE = "alight"  # the label of the server's own pages: no function ever has it
 _MOST_KEPT = 1024  # clients choose what they ask for
 
 
@@ -77,7 +78,8 @@ class Table:
         domains: Mapping[str, Target],
     ) -> None:
         """What there is from now on. ``paths`` are by environment, app and function."""
-        self._labels, self._paths, self._domains = labels, paths, domains
+        self._labels, self._paths = {label: one for label, one in labels.items() if label != SITE}, paths
+        self._domains = domains
         self._begun.clear()
 
     @property
@@ -118,6 +120,10 @@ class Table:
         except ValueError:
             return False
         return True
+
+    def is_site(self, host: str) -> bool:
+        """Whether a host is that of the server's own pages. Code in containers has no name for it."""
+        return host == f"{SITE}.localhost" or (bool(self._names.base) and host == f"{SITE}.{self._names.base}")
 
     def is_known(self, host: str) -> bool:
         """Whether requests for a host can be meant for this machine at all."""

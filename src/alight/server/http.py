@@ -1,6 +1,6 @@
 """What a browser, a health check or a program gets on the server's port: a few plain answers, without a web framework.
 
-What can be read as JSON is ``rest``'s, calls without Python are ``http_calls``'. One request a connection.
+The JSON API is ``rest``'s, calls without Python are ``http_calls``'. One request a connection.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Optional
 
-from alight.server import http_calls
+from alight.server import http_calls, rest
 from alight.server.http_calls import HttpCalls
-from alight.server.rest import Api
+from alight.server.rest import Rest
 from alight.wire.version import __version__
 
 log = logging.getLogger(__name__)
-_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
 _LIMIT = 16 << 10
 _SECONDS = 10.0
 
@@ -29,9 +28,11 @@ _SECONDS = 10.0
 class Greeter(asyncio.Protocol):
     """Answers one HTTP request and closes."""
 
-    def __init__(self, api: Api, calls: HttpCalls) -> None:
-        self._api = api
+    def __init__(self, answer: Rest, calls: HttpCalls) -> None:
+        self._rest = answer
         self._calls = calls
+        self._room = asyncio.Event()
+        self._room.set()
         self._asking: Optional[asyncio.Task[None]] = None
         self._transport: Optional[asyncio.Transport] = None
         self._seen = b""
@@ -53,11 +54,13 @@ class Greeter(asyncio.Protocol):
             self._transport.close()
 
     def _calling(self) -> bool:
-        """Whether this is a call of a function; begins it once its body is here."""
+        """Whether this is a call of a function, or for the API; begins it once its body is here."""
         head, found, body = self._seen.partition(b"\r\n\r\n")
         words = head.split(b"\r\n", 1)[0].decode("latin-1").split()
-        if len(words) < 2 or not words[1].startswith(http_calls.PREFIX):
+        if len(words) < 2 or not words[1].startswith((http_calls.PREFIX, rest.ROOT)):
             return False
+        of_api = words[1].startswith(rest.ROOT)
+        most = rest.BODY_MOST if of_api else http_calls.BODY_MOST
         if not found:
             return len(head) <= _LIMIT
         pairs = (one.partition(":") for one in head.decode("latin-1").split("\r\n")[1:])
@@ -65,12 +68,13 @@ class Greeter(asyncio.Protocol):
         length = headers.get("content-length", "0")
         if "transfer-encoding" in headers or not length.isdigit():
             self._write(411, "Length Required", "a body needs its Content-Length here\n", "text/plain")
-        elif int(length) > http_calls.BODY_MOST:
-            self._write(413, "Content Too Large", f"bodies may have {http_calls.BODY_MOST} bytes\n", "text/plain")
+        elif int(length) > most:
+            self._write(413, "Content Too Large", f"bodies may have {most} bytes\n", "text/plain")
         elif len(body) >= int(length):
             if self._timer is not None:
                 self._timer.cancel()  # from here on it is the function that takes its time
-            call = self._call(words[0], words[1], headers, body[: int(length)])
+            begin = self._ask if of_api else self._call
+            call = begin(words[0], words[1], headers, body[: int(length)])
             self._asking = asyncio.get_running_loop().create_task(call)
         return True
 
@@ -86,8 +90,7 @@ class Greeter(asyncio.Protocol):
             self._asking.cancel()
 
     def _answer(self) -> None:
-        first, *rest = self._seen.decode("latin-1").splitlines()
-        line = first.split()
+        line = self._seen.decode("latin-1").splitlines()[0].split()
         whole = line[1] if len(line) >= 2 else ""
         target = whole.split("?")[0]
         if len(line) < 2 or line[0] not in {"GET", "HEAD"}:
@@ -97,21 +100,57 @@ class Greeter(asyncio.Protocol):
         elif target == "/":
             text = f"Alight {__version__}. Let a machine in with: alight setup <this address>\n"
             self._write(200, "OK", text, "text/plain")
-        elif target.startswith("/api/"):
-            pairs = (one.partition(":") for one in rest)
-            headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-            self._asking = asyncio.get_running_loop().create_task(self._ask(whole, headers))
         else:
             self._write(404, "Not Found", "there is nothing at this path\n", "text/plain")
 
-    async def _ask(self, target: str, headers: dict[str, str]) -> None:
+    async def _ask(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
+        if headers.get("origin"):
+            # Nothing here is a page's: a browser sends this for one of somebody else.
+            self._write(403, "Forbidden", "this is not for pages: the dashboard has a host of its own\n", "text/plain")
+            return
         try:
-            status, body = await self._api.get(target, headers, self._uid())
+            status, fields, answer = await self._rest(method, target, headers, body, self._uid())
         except Exception:  # one of the four loops: a fault in one answer ends that connection alone
             fault = os.urandom(4).hex()
-            log.exception("fault %s at GET %s", fault, target)
-            status, body = 500, json.dumps({"error": {"code": "internal", "message": f"fault {fault}"}}).encode()
-        self._write(status, _REASONS.get(status, "Error"), body.decode() + "\n", "application/json")
+            log.exception("fault %s at %s %s", fault, method, target.partition("?")[0])
+            said = json.dumps({"error": {"code": "internal", "message": f"fault {fault}"}})
+            self._write(500, "Internal Server Error", said + "\n", "application/json")
+            return
+        if self._transport is None:
+            return
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {fields[name]}" for name in fields)]
+        length = [f"content-length: {len(answer)}"] if isinstance(answer, bytes) else []
+        self._transport.write("\r\n".join([*lines, *length, "connection: close", "", ""]).encode("latin-1"))
+        if not isinstance(answer, bytes):
+            await self._stream(answer, mute=method == "HEAD")
+        elif method != "HEAD":
+            self._transport.write(answer)
+        self._transport.close()
+
+    async def _stream(self, pieces: AsyncIterator[bytes], *, mute: bool) -> None:
+        """An answer without a known length ends with its connection; what fails in the middle is cut off."""
+        try:
+            if mute:
+                return
+            async for piece in pieces:
+                await self._room.wait()
+                if self._transport is None or self._transport.is_closing():
+                    return
+                self._transport.write(piece)
+        except Exception:  # as above
+            log.exception("fault %s in an answer that goes on", os.urandom(4).hex())
+            if self._transport is not None:
+                self._transport.abort()
+        finally:
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
 
     def _uid(self) -> Optional[int]:
         """Who is at the other end of the local socket; None over TCP."""

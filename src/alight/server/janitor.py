@@ -77,7 +77,8 @@ class Janitor:
         large = [row["body"] for one in calls for row in await self._store.read("outputs_large", call_id=one)]
         named = [{"call_id": one} for one in calls]
         if named:
-            await self._store.write([("outputs_drop", named), ("call_expire", named)], urgent=False)
+            gone = ("outputs_drop", "chunks_of_call_drop", "call_expire")
+            await self._store.write([(name, named) for name in gone], urgent=False)
         for body in large:
             self._blobs.let_go(chunk.read_reference(body)[0])
         return len(calls) == _AT_ONCE

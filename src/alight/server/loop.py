@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +69,7 @@ class Loop:
         self._timer_at: float | None = None  # unix time
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.seen: Callable[[list[events.Event]], None] | None = None  # who looks at what the scheduler learns
         inbox.on_mail = self._plan
 
     def close(self) -> None:
@@ -106,6 +108,8 @@ class Loop:
                 log.exception("fault %s at %s", os.urandom(4).hex(), type(decision).__name__)
         self._do.calls.outcomes.stepped()
         self._do.web.after_step(facts, self.state)
+        if self.seen is not None:
+            self.seen(facts)
         if self.state.starved:
             self._do.containers.starts.look(self.state, time.time())
         when = next_wake(self.state)

@@ -127,6 +127,12 @@ ALLOWED: dict[str, frozenset[str]] = {
     "container.exec": _PEOPLE,
     "terminal.attach": _PEOPLE,
     "terminal.open": frozenset({CONTAINER}),
+    "dashboard.link": _CODE,
+    "function.view": _PEOPLE,
+    "function.series": _PEOPLE,
+    "call.inputs": _PEOPLE,
+    "call.retry": _PEOPLE,
+    "audit.list": _PEOPLE,
     "node.session": frozenset({NODE}),
     "web.enter": frozenset({NODE}),
 }

@@ -40,6 +40,7 @@ class Settings:
     web_cert: str = ""  # PEM files, several separated by ":"; the web gateway's port speaks TLS then
     web_key: str = ""
     web_plain: bool = False  # others than this machine's own may reach the web gateway in plain HTTP
+    web_terminal: bool = True  # the dashboard may open terminals in containers
     web: Limits = field(default_factory=Limits)
 
     @property
@@ -95,6 +96,7 @@ def from_environment(home: Path, listen: str) -> Settings:
         web_cert=os.environ.get("ALIGHT_WEB_CERT", ""),
         web_key=os.environ.get("ALIGHT_WEB_KEY", ""),
         web_plain=os.environ.get("ALIGHT_WEB_PLAIN") == "1",
+        web_terminal=os.environ.get("ALIGHT_WEB_TERMINAL", "1") != "0",
         web=_web_limits(),
     )
 

@@ -15,8 +15,11 @@ from alight.gateway.table import Names
 from alight.link.dial import Answers, serve
 from alight.scheduler import place
 from alight.scheduler.state import State
-from alight.server import http, rest, web_listen
+from alight.server import http, web_listen
 from alight.server.app import Front
+from alight.server.changes import Changes
+from alight.server.dashboard import Around as DashboardAround
+from alight.server.dashboard import Dashboard
 from alight.server.events import Inbox
 from alight.server.http_calls import HttpCalls
 from alight.server.janitor import Janitor
@@ -30,6 +33,7 @@ from alight.server.routes import blobs as blobs_routes
 from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
 from alight.server.routes import containers as containers_routes
+from alight.server.routes import dashboard as dashboard_routes
 from alight.server.routes import deployments as deployments_routes
 from alight.server.routes import dicts as dicts_routes
 from alight.server.routes import ephemeral as ephemeral_routes
@@ -50,6 +54,7 @@ from alight.server.routes import web as web_routes
 from alight.server.services.access import ProxyTokens
 from alight.server.services.ahead import Ahead
 from alight.server.services.apps import App, Apps
+from alight.server.services.audits import Audits
 from alight.server.services.backup import Backup
 from alight.server.services.blob_users import BlobUsers
 from alight.server.services.blobs import Blobs
@@ -62,9 +67,11 @@ from alight.server.services.dials import Dials
 from alight.server.services.environments import Environments
 from alight.server.services.ephemeral import Ephemeral
 from alight.server.services.execs import Execs
+from alight.server.services.function_views import FunctionViews
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
 from alight.server.services.images import Images
+from alight.server.services.input_views import InputViews
 from alight.server.services.json_calls import JsonCalls
 from alight.server.services.nodes import Around, Nodes
 from alight.server.services.schedules import Schedules
@@ -139,6 +146,7 @@ class Server:
         self.stop_asked = asyncio.Event()
         self.parts: Parts
         self.front: Front
+        self.dashboard: Dashboard
         self._schedules: Schedules
         self.blob_users: BlobUsers
         self._janitor: Janitor
@@ -208,6 +216,7 @@ class Server:
         if made.base.address:
             self.web_address = made.base.address
             web.gateway.api = self._http_calls().answer
+            web.gateway.site = self.dashboard
             web.gateway.directory = Directory(names, self.parts.access, self.parts.tokens).answer
             names.base = made.base
             web.table.names = Names(made.base.domain, made.hosts)
@@ -219,6 +228,7 @@ class Server:
         if self._certificates is not None:
             self._certificates.close()
         parts = self.parts
+        self.dashboard.close()
         self._schedules.close()
         self._janitor.close()
         self._reviver.close()
@@ -243,6 +253,13 @@ class Server:
             **calls_routes.routes(parts.calls, parts.functions, parts.apps, self._views().sentence),
             **call_views_routes.routes(self._views(), parts.store),
             **containers_routes.routes(self._container_views(), parts.containers, parts.nodes, parts.inbox),
+            **dashboard_routes.routes(
+                self.dashboard.link,
+                FunctionViews(parts.store, parts.functions, self._views().stats),
+                self._views(),
+                InputViews(parts.store, self._views(), parts.calls, parts.functions),
+                self._audits,
+            ),
             **deployments_routes.routes(
                 parts.deployments,
                 Environments(parts.store, parts.apps),
@@ -276,6 +293,22 @@ class Server:
         calls = JsonCalls(parts.calls, parts.functions, parts.apps, parts.blobs)
         return HttpCalls(calls, parts.access, parts.tokens)
 
+    def _make_dashboard(self) -> Dashboard:
+        parts = self.parts
+        changes = Changes(parts.loop.state, parts.functions.by_id, parts.apps.alive, self._views())
+        return Dashboard(
+            DashboardAround(
+                parts.store,
+                parts.tokens,
+                parts.names,
+                self._audits,
+                changes,
+                parts.loop,
+                self.server_id,
+                self.settings.web_terminal,
+            )
+        )
+
     def _inside(self) -> web_routes.Inside:
         return web_routes.Inside(self.parts.containers, self.parts.nodes, str(self.settings.run / "web.sock"))
 
@@ -298,7 +331,10 @@ class Server:
         self._schedules = Schedules(
             store, parts.apps, parts.functions, parts.calls, self._views(), parts.hub, late=late
         )
-        self.front = Front(self.server_id, self.routes(), self.quick_routes(), parts.containers, parts.tokens)
+        self._audits = Audits(store, parts.hub)
+        self.dashboard = self._make_dashboard()
+        routes = self.dashboard.routes = self.routes()
+        self.front = Front(self.server_id, routes, self.quick_routes(), parts.containers, parts.tokens)
         parts.blobs.open()
         parts.calls.outcomes.let_go = parts.blobs.let_go
         parts.apps.on_stop += [parts.calls.forget_app, lambda app_id, why: self._schedules.look()]
@@ -330,7 +366,7 @@ class Server:
         self._janitor = Janitor(store, parts.blobs, parts.logs, parts.images, self.settings)
         self.blob_users = BlobUsers(store, parts.blobs, self.settings)
         self.blob_users.claimed.append(parts.shared.dicts.blobs)
-        self._janitor.more += [parts.ephemeral.expire, parts.shared.clean, self.blob_users.sweep]
+        self._janitor.more += [parts.ephemeral.expire, parts.shared.clean, self.blob_users.sweep, self._audits.forget]
         self._janitor.more += [parts.secrets.forget_unused]
         self._janitor.start()
 
@@ -340,7 +376,7 @@ class Server:
             at_once=self.front.at_once,
             on_hello=self.front.on_hello,
             on_close=self.front.on_close,
-            http=lambda: http.Greeter(rest.Api(self._container_views(), self.parts.tokens), self._http_calls()),
+            http=lambda: http.Greeter(self.dashboard.rest, self._http_calls()),
         )
 
 

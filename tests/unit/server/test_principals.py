@@ -51,6 +51,7 @@ OPEN_TO = {
         "function.scale",
         "function.stats",
         "function.urls",
+        "dashboard.link",
         "web.session_start",
         "web.session_end",
         "volume.ensure",

@@ -10,7 +10,6 @@ import time
 import pytest
 
 from alight.scheduler.state import Call, Container, Function, Need, State
-from alight.server import rest
 from alight.server.auth import NODE, OWNER
 from alight.server.services.starts import waited_since
 from alight.store import open_store
@@ -221,7 +220,6 @@ def test_over_http_everybody_reads_their_own(world):
     async def work(place):
         _, client, app_id, container_id = await started(place)
         await asyncio.wait_for(until_said(client, container_id), 5)
-        api = rest.Api(place.server._container_views(), place.server.parts.tokens)
         tokens = place.server.parts.tokens
         eve = await tokens.create("eve", 1.0, owner="eve")
         ours = await tokens.create("ours", 1.0, kind=OWNER)
@@ -231,7 +229,7 @@ def test_over_http_everybody_reads_their_own(world):
             headers = {}
             if token is not None:
                 headers["authorization"] = f"Bearer {token.token_id}:{secret or token.token_secret}"
-            status, body = await api.get(f"/api/v1/{path}", headers, None)
+            status, _, body = await place.server.dashboard.rest("GET", f"/api/v1/{path}", headers, b"", None)
             return status, json.loads(body)
 
         status, found = await get(f"containers/{container_id}", ours)
@@ -250,7 +248,8 @@ def test_over_http_everybody_reads_their_own(world):
         assert (await get("containers", ours, "wrong"))[0] == 401
         assert (await get("containers?limit=x", ours))[0] == 400
         assert (await get("else", ours))[0] == 404
-        assert (await api.get("/api/v1/containers", {}, 12345))[1] == b'{"containers":[],"more":false}'
+        of_uid = await place.server.dashboard.rest("GET", "/api/v1/containers", {}, b"", 12345)
+        assert json.loads(of_uid[2]) == {"containers": [], "more": False}
 
     world(work)
 

@@ -197,6 +197,10 @@ class CallViews:
         backlog = max(0, sum(self._calls.line(function_id)) - found.running)
         return FunctionStats(backlog, found.containers, found.running, found.headroom)
 
+    def totals(self, owner: str) -> tuple[int, int]:
+        """Inputs that wait and that run, of everybody or of one owner."""
+        return self._totals(CallList(), owner, None)
+
     # which calls
 
     async def _chosen(self, asked: CallList, owner: str) -> list[str] | None:
@@ -210,7 +214,7 @@ class CallViews:
             rows = await self._store.read("functions_named", **whose, name=name, limit=_NAMESAKES)
         return [row["function_id"] for row in rows]
 
-    async def _rows(  # noqa: PLR0913, PLR0917  what it depends on
+    async def _rows(
         self, asked: CallList, owner: str, chosen: list[str] | None, state: str, limit: int, place: Row | None
     ) -> list[Row]:
         before = place["seq"] if place is not None else 0

@@ -31,6 +31,7 @@ from alight.wire.states import ResultStatus
 ITEMS_AHEAD = 16 << 20  # bytes of items that a reader may be behind before its generator is made to wait
 _SWEEP = 1024  # inputs that have ended before their arguments' rows are deleted together
 _AGAIN = 1.0  # seconds until rows that a full disk refused are tried again
+_KEPT_TO_RETRY = 64 << 20  # bytes of arguments of one call that failed
 _REFUSED_MOST = 16 << 20  # bytes of such rows beyond which nothing more is accepted or run
 _ROW = 500  # bytes that a row takes in memory besides its bodies
 
@@ -420,7 +421,7 @@ class Outcomes:
         counts = {"call_id": call.call_id, "succeeded": call.succeeded, "failed": call.failed}
         statements.append(("call_progress", counts))
         prefix = call.done.prefix if call.done is not None else 0
-        if prefix - call.forgotten >= _SWEEP:
+        if prefix - call.forgotten >= _SWEEP and not call.failed:
             call.forgotten = prefix
             statements.append(("chunks_done", {"call_id": call.call_id, "upto": prefix}))
         return statements
@@ -437,6 +438,9 @@ class Outcomes:
         if call.loaded:
             # Which of its arguments are large is in the rows that go.
             self._background(self._drop_loaded(call))
+        elif call.failed and call.references is None and status != ResultStatus.CANCELLED:
+            # Somebody may want to try those again (call.retry) while the results are kept.
+            statements.append(("chunks_of_call_bound", {"call_id": call.call_id, "most": _KEPT_TO_RETRY}))
         else:
             statements.append(("chunks_of_call_drop", {"call_id": call.call_id}))
             self._let_go_references(call)
@@ -483,8 +487,9 @@ class Outcomes:
         row["succeeded"], row["failed"] = call.succeeded, call.failed
         row["done_at"], row["status"] = now, "failed" if call.failed else "success"
         statements: list[Statement] = [("call_add_done", row), ("output_add", recorded.row(call.call_id, now))]
-        if call.ticket is not None and self._store.replace(
-            call.ticket, statements, self._when_written(call, statements, frame)
+        together = call.ticket if not call.failed else None  # the arguments of what failed are rows of their own
+        if together is not None and self._store.replace(
+            together, statements, self._when_written(call, statements, frame)
         ):
             call.ticket = None
             self._let_go_references(call)

@@ -124,13 +124,19 @@ DELETE FROM chunks WHERE call_id = :call_id AND start < :upto AND start + count 
 -- A call is over: its arguments are needed no more.
 DELETE FROM chunks WHERE call_id = :call_id;
 
+-- name: chunks_of_call_bound
+-- A call is over and inputs of it failed: its arguments are kept for another try, unless they are too large.
+DELETE FROM chunks WHERE call_id = :call_id
+  AND (SELECT sum(length(body)) FROM chunks WHERE call_id = :call_id) > :most;
+
 -- name: chunks_references
 -- The large arguments of a call's inputs.
 SELECT start, body FROM chunks WHERE call_id = :call_id AND flags & 1;
 
 -- name: chunks_left_over
--- Calls that ended with their app and still have arguments here.
-SELECT DISTINCT ch.call_id FROM chunks ch JOIN calls c ON c.call_id = ch.call_id WHERE c.done_at IS NOT NULL LIMIT :limit;
+-- Calls that ended with their app, or that nobody can try again because it has ended, and still have arguments here.
+SELECT DISTINCT ch.call_id FROM chunks ch JOIN calls c ON c.call_id = ch.call_id JOIN apps a ON a.app_id = c.app_id
+WHERE c.done_at IS NOT NULL AND (c.status <> 'failed' OR a.state = 'stopped') LIMIT :limit;
 
 -- name: output_add
 -- Keep what came of inputs.
