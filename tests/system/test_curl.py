@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import http.server
+import os
+import signal
 import threading
+import time
 
 import pytest
 
 APP = """
+import asyncio
+
 import alight
 
 app = alight.App("curled", image=alight.Image.debian_slim(python_version="3.11"))
@@ -15,6 +20,8 @@ app = alight.App("curled", image=alight.Image.debian_slim(python_version="3.11")
 
 async def answer(scope, receive, send):
     if scope["type"] == "http":
+        if scope["path"].endswith("/slow"):
+            await asyncio.sleep(60)
         names = sorted(name.decode() for name, _ in scope["headers"])
         body = (await receive())["body"]
         status = 404 if scope["path"].endswith("/none") else 200
@@ -83,3 +90,20 @@ def test_the_exit_status_is_curls_and_others_get_no_token(machine, urls):
     assert len(seen) == 2
     assert not {"authorization", "alight-key"} & (seen[0] | seen[1])
     assert machine.json("workspace", "proxy-tokens", "list") == []
+
+
+def test_a_command_that_is_killed_leaves_no_token(machine, urls):
+    def tokens():
+        return machine.json("workspace", "proxy-tokens", "list")
+
+    def until(condition):
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    running = machine.start("curl", "-sS", urls["locked"]["url"] + "/slow", start_new_session=True)
+    until(tokens)
+    os.killpg(running.pid, signal.SIGKILL)  # curl with it
+    running.communicate()
+    until(lambda: tokens() == [])

@@ -1,7 +1,7 @@
 """``alight curl``: this machine's curl, with credentials for protected web functions of ours and for nobody else.
 
-The credentials are a token that lives as long as the command. It reaches curl by a pipe, not by a command line, which
-every user of the machine could read.
+The credentials are a token that the server lends for as long as the command lives. It reaches curl by a pipe, not by a
+command line, which every user of the machine could read.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 from urllib.parse import SplitResult, urlsplit
 
 import click
@@ -23,10 +22,9 @@ from alight.wire.deploying import AppDescribed, AppFind, EnvironmentListed
 from alight.wire.errors import Error, NotFoundError
 from alight.wire.messages import AppList, AppListed
 from alight.wire.states import AppState
-from alight.wire.urls import ProxyTokenCreate, ProxyTokenListed, ProxyTokenName, WebUrl
+from alight.wire.urls import ProxyTokenCreate, WebUrl
 
 _NAME = "alight curl"  # of its tokens
-_FORGOTTEN = 3600.0  # seconds after which a token was left behind by a command that was killed
 _PORTS = {"http": 80, "https": 443}
 #: A line of `curl --help all`: what of an option is short, long, and whether it takes a value.
 _OPTION = re.compile(r"^\s*(?:(-\S),\s+)?(--[\w.-]+)(\s+<)?")
@@ -59,16 +57,11 @@ def curl(words: Tuple[str, ...]) -> None:
         raise NotFoundError("curl is not installed here", hint="apt install curl")
     asked = parse(words, _options(program))
     settings = [f'resolve = "{name}"' for name in _to_this_machine(asked.urls)]
-    token: Optional[TokenCreated] = None
-    try:
-        if _wants_token(asked):
-            _delete_forgotten()
-            token = session.ask("proxy_token.create", ProxyTokenCreate(_NAME), TokenCreated)
-            settings += headers(token, asked)
+    if _wants_token(asked):
+        with session.lent("proxy_token.lend", ProxyTokenCreate(_NAME), TokenCreated) as token:
+            code = _run(program, words, settings + headers(token, asked))
+    else:
         code = _run(program, words, settings)
-    finally:
-        if token is not None:
-            session.tell("proxy_token.delete", ProxyTokenName(token.token_id))
     if code:
         raise click.exceptions.Exit(code)
 
@@ -168,12 +161,6 @@ def _to_this_machine(urls: Sequence[str]) -> List[str]:
         if (parts.hostname or "").endswith(".localhost"):
             found.append(f"{parts.hostname}:{_place(parts)[1]}:127.0.0.1")
     return found
-
-
-def _delete_forgotten() -> None:
-    for one in session.ask("proxy_token.list", {}, ProxyTokenListed).tokens:
-        if one.name == _NAME and one.created_at < time.time() - _FORGOTTEN:
-            session.tell("proxy_token.delete", ProxyTokenName(one.token_id))
 
 
 def _run(program: str, words: Sequence[str], settings: Sequence[str]) -> int:

@@ -6,12 +6,14 @@ what happens to a lost connection are the SDK's business.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Iterable, Iterator, Optional, Tuple, Type, TypeVar
 
 from alight.sdk import client as sdk_client
 from alight.sdk import config
 from alight.sdk.lost import LostError
 from alight.sdk.sync import run
+from alight.wire.codec import loads_head
 from alight.wire.errors import ConnectionError as LostConnectionError
 
 T = TypeVar("T")
@@ -60,6 +62,23 @@ def send(method: str, request: Any, pieces: Iterable[bytes]) -> None:
             pass
     except LostError as lost:
         raise _lost(method) from lost
+
+
+@contextlib.contextmanager
+def lent(method: str, request: Any, reply: Type[T]) -> Iterator[T]:
+    """What the server lends for as long as the block lasts; it takes it back by itself when this process is killed."""
+    conversation = run(sdk_client.default_client().open(method, request, end=False))
+    try:
+        message = run(conversation.recv())
+    except LostError as lost:
+        raise _lost(method) from lost
+    try:
+        yield loads_head(reply, message[0])
+    finally:
+        conversation.end()
+        with contextlib.suppress(LostError):  # then it has it back already
+            while run(conversation.recv()) is not None:
+                pass
 
 
 def _lost(method: str) -> LostConnectionError:

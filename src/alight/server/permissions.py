@@ -52,6 +52,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "web.session_start": _CODE,
     "web.session_end": _CODE,
     "proxy_token.create": _PEOPLE,
+    "proxy_token.lend": _PEOPLE,
     "proxy_token.list": _PEOPLE,
     "proxy_token.update": _PEOPLE,
     "proxy_token.delete": _PEOPLE,

@@ -74,6 +74,8 @@ class ProxyTokenCreate:
 
     ``scope`` "": it opens protected web functions. "call:APP": it calls functions of the app APP of ``environment``
     over HTTP, and does nothing else.
+
+    proxy_token.lend → TokenCreated: for protected web functions, good until this stream ends or its connection is lost.
     """
 
     name: str = ""

@@ -70,6 +70,12 @@ def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyT
         environment = request.environment(asked.environment)
         await request.stream.send(await tokens.create(asked.name, request.who, asked.scope, environment))
 
+    async def lend(request: Request) -> None:
+        with tokens.lent(request.arguments(ProxyTokenCreate).name, request.who) as token:
+            await request.stream.send(token)
+            while await request.stream.recv() is not None:
+                pass
+
     async def listed(request: Request) -> None:
         await request.stream.send(tokens.listed(request.who))
 
@@ -105,6 +111,7 @@ def routes(functions: Functions, names: WebNames, inside: Inside, tokens: ProxyT
         "web.session_start": session_start,
         "web.session_end": session_end,
         "proxy_token.create": create,
+        "proxy_token.lend": lend,
         "proxy_token.list": listed,
         "proxy_token.update": update,
         "proxy_token.delete": delete,

@@ -6,10 +6,11 @@ clients, and the server's own methods know nothing of them.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from alight.server.auth import OWNER, USER, Principal, hash_secret
@@ -75,6 +76,16 @@ class ProxyTokens:
         await self._store.write([("proxy_token_add", {**row, "now": kept.created_at})])
         self._tokens[made] = kept
         return TokenCreated(made, secret)
+
+    @contextlib.contextmanager
+    def lent(self, name: str, who: Principal) -> Iterator[TokenCreated]:
+        """One for protected web functions that is good as long as the block, and that nobody keeps."""
+        made, secret = ids.new_id(_ID), f"{_SECRET}-{secrets.token_urlsafe(24)}"
+        self._tokens[made] = _Kept(hash_secret(secret), _checked(name), who.owner, time.time())
+        try:
+            yield TokenCreated(made, secret)
+        finally:
+            self._tokens.pop(made, None)
 
     def listed(self, who: Principal) -> ProxyTokenListed:
         """Newest first: the server's owner sees all, users their own."""
