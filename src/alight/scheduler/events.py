@@ -59,6 +59,14 @@ class NodeJoined:
 
 
 @dataclass(frozen=True, slots=True)
+class GpusChanged:
+    """GPUs of a machine went out of service, or came back. ``gpus`` are all of the machine's."""
+
+    node_id: str
+    gpus: tuple[Gpu, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeAway:
     """The connection to a machine is lost; its containers may run on."""
 
@@ -233,6 +241,7 @@ class FunctionScaled:
 
 Event = (
     NodeJoined
+    | GpusChanged
     | NodeAway
     | NodeGone
     | FunctionPublished

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from alight.scheduler import containers, dispatch, ending, events, held, line, place, scale
+from alight.scheduler import containers, dispatch, ending, events, gpu_room, held, line, place, scale
 from alight.scheduler.decisions import Adopted, Cancel, Decision, Give, Stop
-from alight.scheduler.state import Call, Container, Function, Node, Run, State, spans
+from alight.scheduler.state import DEFAULT_CPU, Call, Container, Function, Node, Run, State, spans
 from alight.wire.errors import RemoteError, to_wire
 from alight.wire.states import ResultStatus
 
@@ -19,11 +19,11 @@ def joined(state: State, event: events.NodeJoined, now: float, decisions: list[D
         node.connected = True
         for name in [one for one in node.containers if one not in there]:
             _lose(state, name, now, decisions, node.hostname)
-        _resize(node, event)
+        _resize(state, node, event)
     else:
         node = Node(event.node_id, event.hostname, event.cpus, event.memory)
         node.memory_free = event.memory
-        _resize(node, event)
+        _resize(state, node, event)
         state.nodes[event.node_id] = node
     place.machines_changed(state)
     for one in event.held:
@@ -51,14 +51,24 @@ def gone(state: State, event: events.NodeGone, now: float, decisions: list[Decis
     place.machines_changed(state)
 
 
-def _resize(node: Node, event: events.NodeJoined) -> None:
+def gpus_changed(state: State, event: events.GpusChanged, now: float, decisions: list[Decision]) -> None:
+    """GPUs of a machine went out of service, or are back. Who holds one keeps it: its container says what it meets."""
+    node = state.nodes.get(event.node_id)
+    if node is None:
+        return
+    node.gpus = event.gpus
+    gpu_room.recount(node, [state.containers[name] for name in node.containers])
+    place.machines_changed(state)
+    scale.room_appeared(state)
+
+
+def _resize(state: State, node: Node, event: events.NodeJoined) -> None:
     node.hostname, node.cpus = event.hostname, event.cpus
     node.starts_at_once = max(2, int(2 * event.cpus))
     node.memory_free += event.memory - node.memory
     node.memory = event.memory
-    taken = {gpu.uuid for gpu in node.gpus} - set(node.gpus_free)
     node.gpus = event.gpus
-    node.gpus_free = {gpu.uuid: gpu for gpu in event.gpus if gpu.uuid not in taken}
+    gpu_room.recount(node, [state.containers[name] for name in node.containers])
 
 
 def _lose(state: State, name: str, now: float, decisions: list[Decision], hostname: str) -> None:
@@ -79,6 +89,7 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
         return
     function = state.functions.get(one.function_id)
     if function is None:
+        _hold_orphan(state, node, one, now)
         decisions.append(Stop(one.container_id, node.node_id, "its app has ended", 10.0))
         return
     fresh = Container(
@@ -101,6 +112,18 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
     dispatch.refresh(state, container, now)
     if container.version < function.proven and not container.open:
         ending.stop(state, container, "the function was published anew", decisions)
+
+
+def _hold_orphan(state: State, node: Node, one: events.Held, now: float) -> None:
+    """What a container holds that nobody needs is taken until it is gone: its memory, and above all its GPUs."""
+    container = Container(
+        one.container_id, one.function_id, node.node_id, one.memory, DEFAULT_CPU, one.gpus, 0, now, stopping=True
+    )
+    scale.add_container(state, None, container)
+    if one.ready:
+        container.ready = True
+        node.starting -= 1
+    state.orphaned[one.container_id] = node.node_id
 
 
 def _say_again(state: State, container: Container, one: events.Held, decisions: list[Decision]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from alight.scheduler import gpus
-from alight.scheduler.state import Gpu, Need, Node, State
+from alight.scheduler import gpu_room, gpus
+from alight.scheduler.state import Gpu, Need, Node, State, Used
 from alight.wire import errors
+from alight.wire.gpus import ANY, grant
 
 #: What others have put on a machine since it was sorted in counts from here on: CPU is soft, and sorting costs.
 _LOAD_SLACK = 0.1
@@ -58,7 +59,7 @@ def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | N
         if now > load + _LOAD_SLACK:
             heapq.heapreplace(heap, (now, node_id))
             continue
-        chosen = pick_gpus(choices, _free_gpus(state, node, all_of_it=all_of_it)) if choices else ()
+        chosen = _pick_on(state, node, choices, all_of_it=all_of_it) if choices else ()
         if chosen is None:
             heapq.heappop(heap)
             continue
@@ -88,15 +89,19 @@ def kept_back(node: Node) -> int:
     return min(_MOST_KEPT_BACK, node.memory // 8) if node.containers else 0
 
 
-def pick_gpus(choices: Sequence[gpus.Request], free: Iterable[Gpu]) -> tuple[str, ...] | None:
-    """GPUs for the first choice that these can serve; () when none was asked for; None when they cannot."""
+def pick_gpus(
+    choices: Sequence[gpus.Request], free: Collection[Gpu], shared: Collection[Used] = ()
+) -> tuple[str, ...] | None:
+    """GPUs for the first choice that these can serve; () when none was asked for; None when they cannot.
+
+    ``free`` and ``shared``: what one machine has that nobody holds, and what others hold parts of.
+    """
     if not choices:
         return ()
-    here = free if isinstance(free, Collection) else list(free)
     for request in choices:
-        suitable = gpus.first_exact(request, here) if request.exact else gpus.fits(request, here)
-        if len(suitable) >= request.count:
-            return suitable[: request.count]
+        chosen = gpus.choose(request, free, shared)
+        if chosen:
+            return chosen
     return None
 
 
@@ -141,10 +146,11 @@ def _read_requests(state: State, need: Need) -> list[gpus.Request]:
         except errors.InvalidError:
             continue  # said when it was published; the machine that knew the name may have left
         # Waiting for the very type is the rule only where it could ever come free in that number.
-        enough = any(
-            sum(gpus.has_exact(request, [gpu]) for gpu in node.gpus) >= request.count for node in state.nodes.values()
+        exact = gpus.exact_only(request)
+        serves = request.type != ANY and any(
+            gpus.choose(exact, [gpu for gpu in node.gpus if not gpu.fault]) for node in state.nodes.values()
         )
-        choices.append(gpus.exact_only(request) if enough and request.type != gpus.ANY else request)
+        choices.append(exact if serves else request)
     return choices or [gpus.Request("UNKNOWN", 1, exact=True)]
 
 
@@ -152,10 +158,11 @@ def _not_for_all(state: State, node: Node) -> int:
     return kept_back(node) + (state.claimed.get(node.node_id, 0) if state.claimed else 0)
 
 
-def _free_gpus(state: State, node: Node, *, all_of_it: bool) -> Collection[Gpu]:
+def _pick_on(state: State, node: Node, choices: Sequence[gpus.Request], *, all_of_it: bool) -> tuple[str, ...] | None:
     if all_of_it or not state.claimed_gpus:
-        return node.gpus_free.values()
-    return [gpu for gpu in node.gpus_free.values() if gpu.uuid not in state.claimed_gpus]
+        return pick_gpus(choices, node.gpus_free.values(), node.gpus_shared.values())
+    room = gpu_room.without(node, state.claimed_gpus)
+    return pick_gpus(choices, room.free.values(), room.shared.values())
 
 
 def _load(node: Node, cpu: float) -> float:
@@ -168,12 +175,14 @@ def _warning(name: str, need: Need, asked: list[gpus.Request], nodes: list[Node]
     if need.cpu > most:
         words.append(f"{name}() asks for {need.cpu:g} cores and shares the {most:g} there are")
     for request in asked[:1]:
-        if request.type != gpus.ANY and not any(gpus.has_exact(request, node.gpus) for node in nodes):
+        if request.type != ANY and not any(gpus.has_exact(request, node.gpus) for node in nodes):
             for node in nodes:
                 chosen = pick_gpus([request], node.gpus)
                 if chosen:
-                    got = gpus.describe([gpu for gpu in node.gpus if gpu.uuid in chosen])
-                    words.append(f"{name}() asks for {need.gpus[0]} and gets {got}, which has at least as much memory")
+                    got = gpus.describe([gpu for gpu in node.gpus if gpu.uuid in {grant(one).uuid for one in chosen}])
+                    part = "a part of " if grant(chosen[0]).is_share else ""
+                    which = "" if part else ", which has at least as much memory"
+                    words.append(f"{name}() asks for {need.gpus[0]} and gets {part}{got}{which}")
                     break
     return "; ".join(words)
 
@@ -186,7 +195,10 @@ def _no_gpu(name: str, need: Need, everything: list[Gpu]) -> errors.Error:
             hint="run it without one: alight run --gpu none …",
         )
     names = ", ".join(f'"{kind}"' for kind in dict.fromkeys(gpu.type for gpu in everything))
+    cut = ""
+    if any(gpu.slice_of for gpu in everything):
+        cut = "; a MIG instance serves those who ask for a part of a GPU, as in gpu_memory="
     return errors.InvalidError(
-        f"{name}() asks for {asked}; the machines here have {gpus.describe(everything)}, which is not enough",
+        f"{name}() asks for {asked}; the machines here have {gpus.describe(everything)}, which is not enough{cut}",
         hint=f'ask for what is there ({names} or "any"), or run it without one: alight run --gpu none …',
     )

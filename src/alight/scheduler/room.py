@@ -8,10 +8,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from alight.scheduler import place
+from alight.scheduler import gpu_room, place
 from alight.scheduler.decisions import Decision
 from alight.scheduler.ending import begin_drain, stop
+from alight.scheduler.gpus import Request
 from alight.scheduler.state import Container, Function, Node, State
+from alight.wire.gpus import grant
 
 #: Machines looked at for one plan. Where there are more, any of them serves as well.
 _LOOKED_AT = 50
@@ -49,7 +51,7 @@ def make(state: State, function: Function, tally: Tally, now: float, decisions: 
         tally.in_vain.add(like)
         return
     state.claimed[plan.node.node_id] = state.claimed.get(plan.node.node_id, 0) + function.need.memory
-    state.claimed_gpus.update(plan.gpus)
+    state.claimed_gpus.update(grant(one).uuid for one in plan.gpus)
     why = f"making room for {function.name}()"
     for container in plan.idle:
         stop(state, container, why, decisions)
@@ -113,8 +115,8 @@ def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) 
     need, choices = function.need, place.requests(state, function.need)
     has_one = len(function.containers) > len(function.blocked)
     memory = node.memory_free - state.claimed.get(node.node_id, 0) - (place.kept_back(node) if has_one else 0)
-    present = {gpu.uuid: gpu for gpu in node.gpus if gpu.uuid not in state.claimed_gpus}
-    free = {uuid: gpu for uuid, gpu in node.gpus_free.items() if uuid in present}
+    present = {gpu.uuid: gpu for gpu in node.gpus if not gpu.fault and gpu.uuid not in state.claimed_gpus}
+    left_over = gpu_room.without(node, state.claimed_gpus) if choices else gpu_room.Room()
     idle: list[Container] = []
     busy: list[Container] = []
     for name in node.containers:
@@ -122,7 +124,7 @@ def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) 
         owner = state.functions.get(container.function_id)
         if container.stopping or container.draining:
             memory += container.memory
-            free.update({uuid: present[uuid] for uuid in container.gpus if uuid in present})
+            left_over.give_back(container.gpus, present)
         elif container.ready and not container.open:
             if owner is None or _may_lose(owner):
                 idle.append(container)
@@ -134,7 +136,7 @@ def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) 
     left, losses = dict(counts), dict.fromkeys((one.function_id for one in idle), 0)
     ended: list[Container] = []
     drained: list[Container] = []
-    while memory < need.memory or place.pick_gpus(choices, free.values()) is None:
+    while memory < need.memory or _pick(choices, left_over) is None:
         one = _next(state, function, idle, busy, (left, losses))
         if one is None:
             return None
@@ -142,8 +144,12 @@ def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) 
             continue  # only its memory would come free, and that is not what lacks
         (ended if one.ready and not one.open else drained).append(one)
         memory += one.memory
-        free.update({uuid: present[uuid] for uuid in one.gpus if uuid in present})
-    return Plan(node, tuple(ended), tuple(drained), place.pick_gpus(choices, free.values()) or ())
+        left_over.give_back(one.gpus, present)
+    return Plan(node, tuple(ended), tuple(drained), _pick(choices, left_over) or ())
+
+
+def _pick(choices: list[Request], left_over: gpu_room.Room) -> tuple[str, ...] | None:
+    return place.pick_gpus(choices, left_over.free.values(), left_over.shared.values())
 
 
 def _next(

@@ -6,7 +6,7 @@ import heapq
 import math
 from typing import Any
 
-from alight.scheduler import dispatch, line, place, room, stuck
+from alight.scheduler import dispatch, gpu_room, line, place, room, stuck
 from alight.scheduler.decisions import Decision, Fail, Start
 from alight.scheduler.ending import stop
 from alight.scheduler.state import Container, Function, State, Tried
@@ -97,8 +97,8 @@ def room_appeared(state: State) -> None:
     state.claimed_gpus.clear()
 
 
-def add_container(state: State, function: Function, container: Container) -> Container:
-    """Enter a container that starts, and take what it holds from its machine."""
+def add_container(state: State, function: Function | None, container: Container) -> Container:
+    """Enter a container that starts, and take what it holds from its machine. Without a function it is to end."""
     name = container.container_id
     node = state.nodes[container.node_id]
     state.containers[name] = container
@@ -106,10 +106,10 @@ def add_container(state: State, function: Function, container: Container) -> Con
     node.memory_free -= container.memory
     node.cpu_used += container.cpu
     node.starting += 1
-    for uuid in container.gpus:
-        node.gpus_free.pop(uuid, None)
-    function.containers[name] = None
-    function.starting.add(name)
+    gpu_room.take(node, container.gpus)
+    if function is not None:
+        function.containers[name] = None
+        function.starting.add(name)
     return container
 
 
@@ -123,8 +123,7 @@ def remove_container(state: State, container: Container) -> None:
     node.memory_free += container.memory
     if not container.blocked:
         node.cpu_used -= container.cpu
-    held = {gpu.uuid: gpu for gpu in node.gpus}
-    node.gpus_free.update({uuid: held[uuid] for uuid in container.gpus if uuid in held})
+    gpu_room.give_back(node, container.gpus)
     function = state.functions.get(container.function_id)
     if function is not None:
         function.containers.pop(name, None)

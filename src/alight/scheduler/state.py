@@ -8,7 +8,7 @@ change, so that a step costs what it touches and not what there is; the tests re
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -51,12 +51,26 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU of a machine. ``memory`` in MiB."""
+    """One GPU of a machine, or one MIG instance of it. ``memory`` in MiB."""
 
     uuid: str
     type: str
     memory: int
     name: str = ""
+    fault: str = ""  # why nobody gets it; "" while it is in service
+    slice_of: str = ""  # of a MIG instance: the uuid of its GPU
+    whole: int = 0  # and that one's memory
+    links: Mapping[str, int] = field(default_factory=dict, compare=False)  # see ``topology``
+
+
+@dataclass(slots=True)
+class Used:
+    """What containers hold together of a GPU that they share: MiB, and percent of its processors."""
+
+    gpu: Gpu
+    memory: int = 0
+    percent: int = 0
+    holders: int = 0
 
 
 @dataclass(slots=True)
@@ -71,7 +85,8 @@ class Node:
     connected: bool = True
     memory_free: int = 0
     cpu_used: float = 0.0
-    gpus_free: dict[str, Gpu] = field(default_factory=dict)
+    gpus_free: dict[str, Gpu] = field(default_factory=dict)  # in service, and nobody holds any of it
+    gpus_shared: dict[str, Used] = field(default_factory=dict)  # held in parts
     starting: int = 0
     starts_at_once: int = 2  # more than this many containers starting together only make each other slow
     containers: dict[str, None] = field(default_factory=dict)

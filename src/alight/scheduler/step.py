@@ -55,6 +55,7 @@ def _fire_timers(state: State, now: float, decisions: list[Decision]) -> None:
 
 _HANDLERS: dict[type, Any] = {
     events.NodeJoined: machines.joined,
+    events.GpusChanged: machines.gpus_changed,
     events.NodeAway: machines.away,
     events.NodeGone: machines.gone,
     events.FunctionPublished: publishing.published,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from alight.scheduler import line, place
+from dataclasses import replace
+
+from alight.scheduler import gpu_room, line, place
 from alight.scheduler.decisions import Decision, Fail
 from alight.scheduler.state import STUCK_SECONDS, Call, Container, Function, State, spans
 from alight.wire.errors import ResourceExhaustedError, to_wire
@@ -88,10 +90,12 @@ def may_start(state: State, function: Function, kept: set[str], now: float) -> b
         if not node.connected:
             return True
         mine = [state.containers[name] for name in node.containers if name in kept]
-        held = {uuid for one in mine for uuid in one.gpus}
-        left = [gpu for gpu in node.gpus if gpu.uuid not in held]
         memory = node.memory - sum(one.memory for one in mine)
-        if memory >= function.need.memory and place.pick_gpus(choices, left) is not None:
+        if memory < function.need.memory:
+            continue
+        # Those out of service may come back: that they are waited for is no reason to fail.
+        left = gpu_room.of([replace(gpu, fault="") for gpu in node.gpus], mine)
+        if place.pick_gpus(choices, left.free.values(), left.shared.values()) is not None:
             return True
     return not state.nodes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alight.scheduler import line, place, stuck
+from alight.scheduler.gpus import Request, may_serve
 from alight.scheduler.state import Call, Container, Function, Node, State
 
 _AT_MOST = 5  # holders that are named
@@ -98,10 +99,17 @@ def _blocked(state: State, function: Function, call: Call, ahead: int, now: floa
         return Facts(call.arrived, words, needs, ahead, _holders(state, mine, now), when)
     choices = place.requests(state, need)
     has_one = len(function.containers) > len(function.blocked)
-    gpus_lack = not any(place.pick_gpus(choices, node.gpus_free.values()) is not None for node in nodes)
+    gpus_lack = not any(
+        place.pick_gpus(choices, node.gpus_free.values(), node.gpus_shared.values()) is not None for node in nodes
+    )
     if gpus_lack:
         what = f"a GPU ({', '.join(need.gpus)})"
         holders = [one for one in _on(state, nodes) if one.gpus]
+        broken = _out_of_service(choices, nodes)
+        if broken and not holders:
+            words = f"waiting for {what}: {broken}"
+            return Facts(call.arrived, words, needs, ahead, starts_when="a GPU is back in service")
+        what += f" ({broken})" if broken else ""
     elif not any(_memory_free(node, has_one) >= need.memory for node in nodes):
         what = f"memory ({need.memory} MiB)"
         holders = _on(state, nodes)
@@ -119,6 +127,18 @@ def _blocked(state: State, function: Function, call: Call, ahead: int, now: floa
         words += "; none of them will ever be returned"
     when = _starts_when(state, holders, never=never)
     return Facts(call.arrived, words, needs, ahead, _holders(state, holders, now), when, never)
+
+
+def _out_of_service(choices: list[Request], nodes: list[Node]) -> str:
+    """Which GPUs that would serve are out of service, and why; "" when none is."""
+    found = [
+        f"{gpu.name or gpu.type} of {node.hostname} is out of service: {gpu.fault}"
+        for node in nodes
+        for gpu in node.gpus
+        if gpu.fault and any(may_serve(request, gpu) for request in choices)
+    ]
+    more = f", and {len(found) - 2} more" if len(found) > 2 else ""
+    return "; ".join(found[:2]) + more
 
 
 def _starts_when(state: State, holders: list[Container], *, never: bool) -> str:
@@ -139,9 +159,14 @@ def _starts_when(state: State, holders: list[Container], *, never: bool) -> str:
 
 def _needs(function: Function) -> str:
     need = function.need
-    words = [f"{number or '1'} x {kind}" for kind, _, number in (one.partition(":") for one in need.gpus[:1])]
+    words = [_gpu_words(one) for one in need.gpus[:1]]
     cores = f"{need.cpu:g} core{'' if need.cpu == 1 else 's'}"
     return ", ".join([*words, cores, f"{need.memory} MiB for each container"])
+
+
+def _gpu_words(text: str) -> str:
+    kind, _, number = text.partition(":")
+    return f"{number} of {kind}" if number.endswith("B") else f"{number or '1'} x {kind}"
 
 
 def _ahead(state: State, function: Function, call: Call) -> int:

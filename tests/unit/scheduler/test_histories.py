@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -32,6 +34,8 @@ MAX_ATTEMPTS = INFRASTRUCTURE_TRIES + 2
 class Histories(RuleBasedStateMachine):
     """Facts in any order that a real cluster could produce."""
 
+    needs, gpus = NEEDS, GPUS  # the fifth function keeps a container
+
     def __init__(self):
         super().__init__()
         self.world = Pretend()
@@ -40,8 +44,8 @@ class Histories(RuleBasedStateMachine):
         self.inputs = set()
         self.timeouts = 0
         self.tops = {}  # call → (function, positions so far)
-        self.world.node("n", 2, 1000, GPUS)
-        for number, need in enumerate(NEEDS):
+        self.world.node("n", 2, 1000, self.gpus)
+        for number, need in enumerate(self.needs):
             self.world.happen(events.FunctionPublished(f"f{number}", "app", f"f{number}", need))
 
     @rule(number=st.integers(0, len(NEEDS) - 1), count=st.sampled_from([1, 1, 2, 7, 40]), child=st.booleans())
@@ -74,7 +78,7 @@ class Histories(RuleBasedStateMachine):
 
     def deploy(self, number, recreate, kept):
         """A version that somebody waits to hear of; one that does not come up is taken back (``Pretend``)."""
-        need = NEEDS[number]
+        need = self.needs[number]
         self.timeouts += recreate  # what a replaced container ran begins again at no charge
         event = events.FunctionPublished(f"f{number}", "app", f"f{number}", need, True, recreate, kept)
         self.world.happen(event)
@@ -202,7 +206,18 @@ class Histories(RuleBasedStateMachine):
             for queue in world.queues.values():
                 for one in [one for one in queue if one not in world.running]:
                     del queue[one]
-        world.node("n", 2, 1000, GPUS, held)
+        world.node("n", 2, 1000, self.gpus, held)
+
+    @rule(data=st.data(), fault=st.sampled_from(["XID 79: it has fallen off the bus", "", ""]))
+    def break_or_repair(self, data, fault):
+        """A GPU goes out of service, or is back."""
+        at = data.draw(st.integers(0, len(self.gpus) - 1))
+        self.change_gpus(tuple(replace(gpu, fault=fault) if n == at else gpu for n, gpu in enumerate(self.gpus)))
+
+    def change_gpus(self, gpus):
+        self.gpus = gpus
+        self.world.gpus["n"] = {gpu.uuid: gpu for gpu in gpus}
+        self.world.happen(events.GpusChanged("n", gpus))
 
     @rule()
     def lose_machine(self):
@@ -211,7 +226,7 @@ class Histories(RuleBasedStateMachine):
         for name in {**world.starting, **world.ready, **world.stopping}:
             world.forget(name)
         world.happen(events.NodeAway("n"), events.NodeGone("n"))
-        world.node("n", 2, 1000, GPUS)
+        world.node("n", 2, 1000, self.gpus)
 
     @rule()
     def restart_of_the_server(self):
@@ -238,11 +253,12 @@ class Histories(RuleBasedStateMachine):
         world.running = running
         # The machine runs inputs of cancelled calls, too: the server knows that nobody wants them.
         unwanted = {call_id for (call_id, _), how in world.ended.items() if how == "cancelled"}
-        world.node("n", 2, 1000, GPUS, held, [events.CallCancelled(call_id) for call_id in sorted(unwanted)])
+        world.node("n", 2, 1000, self.gpus, held, [events.CallCancelled(call_id) for call_id in sorted(unwanted)])
 
     def teardown(self):
         """Let everything go well from here: then every input ends, and nothing is left running without a reason."""
         world = self.world
+        self.change_gpus(tuple(replace(gpu, fault="") for gpu in self.gpus))
         for name in [*world.ready, *world.stopping]:
             world.lent.pop(name, None)
             world.happen(events.InputsWaiting(name, 0))
@@ -282,10 +298,30 @@ class Histories(RuleBasedStateMachine):
             world.happen(events.AttemptsEnded(one[0], name, attempt, range(one[1], one[1] + 1), "cancelled"))
 
 
-def test_histories():
+class GpuHistories(Histories):
+    """Functions that want whole GPUs, several, parts of one, and what a MIG instance serves."""
+
+    needs = (
+        Need(memory=50, gpus=("A100",), scaledown_window=5),
+        Need(memory=50, gpus=("A100:0.5",), scaledown_window=2, retries=RetryPolicy(2, 2.0, 1.0, 60.0)),
+        Need(memory=50, gpus=("any:15GB",), max_concurrent=2),
+        Need(memory=50, gpus=("A100:2", "any"), single_use=True),
+        Need(memory=50, gpus=("L4:0.3",), min_containers=1),
+        Need(memory=50, gpus=("H100:0.25", "A100!:0.7"), max_containers=3),
+    )
+    gpus = (
+        Gpu("g0", "A100-40GB", 40960),
+        Gpu("g1", "A100-40GB", 40536),
+        Gpu("g2", "L4", 23034),
+        Gpu("MIG-0", "H100", 20096, slice_of="g3", whole=81559),
+    )
+
+
+@pytest.mark.parametrize("kind", [Histories, GpuHistories])
+def test_histories(kind):
     """100 histories of up to 50 facts each."""
     run_state_machine_as_test(
-        Histories,
+        kind,
         settings=settings(
             max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),

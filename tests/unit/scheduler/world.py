@@ -9,6 +9,7 @@ from alight.scheduler import events
 from alight.scheduler.line import waiting_in
 from alight.scheduler.state import State, size
 from alight.scheduler.step import step
+from alight.wire.gpus import grant
 
 
 class Pretend:
@@ -34,7 +35,7 @@ class Pretend:
         self.memory, self.gpus = {}, {}
 
     def node(self, name="n", cpus=4, memory=1000, gpus=(), held=(), also=()):
-        self.memory[name], self.gpus[name] = memory, {gpu.uuid for gpu in gpus}
+        self.memory[name], self.gpus[name] = memory, {gpu.uuid: gpu for gpu in gpus}
         return self.happen(events.NodeJoined(name, f"host-{name}", cpus, memory, tuple(gpus), tuple(held)), *also)
 
     def happen(self, *facts, later=0.0):
@@ -192,13 +193,36 @@ class Pretend:
         for name, memory in self.memory.items():
             mine = [one for one in alive.values() if one.node_id == name]
             assert sum(one.memory for one in mine) <= memory, "more memory handed out than there is"
-            handed = [uuid for one in mine for uuid in one.gpus]
-            assert len(handed) == len(set(handed)), "a GPU handed out twice"
-            assert set(handed) <= self.gpus[name], "a GPU that this machine lacks"
+            self._check_gpus(name, mine)
             node = self.state.nodes.get(name)
             if node is not None:
                 known = [self.state.containers[one] for one in node.containers]
                 assert node.memory_free == node.memory - sum(one.memory for one in known)
-                assert set(node.gpus_free) == self.gpus[name] - {uuid for one in known for uuid in one.gpus}
+                held = {grant(text).uuid for one in known for text in one.gpus}
+                broken = {uuid for uuid, gpu in self.gpus[name].items() if gpu.fault}
+                assert set(node.gpus_free) == set(self.gpus[name]) - held - broken
                 assert abs(node.cpu_used - sum(one.cpu for one in known if not one.blocked)) < 1e-6
                 assert node.starting == sum(not one.ready for one in known)
+
+    def _check_gpus(self, name, mine):
+        """Whole GPUs have one holder; parts are together no more than there is of memory and processors."""
+        handed = [grant(text) for one in mine for text in one.gpus]
+        assert {one.uuid for one in handed} <= set(self.gpus[name]), "a GPU that this machine lacks"
+        for uuid in {one.uuid for one in handed}:
+            parts = [one for one in handed if one.uuid == uuid]
+            gpu = self.gpus[name][uuid]
+            if not all(one.is_share for one in parts):
+                assert len(parts) == 1, "a GPU handed out twice"
+                continue
+            assert not gpu.slice_of, "a part of a MIG instance"
+            assert sum(one.memory for one in parts) <= gpu.memory, "more of a GPU's memory handed out than there is"
+            assert sum(one.percent for one in parts) <= 100, "more than all of a GPU's processors handed out"
+            node = self.state.nodes.get(name)
+            known = node is not None and all(one.container_id in self.state.containers for one in mine)
+            if known:
+                used = node.gpus_shared[uuid]
+                assert (used.holders, used.memory, used.percent) == (
+                    len(parts),
+                    sum(one.memory for one in parts),
+                    sum(one.percent for one in parts),
+                )
