@@ -102,7 +102,7 @@ def returned(state: State, event: events.InputsReturned, now: float, decisions: 
     container.recalled = False
     for run in sorted(event.runs, key=lambda run: -run.start):
         call = state.calls.get(run.call_id)
-        gone = held.release(state, container, run.call_id, run.attempt, range(run.start, run.stop))
+        gone = held.release(state, container, run.call_id, run.attempt, range(run.start, run.stop), begun=False)
         if call is not None and gone:
             suspect = any(call.tried[one].failures for one in gone if one in call.tried) if call.tried else False
             requeue(state, call, gone, run.attempt, suspect=suspect)

@@ -19,6 +19,8 @@ RECALL_WORTH = 0.005  # seconds of work below which taking back costs more than 
 
 def give_inputs(state: State, function: Function, now: float, decisions: list[Decision]) -> None:
     """Hand what waits to containers that can take it."""
+    if function.app_id in state.budgets:
+        return
     while function.waiting:
         if function.suspects and _give_suspect(state, function, now, decisions):
             continue

@@ -6,6 +6,9 @@ from alight.scheduler import dispatch
 from alight.scheduler.decisions import Decision, Stop
 from alight.scheduler.state import Container, State
 
+#: Why a container ends that would wait for work that may not begin.
+NO_BUDGET = "a budget of its app is used up"
+
 
 def stop(state: State, container: Container, why: str, decisions: list[Decision], grace: float = 30.0) -> None:
     """Ask for the end of a container; it holds its place until it is gone. What it has not begun comes back."""
@@ -47,6 +50,8 @@ def end_if_done(state: State, container: Container, decisions: list[Decision]) -
         return
     if container.draining:
         stop(state, container, container.draining, decisions)
+    elif function.app_id in state.budgets:
+        stop(state, container, NO_BUDGET, decisions)
     elif container.version < function.proven:
         stop(state, container, "the function was published anew", decisions)
     elif container.served and function.need.single_use:

@@ -239,6 +239,18 @@ class FunctionScaled:
     need: Need
 
 
+@dataclass(frozen=True, slots=True)
+class AppsHeld:
+    """These apps, and no others, have used up a budget: nothing of them begins until they may go on.
+
+    ``why`` is the sentence for who waits, by app. What runs goes on to its end, idle containers end at once. ``stop``:
+    the apps whose containers end with what they run, which is tried again when they may go on.
+    """
+
+    why: dict[str, str]
+    stop: frozenset[str] = frozenset()
+
+
 Event = (
     NodeJoined
     | GpusChanged
@@ -248,6 +260,7 @@ Event = (
     | FunctionReverted
     | FunctionRetired
     | AppEnded
+    | AppsHeld
     | FunctionScaled
     | InputsArrived
     | CallCancelled

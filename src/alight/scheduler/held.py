@@ -21,11 +21,15 @@ def hold(state: State, container: Container, call_id: str, span: tuple[int, int,
         runs.append(run)
     container.open += stop - start
     container.served = True
+    note(state, container, call_id, stop - start)
 
 
-def release(state: State, container: Container, call_id: str, attempt: int, positions: Sequence[int]) -> Sequence[int]:
+def release(
+    state: State, container: Container, call_id: str, attempt: int, positions: Sequence[int], begun: bool = True
+) -> Sequence[int]:
     """Let go of inputs that a container is done with; of these, those that it held and that somebody wants."""
     found: Sequence[int] = ()
+    before = container.open
     runs = container.runs.get(call_id)
     if runs is not None:
         found = _close(runs, attempt, positions)
@@ -41,7 +45,14 @@ def release(state: State, container: Container, call_id: str, attempt: int, posi
             container.open -= len(_close(dropped, attempt, positions))
             if not dropped:
                 del container.dropped[call_id]
+    note(state, container, call_id, container.open - before, begun=begun)
     return found
+
+
+def note(state: State, container: Container, call_id: str, count: int, *, begun: bool = True) -> None:
+    """Tell who accounts for containers' time that one was given inputs, or is done with some."""
+    if state.moves is not None and count:
+        state.moves.append((container.container_id, call_id, count, begun))
 
 
 def drop(container: Container, call_id: str) -> None:

@@ -151,7 +151,9 @@ def _say_again(state: State, container: Container, one: events.Held, decisions: 
         for run in dropped:
             there = has.get((call_id, run.attempt), set())
             left = {position for start, stop in spans(run) for position in range(start, stop) if position in there}
-            container.open -= sum(stop - start for start, stop in spans(run)) - len(left)
+            gone = sum(stop - start for start, stop in spans(run)) - len(left)
+            container.open -= gone
+            held.note(state, container, call_id, -gone)
             if left:
                 run.left = left
                 still.append(run)
@@ -191,6 +193,7 @@ def _adopt(state: State, function: Function, container: Container, run: events.R
             Run(call.call_id, taken[0], taken[-1] + 1, run.attempt, state.next_order(), left=set(taken))
         )
         container.open += len(taken)
+        held.note(state, container, call.call_id, len(taken))
         decisions.extend(
             Cancel(call.call_id, position, container.container_id, container.node_id) for position in taken
         )

@@ -163,7 +163,7 @@ def stop_if_idle(state: State, container: Container, now: float, decisions: list
 def _for_queue(state: State, function: Function, now: float) -> int:
     """How many more containers would serve what waits, so that it has begun in about ``DRAIN_WITHIN``."""
     waiting = function.waiting
-    if not waiting:
+    if not waiting or function.app_id in state.budgets:
         return 0
     need, pace, serving = function.need, function.pace, len(function.serving)
     each = max(1, min(need.target_concurrent or function.slots, function.slots))
@@ -181,6 +181,8 @@ def _for_queue(state: State, function: Function, now: float) -> int:
 def _to_keep(state: State, function: Function, now: float) -> int:
     """How many more containers are to be there for what may come: a buffer while it is active, and its minimum."""
     need, more = function.need, 0
+    if function.app_id in state.budgets:
+        return 0
     if need.buffer_containers and _active(state, function):
         # Those that start for what waits will not be idle.
         unasked = max(0, len(function.starting) - -(-function.waiting // function.slots))

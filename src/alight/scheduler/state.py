@@ -283,6 +283,11 @@ class State:
     claimed: dict[str, int] = field(default_factory=dict)  # ``room``: MiB to come that somebody waits for, by node
     orphaned: dict[str, str] = field(default_factory=dict)  # containers of apps that have ended, and their machines
     claimed_gpus: set[str] = field(default_factory=set)
+    #: Apps whose inputs wait because a budget is used up, and the sentence that says so.
+    budgets: dict[str, str] = field(default_factory=dict)
+    #: (container, call, inputs given or -inputs done with, whether those had begun) since somebody last took them, for
+    #: who accounts for containers' time. None: nobody does.
+    moves: list[tuple[str, str, int, bool]] | None = None
 
     def next_order(self) -> int:
         """A number that only grows."""

@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Sequence
 from typing import Any
 
-from alight.scheduler import calls, containers, events, machines, publishing, scale, warm
+from alight.scheduler import budgets, calls, containers, events, machines, publishing, scale, warm
 from alight.scheduler.decisions import Decision
 from alight.scheduler.dispatch import look
 from alight.scheduler.state import State
@@ -63,6 +63,7 @@ _HANDLERS: dict[type, Any] = {
     events.FunctionRetired: publishing.retired,
     events.FunctionScaled: containers.scaled,
     events.AppEnded: containers.app_ended,
+    events.AppsHeld: budgets.held,
     events.InputsArrived: calls.arrived,
     events.CallCancelled: calls.cancelled,
     events.AttemptsEnded: calls.answered,

@@ -50,6 +50,9 @@ def waiting_of(state: State, call_id: str, now: float) -> Facts | None:
     if not mine and not call.delayed:
         return None
     needs = _needs(function)
+    held = state.budgets.get(function.app_id)
+    if held is not None:
+        return Facts(call.arrived, held, needs, 0, starts_when="the budget is raised, or begins anew")
     if not mine:
         at = min(call.delayed.values())
         attempt = max(call.tried[one].attempt for one in call.delayed)
