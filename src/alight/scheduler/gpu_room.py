@@ -21,10 +21,6 @@ class Room:
     free: dict[str, Gpu] = field(default_factory=dict)
     shared: dict[str, Used] = field(default_factory=dict)
 
-    def take(self, gpus: Iterable[str]) -> None:
-        """A container gets these."""
-        _take(self.free, self.shared, gpus)
-
     def give_back(self, gpus: Iterable[str], present: Mapping[str, Gpu]) -> None:
         """A container that held these is gone. Those that are not ``present`` serve nobody."""
         _give_back(self.free, self.shared, gpus, present)
@@ -32,7 +28,7 @@ class Room:
 
 def take(node: Node, gpus: Iterable[str]) -> None:
     """A container of this machine gets these."""
-    _take(node.gpus_free, node.gpus_shared, gpus)
+    _take(node.gpus_free, node.gpus_shared, gpus, node.gpus)
 
 
 def give_back(node: Node, gpus: tuple[str, ...]) -> None:
@@ -52,7 +48,7 @@ def of(gpus: Collection[Gpu], held: Iterable[Container]) -> Room:
     # A share of a GPU that is out of service is counted all the same: it may come back before the container ends.
     room = Room({gpu.uuid: gpu for gpu in gpus})
     for container in held:
-        room.take(container.gpus)
+        _take(room.free, room.shared, container.gpus, ())
     for gpu in gpus:
         if gpu.fault:
             room.free.pop(gpu.uuid, None)
@@ -67,7 +63,7 @@ def without(node: Node, claimed: Collection[str]) -> Room:
     )
 
 
-def _take(free: dict[str, Gpu], shared: dict[str, Used], gpus: Iterable[str]) -> None:
+def _take(free: dict[str, Gpu], shared: dict[str, Used], gpus: Iterable[str], present: Collection[Gpu]) -> None:
     for text in gpus:
         one = grant(text)
         gpu = free.pop(one.uuid, None)
@@ -75,8 +71,10 @@ def _take(free: dict[str, Gpu], shared: dict[str, Used], gpus: Iterable[str]) ->
             continue
         used = shared.get(one.uuid)
         if used is None:
+            if gpu is None:  # taken up again, and out of service; or not there any more
+                gpu = next((other for other in present if other.uuid == one.uuid), None)
             if gpu is None:
-                continue  # the machine does not have it any more
+                continue
             used = shared[one.uuid] = Used(gpu)
         used.memory += one.memory
         used.percent += one.percent
