@@ -12,6 +12,7 @@ from typing import Any, List, Optional, Tuple
 
 import click
 
+from alight.cli import dashboard as pages
 from alight.cli import options, schedule_words, session, tables, terminal
 from alight.cli.errors import UsageError
 from alight.wire.codec import loads_head, to_plain
@@ -286,3 +287,12 @@ def _draw(drawing: Any, event: AppEvent, body: bytes, *, timestamps: bool) -> No
 def _shown(found: AppSummary) -> str:
     name = found.name or found.description
     return f"{name} ({found.app_id})" if name else found.app_id
+
+
+@app.command("dashboard")
+@click.argument("app_name", metavar="APP")
+@pages.browser_option
+@options.environment
+def dashboard_(app_name: str, browser: Optional[bool], environment: Optional[str]) -> None:
+    """Open an app's page of the dashboard. APP is a name or an id."""
+    pages.show(_find(app_name, environment).app_id, browser=browser)

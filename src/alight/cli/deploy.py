@@ -67,10 +67,19 @@ def deploy(
     if deployed.done.changed:
         for line in schedule_words.of_app(app):
             print(f"  {line}")
+    line = _page(deployed.app_id)
+    if line:
+        print(f"  {line}")
     if stream_logs:
         from alight.cli import app as commands  # noqa: PLC0415  this option alone
 
         commands.follow(deployed.app_id, timestamps=timestamps)
+
+
+def _page(app_id: str) -> str:
+    from alight.cli import dashboard  # noqa: PLC0415  start-up weight
+
+    return dashboard.line_of(app_id, "view:")
 
 
 def find_app(module: ModuleType, thing: str, place: str) -> Any:

@@ -30,6 +30,5 @@ def _lower(text: str) -> str:
 
 
 function = _later("function", "It will show functions, their calls and their scaling")
-dashboard = _later("dashboard", "It will open the dashboard in a browser", "`alight app list` shows what runs")
 
-NAMES: List[str] = [command.name or "" for command in (function, dashboard)]
+NAMES: List[str] = [command.name or "" for command in (function,)]

@@ -41,7 +41,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "schedule": Entry("schedule", "schedule", "Functions that run by themselves: list, run now, pause"),
         "container": Entry("container", "container", "List containers, see where their starts went, stop them"),
         "function": Entry("later", "function", "Look at functions and their calls (not yet)"),
-        "dashboard": Entry("later", "dashboard", "Open the dashboard in a browser (not yet)"),
+        "dashboard": Entry("dashboard", "dashboard", "Open the dashboard in a browser"),
     },
     "Keep": {
         "volume": Entry("volume", "volume", "Files that outlive their containers"),

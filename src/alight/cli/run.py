@@ -151,6 +151,7 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> 
             ):
                 if drawing is not None:
                     drawing.phase("")
+                    _tell_page(runnable.app.app_id, drawing)
                 try:
                     value = _call(runnable, given, options, drawing)
                 except KeyboardInterrupt:
@@ -164,6 +165,15 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> 
         if interrupted:
             raise KeyboardInterrupt(_farewell(runnable, options, presses.count))
     return value
+
+
+def _tell_page(app_id: Optional[str], drawing: Any) -> None:
+    """Where the run can be looked at."""
+    from alight.cli import dashboard  # noqa: PLC0415  start-up weight
+
+    line = dashboard.line_of(app_id, "View run at") if app_id else ""
+    if line:
+        drawing.note(line)
 
 
 def _tell_slow_start(app_id: Optional[str], drawing: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Iterator, Optional, Tuple
 
 import click
 
+from alight.cli import dashboard as pages
 from alight.cli import options, session, sizes, tables, terminal, volume_history, volume_paths, volume_transfer
 from alight.cli.errors import UsageError
 from alight.wire.ids import check_name
@@ -135,6 +136,15 @@ def rm(name: str, paths: Tuple[str, ...], recursive: bool, environment: Optional
     volume_id = volume_paths.find(name, environment)
     for one in [one for path in paths for one in volume_paths.expand(volume_id, path)]:
         session.tell("volume.remove", volume_paths.at(volume_id, one, recursive=recursive))
+
+
+@volume.command("dashboard")
+@click.argument("name")
+@pages.browser_option
+@options.environment
+def dashboard_(name: str, browser: Optional[bool], environment: Optional[str]) -> None:
+    """Open a volume's page of the dashboard."""
+    pages.show(volume_paths.find(name, environment), browser=browser)
 
 
 def _listed(volume_id: str, path: str, recursive: bool) -> Iterator[VolumeFile]:

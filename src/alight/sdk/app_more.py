@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from alight.sdk.client import Client
-from alight.sdk.object import environment_or_default
+from alight.sdk.client import Client, default_client
+from alight.sdk.object import environment_or_default, page_of
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
 from alight.wire.errors import DeprecationError
@@ -108,8 +108,12 @@ class LaterApp:
     async def stats(self, *, since: Optional[datetime] = None, until: Optional[datetime] = None) -> Any: ...
 
     @dual
-    @unimplemented("get_dashboard_url() would link to the app's page; there is no dashboard yet")
-    async def get_dashboard_url(self) -> str: ...
+    async def get_dashboard_url(self) -> str:
+        """The address of the app's page at the dashboard. Raises ConflictError where the server has none."""
+        from alight.sdk import deploying  # noqa: PLC0415  only who asks
+
+        app: Any = self
+        return await page_of(default_client(), (await deploying.describe(app)).app_id)
 
     def server(  # noqa: PLR0913  the public form
         self,

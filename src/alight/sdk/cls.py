@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
 from alight.sdk import methods, options, parameters
-from alight.sdk.client import Client
+from alight.sdk.client import Client, default_client
 from alight.sdk.methods import Found, Service
 from alight.sdk.obj import Obj
+from alight.sdk.object import page_of
 from alight.sdk.options import Options
 from alight.sdk.parameters import NO_DEFAULT, Parameter
 from alight.sdk.shaping import Shape, Shaped, add, needs_parentheses
-from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
 from alight.wire import ambient
 from alight.wire.errors import InvalidError
@@ -130,8 +130,10 @@ class Cls:
         return self
 
     @dual
-    @unimplemented("get_dashboard_url() would link to the class's page; there is no dashboard yet")
-    async def get_dashboard_url(self) -> str: ...
+    async def get_dashboard_url(self) -> str:
+        """The address of the class's page at the dashboard. Raises ConflictError where the server has none."""
+        await self._service.hydrate.raw(None)
+        return await page_of(self._service.client or default_client(), self._service.object_id)
 
     def with_options(  # noqa: PLR0913  the public form
         self,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, List, Optional, Tuple
 from alight.sdk import config
 from alight.sdk.client import Client, default_client
 from alight.sdk.image_parts import FROM_ID, Steps
-from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, run
 from alight.wire.built import ImageWork, ImageWorked
 from alight.wire.errors import InvalidError
@@ -83,8 +82,14 @@ class NamedImages(Steps):
         await now.build(self, None, name=f"{plain}:{tag}", environment=environment or None)
 
     @dual
-    @unimplemented("get_dashboard_url() would link to the image's page; there is no dashboard yet")
-    async def get_dashboard_url(self) -> str: ...
+    async def get_dashboard_url(self) -> str:
+        """The address of the image's page at the dashboard. Raises ConflictError where the server has none, and
+        AttributeError before the image has an id.
+        """
+        from alight.sdk.object import page_of  # noqa: PLC0415  images are declared without it
+
+        image: Any = self
+        return await page_of(default_client(), str(image.object_id))
 
 
 def _parts(text: str, environment_name: Optional[str]) -> Tuple[str, str, str]:

@@ -10,10 +10,9 @@ from typing import Any, Callable, Dict, Generic, Optional, TypeVar
 
 from alight.sdk import config
 from alight.sdk.client import Client, default_client
-from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
-from alight.wire.errors import InvalidError
-from alight.wire.ids import check_name
+from alight.wire.errors import ConflictError, InvalidError
+from alight.wire.ids import check_name, is_id
 
 T = TypeVar("T")
 
@@ -51,8 +50,9 @@ class Object:
         return self
 
     @dual
-    @unimplemented("get_dashboard_url would link to the object's page; there is no dashboard yet")
-    async def get_dashboard_url(self) -> str: ...
+    async def get_dashboard_url(self) -> str:
+        """The address of its page at the dashboard. Raises ConflictError where the server has none."""
+        return await page_of(await self._via(), self.object_id)
 
     async def _resolve(self, client: Optional[Client] = None) -> str:
         """The id, after looking it up when it is not known yet."""
@@ -74,6 +74,23 @@ class Object:
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_client": None}
+
+
+async def page_of(client: Client, object_id: str) -> str:
+    """The address of an object's page at the dashboard, of the first page for one that has none of its own.
+
+    Raises ConflictError where the server has no dashboard.
+    """
+    from alight.wire.dashboard import DashboardLink, DashboardUrl  # noqa: PLC0415  only who asks
+
+    asked = DashboardLink(object_id if is_id(object_id) else "")
+    found = await client.call("dashboard.link", asked, DashboardUrl)
+    if not found.url:
+        raise ConflictError(
+            "this server has no dashboard: it does not listen for web requests",
+            hint="start it without ALIGHT_WEB_LISTEN=none",
+        )
+    return str(found.url)
 
 
 class classproperty(Generic[T]):  # noqa: N801  a decorator

@@ -183,6 +183,8 @@ def page_of(object_id: str) -> str:
     if ids.is_id(object_id, ids.INPUT):
         return f"/calls/{ids.of_input(object_id)[0]}"
     page = PAGES.get(prefix)
+    if page is None and ids.is_id(object_id):
+        return "/"  # of a kind that has no pages
     if page is None or not ids.is_id(object_id):
         raise errors.InvalidError(
             f"{object_id[:60]!r} is not the id of something that has a page",
