@@ -10,6 +10,7 @@ export class Lines {
   /** `parameters` are those of GET logs; `changed(how)` is called at most once a frame, with {added, before, dropped}. */
   constructor(parameters, changed) {
     Object.assign(this, { parameters, changed, rows: [], ended: false, error: null, first: false, last: "" });
+    this.open = new Map();
     this.stop = new AbortController();
     this.news = { added: 0, before: 0, dropped: 0 };
     this.frame = 0;
@@ -38,9 +39,8 @@ export class Lines {
     cancelAnimationFrame(this.frame);
   }
 
-  append(rows) {
-    for (const row of rows) this.rows.push(row);
-    this.news.added += rows.length;
+  append(records) {
+    this.news.added += joinLines(this.rows, records, this.open);
     const over = this.rows.length - MOST;
     if (over > MOST / 10) {
       this.rows.splice(0, over);
@@ -55,11 +55,12 @@ export class Lines {
     if (this.older || this.first || !this.rows.length || this.rows.length >= MOST) return;
     this.older = true;
     const found = [];
+    const open = new Map();
     try {
       const [{ at }] = this.rows;
-      await this.read({ ...this.parameters, until: at, tail: PART }, (rows) => found.push(...rows));
-      const known = new Set(this.rows.slice(0, PART).map(({ id }) => id));
-      const fresh = found.filter((row) => row.at < at || !known.has(row.id));
+      await this.read({ ...this.parameters, until: at, tail: PART }, (records) => joinLines(found, records, open));
+      const known = new Set(this.rows.slice(0, PART).map(name));
+      const fresh = found.filter((row) => row.at < at || !known.has(name(row)));
       if (found.length < PART) this.first = true;
       if (fresh.length) this.rows = [...fresh, ...this.rows];
       this.news.before += fresh.length;
@@ -107,10 +108,47 @@ export class Lines {
       if (event && event !== "line" && event !== "message") continue;
       if (!data) continue;
       if (live && id) this.last = id;
-      rows.push({ id, ...JSON.parse(data) });
+      rows.push(JSON.parse(data));
     }
     return rows;
   }
+}
+
+const name = ({ at, container_id: container, source, text }) => `${at} ${container} ${source} ${text}`;
+
+const LONG = 4_096; // an unfinished line, a progress bar say, keeps what came after its last carriage return
+
+/**
+ * Cuts records into lines behind `rows` and returns how many there are more. A record may hold several lines, and end in
+ * the middle of one: `open` holds the unfinished line of each container and source.
+ */
+export function joinLines(rows, records, open) {
+  const before = rows.length;
+  for (const record of records) {
+    const whose = `${record.container_id} ${record.source}`;
+    const parts = String(record.text).split("\n");
+    const rest = parts.pop();
+    if (parts.length) {
+      const unfinished = open.get(whose);
+      if (unfinished) unfinished.text += parts.shift();
+      for (const text of parts) rows.push({ ...record, text });
+      open.delete(whose);
+    }
+    if (rest === "") continue;
+    const unfinished = open.get(whose);
+    if (!unfinished) {
+      const row = { ...record, text: rest };
+      rows.push(row);
+      open.set(whose, row);
+      continue;
+    }
+    unfinished.text += rest;
+    if (unfinished.text.length > LONG) {
+      const from = unfinished.text.lastIndexOf("\r", unfinished.text.length - 2);
+      if (from > 0) unfinished.text = unfinished.text.slice(from);
+    }
+  }
+  return rows.length - before;
 }
 
 function fields(part) {

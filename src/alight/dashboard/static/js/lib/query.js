@@ -1,5 +1,5 @@
 // What is on screen asks the server here, and asks again when an event names it.
-import { get, url } from "./api.js";
+import { get, now, url } from "./api.js";
 import { listen } from "./events.js";
 import { useCallback, useEffect, useRef, useState } from "./html.js";
 
@@ -16,10 +16,10 @@ function keep(key, data) {
 
 /**
  * The answer to GET `path` with `parameters`, kept fresh by events about `topics` and, with `every` (seconds), by time.
- * `path` null asks nothing. `data` stays what it was while a newer one is on its way, so that nothing jumps.
+ * With `last` (seconds) it asks for what was since then. `path` null asks nothing. `data` stays what it was while a newer one is on its way, so that nothing jumps.
  */
-export function useQuery(path, { parameters = {}, topics = [], every = 0 } = {}) {
-  const key = path === null ? null : url(path, parameters);
+export function useQuery(path, { parameters = {}, topics = [], every = 0, last = 0 } = {}) {
+  const key = path === null ? null : url(path, { ...parameters, last: last || "" });
   const [, draw] = useState(0);
   const state = useRef({ key: null, data: null, error: null });
   if (state.current.key !== key) state.current = { key, data: cache.get(key) ?? null, error: null };
@@ -32,7 +32,7 @@ export function useQuery(path, { parameters = {}, topics = [], every = 0 } = {})
     const ask = async () => {
       [began, running, again, timer] = [performance.now(), true, false, null];
       try {
-        const data = await get(path, parameters, stop.signal);
+        const data = await get(path, last ? { ...parameters, since: now() - last } : parameters, stop.signal);
         keep(key, data);
         state.current = { key, data, error: null };
       } catch (error) {

@@ -1,0 +1,74 @@
+// What was used and what that costs: by day, by function, idle time apart.
+import { duration, money } from "../lib/format.js";
+import { html, useState } from "../lib/html.js";
+import { useQuery } from "../lib/query.js";
+import { useLocation } from "../lib/router.js";
+import { Choice, Empty, Filter, Head, Loading, Problem, Section, Tile, Tiles } from "../parts/basics.js";
+import { Chart } from "../parts/chart.js";
+import { Table } from "../parts/table.js";
+
+const SPANS = { "1d": [86_400, "h"], "7d": [604_800, "d"], "30d": [2_592_000, "d"], "90d": [7_776_000, "d"] };
+
+export function Cost() {
+  const { query, set } = useLocation();
+  const [text, setText] = useState("");
+  const span = SPANS[query.span] ? query.span : "7d";
+  const [seconds, resolution] = SPANS[span];
+  const { data, error, loading, refresh } = useQuery("cost", { parameters: { resolution }, last: seconds, every: 30 });
+  const sign = { USD: "$", EUR: "€", GBP: "£" }[data?.currency ?? "USD"] ?? `${data?.currency} `;
+  const cash = (amount) => money(amount, sign);
+  const items = data?.items ?? [];
+  const rows = gathered(items).filter(({ app, name }) => `${app}.${name}`.toLowerCase().includes(text.trim().toLowerCase()));
+  const sum = (field) => items.reduce((total, item) => total + (item[field] ?? 0), 0);
+  return html`
+    <${Head} title="Cost" />
+    <div class="tools"><${Filter} value=${text} set=${setText} label="Filter functions" />
+      <${Choice} label="How far back" value=${span} set=${(value) => set({ span: value === "7d" ? "" : value })} options=${Object.keys(SPANS).map((name) => [name, name])} /></div>
+    ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />` : loading ? html`<${Loading} />` : !items.length
+      ? html`<${Empty} title="Nothing was used in this time." command="alight billing rates">Prices are settings; what is used is counted by the second.<//>`
+      : html`
+        <${Tiles}>
+          <${Tile} label="Cost" value=${cash(sum("cost"))} of=${`last ${span}`} />
+          <${Tile} label="Of it idle" value=${cash(sum("idle"))} of="containers that waited for inputs" />
+          <${Tile} label="Of it starting" value=${cash(sum("starting"))} />
+        <//>
+        <${Days} items=${items} cash=${cash} resolution=${resolution} />
+        <${Section} title="By function"><${Table} label="Cost by function" columns=${columns(cash)} rows=${rows} key=${({ key }) => key} /><//>`}`;
+}
+
+function Days({ items, cash, resolution }) {
+  const days = new Map();
+  for (const item of items) {
+    const day = days.get(item.at) ?? { cost: 0, idle: 0 };
+    days.set(item.at, { cost: day.cost + (item.cost ?? 0), idle: day.idle + (item.idle ?? 0) });
+  }
+  const at = [...days.keys()].sort((one, other) => one - other);
+  const values = (field) => at.map((day) => days.get(day)[field]);
+  return html`<div class="charts one"><${Chart} title=${resolution === "h" ? "By hour" : "By day"} at=${at} format=${cash} step=${at.length > 1}
+    series=${[{ label: "all", values: values("cost"), tone: "live", fill: true }, { label: "idle", values: values("idle"), tone: "wait" }]} /></div>`;
+}
+
+function gathered(items) {
+  const found = new Map();
+  for (const item of items) {
+    const key = `${item.app} ${item.function} ${item.environment}`;
+    const line = found.get(key) ?? { key, app: item.app, app_id: item.app_id, name: item.function, cost: 0, idle: 0, starting: 0, amounts: {} };
+    for (const field of ["cost", "idle", "starting"]) line[field] += item[field] ?? 0;
+    for (const [resource, amount] of Object.entries(item.amounts ?? {})) line.amounts[resource] = (line.amounts[resource] ?? 0) + amount;
+    found.set(key, line);
+  }
+  return [...found.values()].sort((one, other) => other.cost - one.cost);
+}
+
+const columns = (cash) => [
+  { label: "Function", width: "minmax(0, 2fr)", phone: true,
+    cell: (line) => html`<a class="cut" href=${`/apps/${line.app_id}`}><span class="faint">${line.app}.</span>${line.name}</a>` },
+  { label: "Used", width: "minmax(0, 2fr)", cell: ({ amounts }) => html`<span class="faint cut" title=${words(amounts)}>${words(amounts)}</span>` },
+  { label: "Idle", width: "100px", num: true, cell: ({ idle }) => cash(idle) },
+  { label: "Starting", width: "100px", num: true, cell: ({ starting }) => cash(starting) },
+  { label: "Cost", width: "100px", num: true, phone: true, cell: ({ cost }) => html`<span class="strong">${cash(cost)}</span>` },
+];
+
+/** "cpu 3 min 5 s, gpu:A100 41 s": what is counted in seconds; other units as numbers. */
+const words = (amounts) => Object.entries(amounts).filter(([, amount]) => amount > 0)
+  .map(([name, amount]) => `${name.replaceAll("_", " ")} ${/joule|byte|mib|gib/i.test(name) ? amount.toPrecision(3) : duration(amount)}`).join(", ");

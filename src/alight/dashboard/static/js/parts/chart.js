@@ -1,0 +1,109 @@
+// Charts over time. The library draws on a canvas; colours come from the theme, the legend shows the value under the cursor.
+import { stamp } from "../lib/format.js";
+import { html, useEffect, useRef, useState } from "../lib/html.js";
+
+const HEIGHT = 150;
+
+/**
+ * `at` are unix times, `series` [{label, values, tone, fill}] with null for what is not known. `format` makes a value
+ * readable. Charts with the same `sync` share their cursor. The place is as high before the data is there as after.
+ */
+export function Chart({ title, at, series, format = String, sync, most, step = false }) {
+  const place = useRef(null);
+  const plot = useRef(null);
+  const [under, setUnder] = useState(null);
+  const [theme, setTheme] = useState(0);
+  const shape = JSON.stringify([series.map(({ label, tone, fill }) => [label, tone, fill]), theme, most]);
+
+  useEffect(() => {
+    const again = () => setTheme((number) => number + 1);
+    window.addEventListener("alight-theme", again);
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    system.addEventListener("change", again);
+    return () => {
+      window.removeEventListener("alight-theme", again);
+      system.removeEventListener("change", again);
+    };
+  }, []);
+
+  useEffect(() => {
+    let [alive, observer] = [true, null];
+    const begin = async () => {
+      const { default: UPlot } = await import("../../vendor/uplot.mjs");
+      if (!alive || !place.current) return;
+      const options = drawing({ series, format, sync, most, step, width: place.current.clientWidth, setUnder, UPlot });
+      plot.current = new UPlot(options, columns(at, series), place.current);
+      observer = new ResizeObserver(() => plot.current?.setSize({ width: place.current.clientWidth, height: HEIGHT }));
+      observer.observe(place.current);
+    };
+    begin();
+    return () => {
+      alive = false;
+      observer?.disconnect();
+      plot.current?.destroy();
+      plot.current = null;
+    };
+  }, [shape]);
+
+  useEffect(() => {
+    plot.current?.setData(columns(at, series));
+  }, [at, series]);
+
+  const index = under ?? lastKnown(series);
+  return html`
+    <figure class="chart">
+      <figcaption><span class="name">${title}</span>
+        <span class="legend">${series.map(({ label, values, tone }) => html`
+          <span key=${label} class="num"><i class=${tone} aria-hidden="true"></i>${label}
+            <b>${values?.[index] == null ? "–" : format(values[index])}</b></span>`)}</span>
+        <time class="faint num">${under !== null && at[under] ? stamp(at[under]).slice(0, 8) : ""}</time>
+      </figcaption>
+      <div class="plot" ref=${place}></div>
+    </figure>`;
+}
+
+const columns = (at, series) => [at ?? [], ...series.map(({ values }) => values ?? [])];
+
+function lastKnown(series) {
+  const values = series[0]?.values ?? [];
+  for (let index = values.length - 1; index >= 0; index -= 1) if (values[index] != null) return index;
+  return values.length - 1;
+}
+
+function drawing({ series, format, sync, most, step, width, setUnder, UPlot }) {
+  const theme = getComputedStyle(document.documentElement);
+  const of = (name) => theme.getPropertyValue(name).trim();
+  const axis = {
+    stroke: of("--faint"), font: `11px ${of("--sans")}`, ticks: { show: false },
+    grid: { stroke: of("--line"), width: 1 },
+  };
+  return {
+    width,
+    height: HEIGHT,
+    padding: [8, 8, 0, 0],
+    legend: { show: false },
+    cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false }, ...(sync && { sync: { key: sync } }) },
+    scales: { x: { time: true }, y: { range: (_, low, high) => [0, most ?? Math.max(high * 1.1 || 1, 1e-9)] } },
+    axes: [
+      { ...axis, grid: { show: false }, size: 26, space: 70, values: times },
+      { ...axis, size: 58, space: 34, values: (_, ticks) => ticks.map((tick) => format(tick)) },
+    ],
+    series: [{}, ...series.map(({ label, tone, fill }) => ({
+      label, stroke: of(`--${tone}`), width: 1.5, points: { show: false },
+      ...(step && { paths: UPlot.paths.stepped({ align: -1 }) }),
+      ...(fill && { fill: `color-mix(in srgb, ${of(`--${tone}`)} 14%, transparent)` }),
+    }))],
+    hooks: { setCursor: [(chart) => setUnder(chart.cursor.idx ?? null)] },
+  };
+}
+
+/** Hours and minutes; seconds when the ticks stand closer, days when they stand wider. */
+function times(_, ticks) {
+  const apart = ticks.length > 1 ? ticks[1] - ticks[0] : 60;
+  return ticks.map((tick) => {
+    const date = new Date(tick * 1000);
+    if (apart >= 86400) return date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+    const parts = { hour: "2-digit", minute: "2-digit", ...(apart < 60 && { second: "2-digit" }) };
+    return date.toLocaleTimeString("en-GB", parts);
+  });
+}
