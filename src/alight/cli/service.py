@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
+from alight.sdk import services
 from alight.wire.errors import Error, PermissionDeniedError
 
 HOME = Path("/var/lib/alight")  # the state directory of the services
-UNITS = Path("/etc/systemd/system")
+UNITS = services.UNITS
 SETTINGS = Path("/etc/default/alight")  # ALIGHT_… settings of the services, a line each
 GROUP = "alight"
 
@@ -102,7 +103,7 @@ def python() -> Optional[Path]:
     return None
 
 
-_NAMES = ("alight-server.service", "alight-node.service")
+_NAMES = (services.SERVER, services.NODE)
 # Containers have groups of their own below the service's, where all their processes count, and one that is killed for
 # memory is no reason to end the node.
 _FOR_CONTAINERS = ("Delegate=yes", "TasksMax=infinity", "OOMPolicy=continue")

@@ -25,6 +25,7 @@ from alight.wire.record import dataclass, replace
 
 _READY_SECONDS = 30.0
 _CLEAR_SECONDS = 120.0
+_LOOK_SECONDS = 0.05
 _TAIL_LINES = 8
 _ALREADY_RUNS = 3  # what server and node exit with when another one holds the state directory
 
@@ -83,15 +84,22 @@ def joins_system() -> bool:
 
 
 def start(options: Options) -> Status:
-    """Start server and node unless they run. Two at once do it once."""
+    """Start server and node unless they run. Two at once do it once. Services of systemd are started by systemd."""
+    from alight.sdk import services  # noqa: PLC0415  start-up weight: mostly there is nothing to start
+
     home = config.home()
     settings = config.load()
-    _check_may_start(home, options.engine or settings["engine"])
+    _check_may_start(options.engine or settings["engine"])
     _make_directories(home)
     with _lock(home / "run" / "start.lock"):
-        if _answers(socket_path(home)) and (not options.node or _node_runs(home)):
+        if _runs(home, options):
             return status()
-        _start_missing(home, options, settings)
+        if services.of(home):
+            services.check(home, [name for name in ("listen", "engine", "fake_gpus") if getattr(options, name)])
+            services.start(node=options.node)
+            _wait_for_services(home, options)
+        else:
+            _start_missing(home, options, settings)
     return status()
 
 
@@ -155,6 +163,24 @@ def last_lines(path: Path, count: int = _TAIL_LINES) -> str:
     except OSError:
         return ""
     return "\n".join(f"    {line}" for line in lines[-count:])
+
+
+def _runs(home: Path, options: Options) -> bool:
+    return _answers(socket_path(home)) and (not options.node or _node_runs(home))
+
+
+def _wait_for_services(home: Path, options: Options) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not _runs(home, options):
+        if time.monotonic() > deadline:
+            which = "node" if _answers(socket_path(home)) else "server"
+            tail = last_lines(log_path(home, which))
+            raise errors.ConnectionError(
+                f"the service alight-{which} did not become ready within {_READY_SECONDS:g} s"
+                + (f"; its log {log_path(home, which)} ends with:\n{tail}" if tail else ""),
+                hint=f"systemctl status alight-{which}",
+            )
+        time.sleep(_LOOK_SECONDS)
 
 
 def _start_missing(home: Path, options: Options, settings: config.Config) -> None:
@@ -247,7 +273,7 @@ _NOT_FOR_SERVERS = frozenset(
 )  # fmt: skip
 
 
-def _check_may_start(home: Path, engine: str) -> None:
+def _check_may_start(engine: str) -> None:
     if not sys.platform.startswith("linux"):
         raise errors.ConnectionError(
             "no server is configured, and this system cannot be one: Alight's server and containers need Linux",
@@ -260,6 +286,13 @@ def _check_may_start(home: Path, engine: str) -> None:
         )
     if os.geteuid() == 0 or engine == "process":
         return
+    from alight.sdk import services  # noqa: PLC0415  as above
+
+    if services.there():
+        raise errors.ConnectionError(
+            "this machine's Alight does not run: it is a service of systemd, which root starts",
+            hint="sudo systemctl start alight-server alight-node",
+        )
     raise errors.ConnectionError(
         "no server runs on this machine, and starting containers needs root once",
         hint="sudo alight server install   (or, without isolation: ALIGHT_ENGINE=process)",
