@@ -26,7 +26,8 @@ from alight.wire.stored import VolumePath
 
 @dataclass(frozen=True)
 class GpuInfo:
-    """One GPU of a node. ``memory`` in MiB. ``uuid`` is what is handed out; a fake one says so in its name."""
+    """One GPU of a node, or one MIG instance. ``memory`` in MiB. ``uuid`` is what is handed out; a fake one says so in
+    its name."""
 
     index: int
     name: str
@@ -34,6 +35,12 @@ class GpuInfo:
     memory: int
     uuid: str
     fake: bool = False
+    fault: str = ""  # why it is out of service; "" while it is not
+    mig: str = ""  # profile of a MIG instance ("3g.20gb"), whose GPU is ``parent``, with ``parent_memory``
+    parent: str = ""
+    parent_memory: int = 0
+    links: Dict[str, int] = field(default_factory=dict)  # by uuid: how well it is linked; numbers that only compare
+    driver: str = ""  # its version
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class HeldContainer:
     ready: bool
     runs: Tuple[Run, ...] = ()  # given and not yet answered
     answered: Tuple[Run, ...] = ()  # the answers have not been acknowledged: they follow
+    gpus: Tuple[str, ...] = ()  # as it was started with
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,8 @@ class Report:
     returned: ``runs`` were given to ``container`` and will not run
     there (a recall, or a container that stops). usage: ``usage`` of ``container``, with ``final`` before its end.
     machine: ``usage`` of the machine itself, and ``gpus``. committed: ``volume`` has a new version.
+    gpus: ``found`` are all of the machine's, one of which went out of service or is back. note: ``text`` for whoever
+    looks after ``container``.
     """
 
     kind: str
@@ -148,6 +159,7 @@ class Report:
     start: Dict[str, Any] = field(default_factory=dict)
     volume: Optional[VolumeVersion] = None
     gpus: Tuple[GpuUse, ...] = ()
+    found: Tuple[GpuInfo, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------- server → node

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,9 @@ from alight.server.services.readers import send_now
 from alight.store.base import Store
 from alight.wire import chunk, errors
 from alight.wire.codec import Buffer
-from alight.wire.commands import Command, GpuUse, NodeHello, Output, Report, Run
+from alight.wire.commands import Command, GpuInfo, GpuUse, NodeHello, Output, Report, Run
 from alight.wire.messages import AppEvent, NodeSummary
+from alight.wire.record import replace
 from alight.wire.snapshots import VolumeVersion
 from alight.wire.states import ContainerState, ResultStatus
 
@@ -140,7 +141,7 @@ class Nodes:
                 hello.hostname,
                 hello.cpus,
                 hello.memory,
-                tuple(Gpu(gpu.uuid, gpu.type, gpu.memory, gpu.name) for gpu in hello.gpus),
+                _scheduled(hello.gpus),
                 held,
             )
         )
@@ -276,6 +277,10 @@ class Nodes:
         if report.kind in {"usage", "machine"}:
             self._on_usage(session, report)
             return
+        if report.kind == "gpus":
+            session.hello = replace(session.hello, gpus=report.found)  # who looks at this machine sees them as they are
+            self._around.inbox.put(events.GpusChanged(session.hello.node_id, _scheduled(report.found)))
+            return
         name = report.output.container if report.output is not None and not report.container else report.container
         record = self._around.containers.alive.get(name)
         if record is not None and record.node_id != session.hello.node_id:
@@ -292,6 +297,8 @@ class Nodes:
             self._around.inbox.put(events.ContainerReady(name))
         elif report.kind == "waiting":
             self._around.inbox.put(events.InputsWaiting(name, report.count))
+        elif report.kind == "note" and record is not None:
+            self._around.hub.tell(record.app_id, AppEvent("system", container=name, text=report.text))
         elif report.kind == "started":
             self._around.containers.starts.said(name, report.start)
         elif report.kind == "returned":
@@ -431,7 +438,7 @@ class Nodes:
         record = self._around.containers.alive.get(one.container_id)
         function = self._around.containers.functions.by_id.get(one.function_id)
         if record is None and function is not None and function.app_id == one.app_id:
-            record = Record(one.container_id, one.app_id, one.function_id, node_id)
+            record = Record(one.container_id, one.app_id, one.function_id, node_id, memory=one.memory, gpus=one.gpus)
             self._around.containers.add(record, "", time.time())
         if record is not None and one.ready:
             self._around.containers.ready(one.container_id)
@@ -443,7 +450,7 @@ class Nodes:
             for run in [*one.runs, *answered]:
                 if run.call_id not in over:
                     giving.adopt(run, function, one.container_id)
-        memory, gpus = (record.memory, record.gpus) if record is not None else (0, ())
+        memory, gpus = (record.memory, record.gpus) if record is not None else (one.memory, one.gpus)
         runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in (*one.runs, *answered))
         started = record.function_version if record is not None else 0
         outdated = self._around.containers.functions.behind(one.function_id, started)
@@ -487,6 +494,14 @@ class Nodes:
         """Stop all clocks; sessions end with their connections."""
         for node_id in list(self._timers):
             self._timers.pop(node_id).cancel()
+
+
+def _scheduled(gpus: Iterable[GpuInfo]) -> tuple[Gpu, ...]:
+    """GPUs of a machine, as the scheduler knows them."""
+    return tuple(
+        Gpu(gpu.uuid, gpu.type, gpu.memory, gpu.name, gpu.fault, gpu.parent, gpu.parent_memory, gpu.links)
+        for gpu in gpus
+    )
 
 
 def _why_ended(report: Report) -> str:
