@@ -184,6 +184,20 @@ def test_two_functions_of_an_app_with_one_label_are_refused():
         urls.check(wanted, [])
 
 
+def test_the_label_of_the_dashboard_is_nobodys():
+    """A function there would be at the host that has the sessions of people."""
+    found = endpoints((App("ap-1", "shop", 1.0), web("page", label="alight")))
+    with pytest.raises(errors.InvalidError, match="dashboard"):
+        urls.check(found, [])
+    old = endpoints((App("ap-1", "alight", 1.0), web("_")), (App("ap-2", "x", 2.0), web("f", label="alight")))
+    assert "alight" not in labels(old)
+    assert len(labels(old)) == 2
+    assert "dashboard" in urls.url_of(old[1], urls.Base("127.0.0.1:1"), old).note
+    fleeting = endpoints((App("ap-1", "shop", 1.0, state="running"), web("page", label="alight")))
+    urls.check(fleeting, [])
+    assert labels(fleeting) == {"alight-dev": ("ap-1", "page")}
+
+
 def test_a_label_that_another_deployed_app_has_is_refused_and_that_of_a_run_is_not():
     mine = endpoints((App("ap-2", "y", 2), web("g", label="x-f")))
     with pytest.raises(errors.ConflictError, match="that of f of the app 'x'"):

@@ -22,6 +22,7 @@ from alight.wire.urls import INSIDE, INSIDE_PORT, WebUrl
 LABEL_MOST = 63  # characters of a part of a host name
 _KEPT = 56  # of a label that is too long, before the hash
 DEV = "-dev"
+OURS = "alight"  # the dashboard's label, see ``gateway.table.SITE``
 MAIN = "main"  # the environment that labels do not name
 PATH_PREFIX = "/_/"
 _OTHERS = re.compile(r"[^a-z0-9]")
@@ -262,6 +263,8 @@ def url_of(endpoint: Endpoint, base: Base, found: Sequence[Endpoint]) -> WebUrl:
     wanted = endpoint.label
     if not label:
         note = f"{wanted} is the label of {labels[wanted].what}, which is newer"
+    elif wanted == OURS:
+        note = f"{OURS} is the label of the dashboard"
     elif label != wanted:
         note = f"{wanted} is the label of {labels[wanted].what}"
     elif endpoint.is_cut:
@@ -286,6 +289,10 @@ def check(wanted: Sequence[Endpoint], others: Iterable[Endpoint]) -> None:
     labels: dict[str, Endpoint] = {}
     seen: dict[str, Endpoint] = {}
     for one in wanted:
+        if one.label == OURS:
+            raise errors.InvalidError(
+                f"{one.function} wants the label {OURS!r}, which is the dashboard's", hint="choose another label"
+            )
         twin = labels.setdefault(one.label, one)
         if twin is not one and (one.given or twin.given):
             raise errors.InvalidError(
@@ -315,7 +322,7 @@ def check(wanted: Sequence[Endpoint], others: Iterable[Endpoint]) -> None:
 
 
 def _free(table: Mapping[str, Endpoint], one: Endpoint) -> str:
-    return one.label if one.label not in table else one.second_label
+    return one.label if one.label not in table and one.label != OURS else one.second_label
 
 
 def _cut(label: str, hashed: str) -> str:
