@@ -153,13 +153,13 @@ async def _calls(asked: Asked) -> Any:
 async def _call(asked: Asked) -> Any:
     call_id = asked.names[0]
     details = await asked.one("call.show", CallShow(call_id))
-    failure = None
+    failure, retryable = None, False
     if details.call.failed:
         # The newest: the list of failed ones is in order of their positions.
         last = max((one[0] for one in details.failed), default=0)
         shown = await asked.one("call.inputs", CallInputs(call_id, max(0, last), 1))
-        failure = shown.inputs[0] if shown.inputs else None
-    return {"call": details, "failure": failure}
+        failure, retryable = shown.inputs[0] if shown.inputs else None, shown.retryable
+    return {"call": details, "failure": failure, "retryable": retryable}
 
 
 async def _call_inputs(asked: Asked) -> Any:

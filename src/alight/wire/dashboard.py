@@ -122,6 +122,7 @@ class InputsShown:
     inputs: Tuple[InputShown, ...] = ()
     more: bool = False
     total: int = 0  # that have come
+    retryable: bool = False  # whether call.retry would find those that failed
 
 
 @dataclass(frozen=True)

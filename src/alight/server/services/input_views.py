@@ -40,15 +40,10 @@ class InputViews:
         if asked.failed:
             rows = await self._store.read("outputs_failed_from", call_id=call_id, start=start, limit=limit + 1)
             shown = [_ended(call_id, _decode_update(one["head"]), int(one["position"])) for one in rows[:limit]]
-            return InputsShown(tuple(shown), len(rows) > limit, int(row["failed"]))
+            return InputsShown(tuple(shown), len(rows) > limit, int(row["failed"]), await self.is_retryable(row))
         stop = min(start + limit, total)
         found = await self._between(row, start, stop)
-        return InputsShown(tuple(found), stop < total, total)
-
-    async def last_failure(self, row: Row) -> InputShown | None:
-        """The newest input that gave no value."""
-        one = await self._store.one("output_failed_last", call_id=row["call_id"])
-        return _ended(row["call_id"], _decode_update(one["head"]), int(one["position"])) if one is not None else None
+        return InputsShown(tuple(found), stop < total, total, await self.is_retryable(row))
 
     async def is_retryable(self, row: Row) -> bool:
         """Whether ``retry`` would find something to do."""

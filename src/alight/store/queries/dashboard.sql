@@ -66,10 +66,6 @@ WHERE call_id = :call_id AND kind <> 2 AND start < :stop AND start + count > :st
 SELECT start AS position, head FROM outputs WHERE call_id = :call_id AND kind = 1 AND start >= :start
 ORDER BY start LIMIT :limit;
 
--- name: output_failed_last
--- The newest of them.
-SELECT start AS position, head FROM outputs WHERE call_id = :call_id AND kind IN (1, 3) ORDER BY number DESC LIMIT 1;
-
 -- name: call_place
 -- Where a call stands among others: to go on after it.
 SELECT seq, done_at FROM calls WHERE call_id = :call_id;
