@@ -15,6 +15,7 @@ from alight.wire import errors
 from alight.wire.built import ImageWork
 from alight.wire.dashboard import AuditList, CallInputs, FunctionSeries, FunctionView
 from alight.wire.deploying import AppFind, DeployHistory
+from alight.wire.measures import FunctionAsked, NodeList, SeriesAsked
 from alight.wire.messages import AppList, CallGraph, CallList, CallShow
 from alight.wire.scheduling import ScheduleList
 from alight.wire.starts import AppStats, ContainerList, ContainerShow
@@ -195,8 +196,62 @@ async def _container_with_volumes(asked: Asked) -> Any:
     return {"container": details.container, "start": details.start, "volumes": mounts}
 
 
+async def _container_series(asked: Asked) -> Any:
+    points = int(asked.number("points", 300))
+    return await asked.one(
+        "container.series", SeriesAsked(asked.names[0], asked.number("since"), asked.number("until"), points)
+    )
+
+
 async def _nodes(asked: Asked) -> Any:
-    return {"nodes": (await asked.one("server.info")).nodes}
+    return await asked.one("node.list", NodeList(asked.flag("watch")))
+
+
+async def _gpus(asked: Asked) -> Any:
+    return await asked.one("gpu.list", NodeList(asked.flag("watch")))
+
+
+async def _function_report(asked: Asked) -> Any:
+    question = FunctionAsked(
+        asked.names[0], since=asked.number("since"), until=asked.number("until"), all_variants=True
+    )
+    return await asked.one("function.report", question)
+
+
+async def _function_metrics(asked: Asked) -> Any:
+    groups = tuple(one for one in asked.text("groups").split(",") if one)
+    question = FunctionAsked(
+        asked.names[0],
+        since=asked.number("since"),
+        until=asked.number("until"),
+        all_variants=True,
+        step=asked.number("step", 60.0),
+        groups=groups,
+    )
+    return await asked.one("function.metrics", question)
+
+
+async def _cost(asked: Asked) -> Any:
+    names = ("resolution", "tz", "environment", "app", "owner")
+    said = {name: asked.text(name) for name in names if asked.text(name)}
+    times = {name: asked.number(name) for name in ("start", "end") if asked.text(name)}
+    return await asked.one("usage.report", {**said, **times})
+
+
+async def _rates(asked: Asked) -> Any:
+    return await asked.one("usage.rates")
+
+
+async def _budgets(asked: Asked) -> Any:
+    return await asked.one("budget.list")
+
+
+async def _call_cost(asked: Asked) -> Any:
+    return await asked.one("usage.call", {"call_id": asked.names[0]})
+
+
+async def _app_cost(asked: Asked) -> Any:
+    return await asked.one("usage.app", {"app_id": asked.names[0]})
 
 
 async def _environments(asked: Asked) -> Any:
@@ -277,7 +332,18 @@ READING: dict[tuple[str, ...], Reader] = {
     ("calls", "*", "graph"): _call_graph,
     ("containers",): _containers,
     ("containers", "*"): _container_with_volumes,
+    ("containers", "*", "series"): _container_series,
     ("nodes",): _nodes,
+    ("nodes", "*", "series"): _container_series,
+    ("gpus",): _gpus,
+    ("gpus", "*", "series"): _container_series,
+    ("functions", "*", "report"): _function_report,
+    ("functions", "*", "metrics"): _function_metrics,
+    ("cost",): _cost,
+    ("cost", "rates"): _rates,
+    ("cost", "budgets"): _budgets,
+    ("calls", "*", "cost"): _call_cost,
+    ("apps", "*", "cost"): _app_cost,
     ("volumes",): _volumes,
     ("volumes", "*"): _volume,
     ("volumes", "*", "files"): _volume_files,
