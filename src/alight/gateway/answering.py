@@ -97,6 +97,7 @@ class Answering:
     def start(self, prepared: Prepared, piece: bytes, *, last: bool) -> bool:
         """Head and first bytes; False when the application said a length that is not what comes."""
         self.begun = True
+        self._client.gateway.answered(prepared.status)
         length = prepared.length
         parts = [prepared.lines, self.tag]
         if not prepared.dated:

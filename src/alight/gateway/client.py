@@ -198,6 +198,7 @@ class Client(asyncio.Protocol):
 
     def answer(self, status: int, text: str, extra: bytes = b"") -> None:
         """An answer of the gateway's own to the request at hand."""
+        self.gateway.answered(status)
         exchange = self._exchange
         head_only = exchange is not None and exchange.head.method == b"HEAD"
         keep = self._keep and exchange is not None and exchange.head.keep and self._body is None
@@ -324,6 +325,7 @@ class Client(asyncio.Protocol):
             keep = head.keep and self._body is None
             said = replies.own(exchange.status, exchange.said, keep=keep, head_only=head.method == b"HEAD",
                                extra=exchange.extra)  # fmt: skip
+            self.gateway.answered(exchange.status)
             self.write(said)
             self.finished(keep=keep)
             return
@@ -375,5 +377,6 @@ class Client(asyncio.Protocol):
 
     def _refuse(self, status: int, text: str) -> None:
         if not self._closing:
+            self.gateway.answered(status)
             self.write(replies.own(status, text, keep=False))
             self.linger()

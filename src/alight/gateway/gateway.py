@@ -70,6 +70,7 @@ class Gateway:
         self.sessions = Sessions()
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
+        self.statuses: dict[int, int] = {}  # answers since the start, by status
         self._pools: dict[str, Pool] = {}
         self._pool_of_lease: dict[str, Pool] = {}
         self._servers: dict[str, Backend | Ports] = {}
@@ -93,6 +94,10 @@ class Gateway:
             client.abort()
         for server in list(self._servers.values()):
             server.close()
+
+    def answered(self, status: int) -> None:
+        """One more answer, whoever gives it."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
 
     # from the scheduler
 

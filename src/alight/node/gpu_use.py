@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from alight.wire.commands import GpuInfo, GpuUse
+from alight.wire.gpus import grant
+from alight.wire.record import replace
 
 _PERIOD = 40.0  # seconds of one wave of a fake GPU
 _FAKE_WATTS = 100.0
@@ -29,7 +31,19 @@ class GpuMeter:
         """Whether a GPU's numbers are made up."""
         return any(gpu.fake and gpu.uuid == uuid for gpu in self._gpus())
 
-    async def read(self, uuids: Sequence[str] | None = None) -> tuple[GpuUse, ...]:
+    async def read_held(self, held: Sequence[str]) -> dict[str, GpuUse]:
+        """Of what containers were given, by how it was named. Of a share of a GPU (``wire.gpus.Grant``) it is what the
+        whole one does, but power and energy, of which it has as much as of the memory."""
+        grants = {text: grant(text) for text in held}
+        found = {one.uuid: one for one in await self.read({one.uuid for one in grants.values()})}
+        sizes = {gpu.uuid: gpu.memory for gpu in self._gpus()}
+        return {
+            text: part_of(found[one.uuid], one.memory / sizes[one.uuid] if one.is_share else 1.0)
+            for text, one in grants.items()
+            if one.uuid in found
+        }
+
+    async def read(self, uuids: Collection[str] | None = None) -> tuple[GpuUse, ...]:
         """Of these, or of all."""
         wanted = [gpu for gpu in self._gpus() if uuids is None or gpu.uuid in uuids]
         if not wanted:
@@ -55,6 +69,14 @@ class GpuMeter:
                 pynvml.nvmlInit()
                 self._nvml = pynvml
         return self._nvml
+
+
+def part_of(use: GpuUse, share: float) -> GpuUse:
+    """What a holder of a part of it counts with. Pure."""
+    if share >= 1.0:
+        return use
+    power = None if use.power is None else use.power * share
+    return replace(use, power=power, joules=None if use.joules is None else use.joules * share)
 
 
 def fake_use(gpu: GpuInfo, now: float) -> GpuUse:

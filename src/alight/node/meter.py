@@ -35,7 +35,7 @@ class Meter:
 
     async def hold(self, driver: GpuMeter, gpus: Sequence[str]) -> None:
         """It has these GPUs from now on: what they used before was not its own."""
-        for one in await driver.read(gpus):
+        for one in (await driver.read_held(gpus)).values():
             if one.joules is not None:
                 self._has_joules = True
                 self._energy.setdefault(one.uuid, one.joules)

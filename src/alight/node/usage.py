@@ -60,8 +60,8 @@ class Sampler:
                 due.append(container)
         if not due:
             return
-        held = {uuid for container in due for uuid in container.gpus}
-        gpus = {one.uuid: one for one in await self._around.gpu_use.read(sorted(held))} if held else {}
+        held = {text for container in due for text in container.gpus}
+        gpus = await self._around.gpu_use.read_held(sorted(held)) if held else {}
         for container in due:
             self._last[container.id] = now
             await self._measure(container, now, gpus)
@@ -75,7 +75,7 @@ class Sampler:
         except errors.Error:
             return  # it ended this moment; its end is reported by itself
         if container.running:
-            usage = container.meter.read(stats, now, [gpus[uuid] for uuid in container.gpus if uuid in gpus])
+            usage = container.meter.read(stats, now, [gpus[text] for text in container.gpus if text in gpus])
             await self._session.report(Report("usage", container.id, usage=usage))
 
 

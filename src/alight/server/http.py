@@ -11,25 +11,28 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Optional
 
 from alight.server import http_calls, rest
 from alight.server.http_calls import HttpCalls
+from alight.server.measuring import Answer, Asker
 from alight.server.rest import Rest
 from alight.wire.version import __version__
 
 log = logging.getLogger(__name__)
 _LIMIT = 16 << 10
 _SECONDS = 10.0
+Metrics = Callable[[Asker], Awaitable[Answer]]
 
 
 class Greeter(asyncio.Protocol):
     """Answers one HTTP request and closes."""
 
-    def __init__(self, answer: Rest, calls: HttpCalls) -> None:
+    def __init__(self, answer: Rest, calls: HttpCalls, metrics: Metrics) -> None:
         self._rest = answer
+        self._metrics = metrics
         self._calls = calls
         self._room = asyncio.Event()
         self._room.set()
@@ -100,8 +103,23 @@ class Greeter(asyncio.Protocol):
         elif target == "/":
             text = f"Alight {__version__}. Let a machine in with: alight setup <this address>\n"
             self._write(200, "OK", text, "text/plain")
+        elif target == "/metrics":
+            self._asking = asyncio.get_running_loop().create_task(self._measured())
         else:
             self._write(404, "Not Found", "there is nothing at this path\n", "text/plain")
+
+    async def _measured(self) -> None:
+        pairs = (one.partition(":") for one in self._seen.decode("latin-1").splitlines()[1:])
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        host = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        try:
+            status, kind, text = await self._metrics(Asker(headers, self._uid(), host))
+        except Exception:  # as in _ask
+            fault = os.urandom(4).hex()
+            log.exception("fault %s at /metrics", fault)
+            status, kind, text = 500, "text/plain", f"fault {fault}\n"
+        self._write(status, HTTPStatus(status).phrase, text, kind)
 
     async def _ask(self, method: str, target: str, headers: dict[str, str], body: bytes) -> None:
         if headers.get("origin"):

@@ -41,6 +41,7 @@ class Settings:
     web_key: str = ""
     web_plain: bool = False  # others than this machine's own may reach the web gateway in plain HTTP
     web_terminal: bool = True  # the dashboard may open terminals in containers
+    metrics_open: bool = False  # everybody on this machine may read /metrics, without a token
     web: Limits = field(default_factory=Limits)
 
     @property
@@ -97,6 +98,7 @@ def from_environment(home: Path, listen: str) -> Settings:
         web_key=os.environ.get("ALIGHT_WEB_KEY", ""),
         web_plain=os.environ.get("ALIGHT_WEB_PLAIN") == "1",
         web_terminal=os.environ.get("ALIGHT_WEB_TERMINAL", "1") != "0",
+        metrics_open=os.environ.get("ALIGHT_METRICS_OPEN") == "1",
         web=_web_limits(),
     )
 

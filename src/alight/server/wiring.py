@@ -25,6 +25,7 @@ from alight.server.http_calls import HttpCalls
 from alight.server.janitor import Janitor
 from alight.server.logs import Logs
 from alight.server.loop import Hands, Loop
+from alight.server.measuring import Measuring
 from alight.server.request import QuickRoutes, Routes
 from alight.server.revive import Reviver
 from alight.server.routes import apps as apps_routes
@@ -146,6 +147,7 @@ class Server:
         self.stop_asked = asyncio.Event()
         self.parts: Parts
         self.front: Front
+        self.measuring: Measuring
         self.dashboard: Dashboard
         self._schedules: Schedules
         self.blob_users: BlobUsers
@@ -233,6 +235,7 @@ class Server:
         self._janitor.close()
         self._reviver.close()
         parts.loop.close()
+        self.measuring.close()
         parts.apps.leases.close()
         parts.nodes.close()
         await parts.calls.drain()
@@ -270,6 +273,7 @@ class Server:
             **ephemeral_routes.routes(parts.ephemeral),
             **execs_routes.routes(Execs(parts.containers, parts.nodes, parts.secrets), parts.apps, parts.containers),
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
+            **self.measuring.routes(self._container_views()),
             **images_routes.routes(parts.images, parts.apps),
             **volumes_routes.routes(parts.volumes, parts.containers),
             **volume_history_routes.routes(parts.volumes, parts.volumes.versions),
@@ -332,6 +336,7 @@ class Server:
             store, parts.apps, parts.functions, parts.calls, self._views(), parts.hub, late=late
         )
         self._audits = Audits(store, parts.hub)
+        self.measuring = Measuring(parts, self.settings, self._views().stats)
         self.dashboard = self._make_dashboard()
         routes = self.dashboard.routes = self.routes()
         self.front = Front(self.server_id, routes, self.quick_routes(), parts.containers, parts.tokens)
@@ -367,7 +372,8 @@ class Server:
         self.blob_users = BlobUsers(store, parts.blobs, self.settings)
         self.blob_users.claimed.append(parts.shared.dicts.blobs)
         self._janitor.more += [parts.ephemeral.expire, parts.shared.clean, self.blob_users.sweep, self._audits.forget]
-        self._janitor.more += [parts.secrets.forget_unused]
+        self._janitor.more += [parts.secrets.forget_unused, self.measuring.measures.sweep]
+        self.measuring.open()
         self._janitor.start()
 
     def _answers(self) -> Answers:
@@ -376,7 +382,7 @@ class Server:
             at_once=self.front.at_once,
             on_hello=self.front.on_hello,
             on_close=self.front.on_close,
-            http=lambda: http.Greeter(self.dashboard.rest, self._http_calls()),
+            http=lambda: http.Greeter(self.dashboard.rest, self._http_calls(), self.measuring.page),
         )
 
 

@@ -8,12 +8,14 @@ have their own connection and thread, so they never wait for a commit. This file
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import logging
 import os
 import queue
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ MEMORY = ":memory:"
 _FOLDER = Path(__file__).parent
 _BUSY_SECONDS = 10.0
 _LINGER = 0.025  # seconds that writes which nobody waits for may wait for company
+_BOUNDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
 _BATCH = 4096  # transactions per commit: bounds how long one commit can take
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,9 @@ class SqliteStore:
         self._reads: queue.SimpleQueue[Callable[[sqlite3.Connection], None] | None] = queue.SimpleQueue()
         self.lost_writes = 0
         self.commits = 0
+        self.commit_bounds = _BOUNDS
+        self.commit_counts = [0] * (len(_BOUNDS) + 1)  # commits by how long they took; the last: longer than all bounds
+        self.commit_seconds = 0.0
         self.started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._writer = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
         self._reader: threading.Thread | None = None
@@ -226,6 +232,7 @@ class SqliteStore:
         return connection
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        began = time.perf_counter()
         try:
             self._choose_waiting(connection, full=not all(job.relaxed for job in jobs))
             connection.execute("BEGIN IMMEDIATE")
@@ -235,6 +242,9 @@ class SqliteStore:
                 self._run_apart(connection, runs)
             connection.execute("COMMIT")
             self.commits += 1
+            took = time.perf_counter() - began
+            self.commit_counts[bisect.bisect_left(_BOUNDS, took)] += 1
+            self.commit_seconds += took
         except sqlite3.Error as error:
             # Nothing of this batch is on disk: each of its writers hears so, and the next batch starts anew.
             if connection.in_transaction:

@@ -231,6 +231,10 @@ class Nodes:
         session = self.sessions.get(record.node_id) if record is not None else None
         return session.usage.get(container_id, {}) if session is not None else {}
 
+    def known(self) -> set[str]:
+        """The containers that have not ended."""
+        return set(self._around.containers.alive)
+
     def any_session(self) -> Session:
         """A connected machine, for work that any can do. Raises ServiceError."""
         for session in self.sessions.values():

@@ -22,6 +22,7 @@ from alight.server.services.book import Book, call_row, chunk_row, done_row
 from alight.server.services.call import Call
 from alight.server.services.results import END, ITEMS, REST, TAKEN, VALUES, Recorded
 from alight.server.services.window import Window
+from alight.server.tally import Tally
 from alight.store.base import Statement, Store
 from alight.wire import chunk, errors
 from alight.wire.codec import Buffer
@@ -41,8 +42,8 @@ log = logging.getLogger(__name__)
 class Frame:
     """What a container answered: values (or items), or the end of one input (``output``)."""
 
-    __slots__ = ("app_id", "attempt", "body", "call_id", "container_id", "flags", "function_id", "head", "item_of",
-                 "output", "positions", "serial", "used")  # fmt: skip
+    __slots__ = ("app_id", "attempt", "body", "busy", "call_id", "container_id", "ended", "flags", "function_id",
+                 "head", "item_of", "output", "positions", "serial", "used")  # fmt: skip
 
     def __init__(self, call_id: str, container_id: str, serial: int, attempt: int, positions: Sequence[int]) -> None:
         self.call_id = call_id
@@ -54,6 +55,7 @@ class Frame:
         self.body: Buffer = b""
         self.flags = 0
         self.item_of = 0
+        self.busy = self.ended = 0.0  # see chunk.Outputs
         self.output: Output | None = None
         self.app_id = self.function_id = ""  # of the container, as it was recorded; "" for one that is gone
         self.used = False
@@ -80,6 +82,7 @@ class Outcomes:
         self.answered: Callable[[str, Run], None] = lambda container_id, run: None
         self.let_go: Callable[[str], None] = lambda blob: None
         self.on_over: Callable[[Call], None] = lambda call: None
+        self.tally = Tally()
 
     def begin(self, call: Call) -> None:
         """Have it written down that a call was accepted, if that has not been said yet. Nobody waits for it."""
@@ -102,6 +105,7 @@ class Outcomes:
         frame = Frame(said.call_id, said.container, said.serial, said.attempt, said.positions)
         frame.head, frame.body, frame.flags = head, body, said.flags
         frame.item_of = said.position
+        frame.busy, frame.ended = said.busy, said.ended
         frame.app_id, frame.function_id = app_id, function_id
         self._take(frame, ResultStatus.SUCCESS, said.busy)
 
@@ -115,8 +119,10 @@ class Outcomes:
             range(output.position, output.position + 1),
         )
         frame.output, frame.body = output, body
+        if output.started_at:
+            frame.busy, frame.ended = max(0.0, output.ended_at - output.started_at), output.ended_at
         frame.app_id, frame.function_id = app_id, function_id
-        self._take(frame, output.status, max(0.0, output.ended_at - output.started_at) if output.started_at else 0.0)
+        self._take(frame, output.status, frame.busy)
 
     # from the scheduler
 
@@ -192,6 +198,7 @@ class Outcomes:
         number = self._book.next_number()
         call.last = number
         row = Recorded(number, REST, 0, range(max(1, call.accepted)), json.dumps(said).encode(), body)
+        self.tally.ended(call.function_id, output.status, call.accepted - call.ended, time.time(), None, None)
         self._count(call, 0, call.accepted - call.ended)
         status = output.status if output.status == ResultStatus.CANCELLED else results.FAILED
         statements: list[Statement] = [("output_add", row.row(call.call_id, time.time()))]
@@ -360,6 +367,7 @@ class Outcomes:
         recorded = self._recorded(frame, positions)
         well = frame.output is None or frame.output.status == ResultStatus.SUCCESS
         self._count(call, new if well else 0, 0 if well else new)
+        self.tally.answered(call, frame, new)
         self._forget_references(call, positions)
         self._tell(call, recorded)
         if call.ticket is not None and call.total == 1 and call.accepted == 1:
@@ -374,6 +382,7 @@ class Outcomes:
             head = results.end_of_input(output)
             recorded = Recorded(self._book.next_number(), END, position, range(position, position + 1), head, body)
             self._count(call, 0, 1)
+            self.tally.ended(call.function_id, output.status, 1, time.time(), None, None)
             self._forget_references(call, recorded.positions)
             self._tell(call, recorded)
             # A call of one input that was cancelled is a cancelled call, not a failed one.
