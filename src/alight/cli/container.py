@@ -173,6 +173,7 @@ def _lines(details: ContainerDetails, style: Style, now: float) -> List[str]:
     ]
     if one.gpus:
         pairs.append(("GPUs", ", ".join(one.gpus)))
+        pairs += [("", note) for note in (details.start.gpus if details.start is not None else ())]
     if one.usage:
         pairs.append(("uses", _usage(one)))
     if one.ended_at:

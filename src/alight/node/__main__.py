@@ -28,7 +28,7 @@ from alight.node import machine, templates
 from alight.node.engine.base import Engine
 from alight.node.engine.oci import OciEngine
 from alight.node.engine.process import ProcessEngine
-from alight.node.gpus import provider
+from alight.node.gpus import desk, provider
 from alight.node.session import ServerAddress
 from alight.wire import errors
 from alight.wire.version import __version__
@@ -90,6 +90,7 @@ async def _serve(asked: argparse.Namespace, home: Path) -> None:
     token = os.environ.get("ALIGHT_TOKEN_ID", ""), os.environ.get("ALIGHT_TOKEN_SECRET", "")
     server = ServerAddress.parse(asked.server, token_id=token[0], token_secret=token[1])
     told = templates.settings(os.environ, machine.facts().memory_mib)
+    sharing = desk.sharing(os.environ)
     engine: Engine
     if asked.engine == "process":
         engine = ProcessEngine(home, lenient=asked.lenient)
@@ -102,7 +103,9 @@ async def _serve(asked: argparse.Namespace, home: Path) -> None:
     opening = loop.create_task(engine.open())
     agents = await asyncio.to_thread(importlib.import_module, "alight.node.agent")
     await opening
-    agent = agents.Agent(agents.NodeSettings(home, server, templates=told), engine, provider(asked.fake_gpus))
+    agent = agents.Agent(
+        agents.NodeSettings(home, server, templates=told, gpu_sharing=sharing), engine, provider(asked.fake_gpus, home)
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.leave)
     loop.add_signal_handler(signal.SIGUSR1, agent.shut_down)

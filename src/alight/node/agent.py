@@ -28,7 +28,7 @@ from alight.node.engine.base import ContainerState, Engine
 from alight.node.entrance import Entrance
 from alight.node.execs import Execs
 from alight.node.gpu_use import GpuMeter
-from alight.node.gpus import GpuLocks, GpuProvider
+from alight.node.gpus import GpuDesk, GpuLocks, GpuProvider, Mps, desk
 from alight.node.images import Images
 from alight.node.keeper import Keeper
 from alight.node.logs import Inotify
@@ -63,6 +63,7 @@ class NodeSettings:
     home: Path
     server: ServerAddress
     lock_folder: Path | None = None
+    gpu_sharing: str = desk.MPS
     templates: TemplateSettings = field(default_factory=TemplateSettings)
 
 
@@ -72,7 +73,6 @@ class Agent:
     def __init__(self, settings: NodeSettings, engine: Engine, gpus: GpuProvider) -> None:
         self._settings = settings
         self._engine = engine
-        self._gpus = gpus
         self._home = settings.home / "node"
         self._home.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._node_id = _node_id(self._home)
@@ -98,9 +98,12 @@ class Agent:
             blobs=blobs,
         )
         locks = GpuLocks(settings.lock_folder) if settings.lock_folder is not None else GpuLocks()
+        run = self._home / "run"
+        mps = Mps(run / "mps") if settings.gpu_sharing == desk.MPS else None
+        self._desk = GpuDesk(gpus, locks, mps, run, self._session.report_soon)
         keeper = Keeper(shop, dns, settings.templates, settings.home)
         self._around = Surroundings(
-            shop, self._session, notices, dns, locks, keeper, set(), self._forget, GpuMeter(gpus.gpus)
+            shop, self._session, notices, dns, self._desk, keeper, set(), self._forget, GpuMeter(gpus.gpus)
         )
         self._commands = Commands(self._around, self.shut_down)
         self._execs = Execs(engine, self._commands.containers)
@@ -122,6 +125,7 @@ class Agent:
             loop.create_task(self._around.shop.volumes.sync_forever()),
             loop.create_task(self._prepare_runtime()),
             loop.create_task(self._around.keeper.run()),
+            loop.create_task(self._desk.run()),
             loop.create_task(usage.Sampler(self._engine, self._session, containers, self._around).run()),
         ]
         ends = [loop.create_task(self._leave.wait()), loop.create_task(self._shutdown.wait())]
@@ -142,6 +146,7 @@ class Agent:
             if self._shutdown.is_set() or (refused and not self._commands.containers):
                 await self._engine.shutdown()
                 await asyncio.to_thread(self._around.keeper.clear)
+                await asyncio.to_thread(self._desk.end)
                 await asyncio.to_thread(self._around.shop.volumes.close)
             await self._engine.close()
             self._around.notices.close()
@@ -179,7 +184,7 @@ class Agent:
             engine=self._engine.name,
             cpus=facts.cpus,
             memory=facts.memory_mib,
-            gpus=self._gpus.gpus(),
+            gpus=self._desk.described(),
             containers=tuple(one.held() for one in self._commands.containers.values()),
             architecture=platform.machine(),
             gateway=self._engine.isolates,

@@ -184,7 +184,11 @@ class Container:
     def held(self) -> HeldContainer:
         """What the server hears of it after a reconnect."""
         held = (self.exchange.unanswered, self.exchange.answered) if self.exchange is not None else ()
-        return HeldContainer(self.id, self._start.function_id, self._start.app_id, self.ready, *held)
+        runs, answered = held or ((), ())
+        start = self._start
+        return HeldContainer(
+            self.id, start.function_id, start.app_id, self.ready, runs, answered, start.gpus, start.memory
+        )
 
     @property
     def app_id(self) -> str:
@@ -266,8 +270,13 @@ class Container:
     async def _begin(self) -> None:
         start, around = self._start, self._around
         self._volumes.hold(self.id)  # before they are looked at: from now on nobody deletes them
-        self._prepared = prepared = await prepare(start, around.shop, self._stages)
-        around.gpu_locks.take(self.id, start.gpus)
+        given = await around.gpus.take(self.id, start.owner, start.gpus)
+        for note in given.notes:
+            self._session.report_soon(Report("note", self.id, text=note))
+        self._stages.note(gpus=given.notes)
+        self._prepared = prepared = await prepare(
+            start, around.shop, self._stages, given.injection if start.gpus else None
+        )
         exchange = self._open_exchange()
         (self._folder / _START_FILE).write_bytes(starts.encode(start))
         await self._open_sockets()
@@ -309,7 +318,7 @@ class Container:
     async def _live_on(self, state: ContainerState) -> None:
         if state.status == "running":
             try:
-                self._around.gpu_locks.take(self.id, self._start.gpus)
+                self._around.gpus.adopt(self.id, self._start.owner, self._start.gpus)
                 self._volumes.hold(self.id)
                 await self._open_sockets()
                 await self._attend(self._start.function.block_network)
@@ -396,7 +405,7 @@ class Container:
 
     async def _release(self) -> None:
         self._around.keeper.gone(self.id)
-        self._around.gpu_locks.release(self.id)
+        await self._around.gpus.release(self.id)
         await self._around.dns.stop(self.id)
         await self._volumes.release(self.id)
 

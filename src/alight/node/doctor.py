@@ -22,6 +22,7 @@ from pathlib import Path
 from alight.builder import HostConfig
 from alight.node import cgroups, machine
 from alight.node.gpus import NvmlGpus
+from alight.wire.commands import GpuInfo
 
 OK = "ok"
 WARNING = "warning"
@@ -63,7 +64,7 @@ def examine(home: Path) -> list[Check]:
         lambda: _disk(home),
         _memory,
         lambda: _templates(home),
-        _gpus,
+        lambda: _gpus(home),
         _dns,
         _index,
     ]
@@ -283,12 +284,30 @@ def _templates(home: Path) -> Check:
     return Check("templates", OK, sentence)
 
 
-def _gpus() -> Check:
+def _kind(gpu: GpuInfo) -> str:
+    return f"{gpu.type} MIG {gpu.mig}" if gpu.mig else gpu.type
+
+
+def _out_of_service(home: Path) -> dict[str, str]:
+    """What the node that runs here says of its GPUs: nobody else knows what the driver told it once."""
+    try:
+        said = json.loads((home / "run" / "gpus.json").read_text())["out"]
+        return {str(uuid): str(why) for uuid, why in said.items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
+
+
+def _gpus(home: Path) -> Check:
     provider = NvmlGpus()
     gpus = provider.gpus()
+    broken = "; ".join(f"{uuid} is out of service: {why}" for uuid, why in _out_of_service(home).items())
     if gpus:
-        kinds = {gpu.type: sum(other.type == gpu.type for other in gpus) for gpu in gpus}
+        kinds = {_kind(gpu): sum(_kind(other) == _kind(gpu) for other in gpus) for gpu in gpus}
         named = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        if gpus[0].driver:
+            named += f", driver {gpus[0].driver}"
+        if broken:
+            return Check("gpus", WARNING, f"{named}; {broken}", ("nvidia-smi -q",))
         missing = [path for path in ("/dev/nvidiactl", "/dev/nvidia-uvm") if not Path(path).exists()]
         if missing:
             return Check("gpus", WARNING, f"{named}, and {missing[0]} is missing", ("nvidia-modprobe -u -c 0",))
@@ -297,6 +316,8 @@ def _gpus() -> Check:
         return Check("gpus", WARNING, provider.problem())
     if _has_nvidia_card():
         return Check("gpus", WARNING, "there is an NVIDIA card, and its driver is not installed", _apt("nvidia-driver"))
+    if broken:  # of pretended ones
+        return Check("gpus", WARNING, broken)
     return Check("gpus", OK, "none: functions that ask for one need --gpu none, or --fake-gpus to try schedules")
 
 

@@ -17,7 +17,7 @@ from alight.builder import BuiltImage
 from alight.node import channel, held_buckets, runtime_files
 from alight.node.blobs import Blobs
 from alight.node.engine.base import Bind, ContainerPlan, Engine, Limits
-from alight.node.gpus import GpuProvider, Injection
+from alight.node.gpus import GpuProvider, Injection, inject
 from alight.node.images import Images
 from alight.node.runtime_files import RuntimeFiles
 from alight.node.stages import IMAGE, MOUNTS, Stages
@@ -32,6 +32,8 @@ from alight.wire.spec import FunctionSpec, Resources
 SOCKETS = "/run/alight"
 SPOOL = "/run/alight-spool"
 _MIB = 1 << 20
+#: Images say NVIDIA_VISIBLE_DEVICES=all, and a bare process would see what the machine has.
+_NO_GPU = Injection(env=inject.NONE)
 _RUNTIME = "alight/runtime/__main__.py"
 #: The runtime's program, as isolated containers see it.
 MAIN = f"{runtime_files.TARGET}/{_RUNTIME}"
@@ -69,8 +71,8 @@ class Prepared:
     """What templates of it would stand on; None without isolation, where there are none."""
 
 
-async def prepare(start: StartContainer, shop: Workshop, stages: Stages) -> Prepared:
-    """Gather everything; ``stages`` hears how long what took.
+async def prepare(start: StartContainer, shop: Workshop, stages: Stages, injected: Injection | None = None) -> Prepared:
+    """Gather everything; ``stages`` hears how long what took. ``injected`` is for its GPUs.
 
     Raises Error: the reason goes to whoever called the function.
     """
@@ -80,15 +82,14 @@ async def prepare(start: StartContainer, shop: Workshop, stages: Stages) -> Prep
     checking = asyncio.get_running_loop().create_task(held_buckets.prepare(start, targets))
     try:
         serialized = await _serialized(function, shop)
-        injected = await asyncio.to_thread(shop.gpus.inject, start.gpus) if start.gpus else Injection()
         code = await shop.trees.layers(function.files)
         stages.reached(MOUNTS, IMAGE)
         if shop.engine.isolates:
-            prepared = await _isolated(start, shop, code, injected, serialized, stages)
+            prepared = await _isolated(start, shop, code, injected or _NO_GPU, serialized, stages)
             shown, binds = await checking
             plan = replace(prepared.plan, buckets=shown, binds=(*prepared.plan.binds, *binds))
             return replace(prepared, plan=plan)
-        return await _bare(start, shop, code, injected, serialized)
+        return await _bare(start, shop, code, injected or _NO_GPU, serialized)
     finally:
         checking.cancel()
         await asyncio.gather(checking, return_exceptions=True)

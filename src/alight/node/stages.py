@@ -45,16 +45,25 @@ class Stages:
             self._under_way = under_way or stage
 
     def note(
-        self, *, how: str = "", level: int | None = None, refused: Sequence[str] = (), imports: Sequence[Any] = ()
+        self,
+        *,
+        how: str = "",
+        level: int | None = None,
+        refused: Sequence[str] = (),
+        imports: Sequence[Any] = (),
+        gpus: Sequence[str] = (),
     ) -> None:
         """Facts about this start: ``how`` it came to be ("plain", "forked", "parked"), the ``level`` of the template
-        that it was forked from (0: none), why there was no template, modules that took long to import."""
+        that it was forked from (0: none), why there was no template, modules that took long to import, how its GPUs are
+        shared."""
         if how:
             self._facts["how"] = how
         if level is not None:
             self._facts["level"] = level
         if refused:
             self._facts["refused"] = list(refused)
+        if gpus:
+            self._facts["gpus"] = list(gpus)
         if imports:
             self._facts["imports"] = [[name, seconds] for name, seconds in imports]
 

@@ -18,6 +18,7 @@ from alight.node.logs import Inotify
 from alight.node.naming import Dns
 from alight.node.volumes import Volumes
 from alight.wire import errors, ids
+from alight.wire.gpus import read
 
 #: Ids of build containers, so that an agent that starts again knows them from functions' containers.
 PREFIX = "bu"
@@ -102,8 +103,9 @@ class StepRunner:
         """The first GPUs of this machine, whoever else uses them: a step is short, and the scheduler knows of none."""
         if not wanted:
             return Injection()
-        count = min(int(one.partition(":")[2] or 1) for one in wanted)
-        found = self._gpus.gpus() if self._gpus is not None else ()
+        count = min(read(one).count for one in wanted)  # who asks for a part of one gets one
+        broken = self._gpus.health() if self._gpus is not None else {}
+        found = [one for one in self._gpus.gpus() if one.uuid not in broken] if self._gpus is not None else []
         if len(found) < count:
             raise errors.ImageBuildError(
                 f"an image step asks for gpu={wanted[0]!r} and this machine has {len(found)} GPUs",

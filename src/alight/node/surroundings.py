@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from alight.node.gpu_use import GpuMeter
-from alight.node.gpus import GpuLocks
+from alight.node.gpus import GpuDesk
 from alight.node.keeper import Keeper
 from alight.node.logs import Inotify
 from alight.node.naming import Dns
@@ -26,7 +26,7 @@ class Surroundings:
     session: Session
     notices: Inotify
     dns: Dns
-    gpu_locks: GpuLocks
+    gpus: GpuDesk
     keeper: Keeper
     """Starts containers, from templates where there are some."""
     watched: set[str]

@@ -33,8 +33,14 @@ _PARK_BACKOFF = 10.0
 #: Templates used within so many seconds are not evicted to make room: they would come back at once.
 _IN_USE = 60.0
 _REFUSALS_KEPT = 1000
-#: Which GPUs a container got: a template has none.
-_OF_ONE_START = ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+#: What a container got of which GPUs: a template has none.
+_OF_ONE_START = (
+    "NVIDIA_VISIBLE_DEVICES",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+    "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
+)
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ class Start:
     built: bool = False  # its image was built for it
     waited: str = ""  # what it waited for
     remedies: Tuple[str, ...] = ()  # what would make it shorter
+    gpus: Tuple[str, ...] = ()  # how those that it has not for itself are shared
 
 
 @dataclass(frozen=True)

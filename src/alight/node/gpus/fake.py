@@ -2,53 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from alight.node.gpus.base import Injection
 from alight.wire import errors
+from alight.wire import gpus as written
 from alight.wire.commands import GpuInfo
 
-_MEMORY = {
-    "T4": 16,
-    "L4": 24,
-    "A10": 24,
-    "A10G": 24,
-    "L40S": 48,
-    "A100": 40,
-    "A100-40GB": 40,
-    "A100-80GB": 80,
-    "RTX-PRO-6000": 96,
-    "H100": 80,
-    "H200": 141,
-    "B200": 180,
-    "B300": 288,
-}
+#: What a fake A100 without a size is.
+_SIZED = {"A100": "A100-40GB"}
+_PROFILE = re.compile(r"(\d+)G\.(\d+)GB")
 
 
 class FakeGpus:
-    """What "TYPE[:count][,TYPE…]" says. Containers get no device, only the variables that name what they hold."""
+    """What "TYPE[:count][,TYPE…]" says. Containers get no device, only the variables that name what they hold.
 
-    def __init__(self, asked: str) -> None:
+    "TYPE/PROFILE:count" is one GPU that is cut into so many MIG instances: "A100-40GB/3g.20gb:2". ``file`` tells what
+    would be seen of them: ``{"0": {"fault": "it is lost", "used": 1024}}``, by index and in MiB, read at each look.
+    """
+
+    def __init__(self, asked: str, file: Path | None = None) -> None:
+        self._file = file
+        self._seen: dict[str, str] = {}
         found: list[GpuInfo] = []
+        seed = zlib.crc32(asked.encode())
         for one in asked.split(","):
             name, _, count = one.strip().partition(":")
-            kind = name.upper()
-            if not kind or (count and not count.isdigit()):
+            if not name or (count and not count.isdigit()):
                 raise errors.InvalidError(f"{one!r} names no fake GPU", hint='write it as "A100-80GB:8"')
-            memory = _MEMORY.get(kind) or _written_size(kind)
-            if not memory:
-                raise errors.InvalidError(
-                    f"the memory of the fake GPU {name!r} is not known",
-                    hint=f"known: {', '.join(_MEMORY)}; or end the name in its size, as in MYGPU-24GB",
-                )
-            kind = {"A100": "A100-40GB", "A10G": "A10"}.get(kind, kind)
-            for _ in range(int(count or 1)):
-                index = len(found)
-                # Not random: an agent that starts again must know what its containers hold.
-                uuid = f"GPU-fake-{zlib.crc32(asked.encode()):08x}-{index}"
-                found.append(GpuInfo(index, f"{kind} (fake)", kind, memory * 1024, uuid, fake=True))
+            found += _some(name, int(count or 1), len(found), seed)
         self._gpus = tuple(found)
 
     def gpus(self) -> tuple[GpuInfo, ...]:
@@ -61,7 +48,70 @@ class FakeGpus:
         return Injection(env={"NVIDIA_VISIBLE_DEVICES": ",".join(uuids), "ALIGHT_FAKE_GPUS": ",".join(uuids)})
 
     def used_memory(self) -> Mapping[str, int]:
+        told = self._told()
+        return {gpu.uuid: int(told[gpu.uuid].get("used", 0)) for gpu in self._gpus if gpu.uuid in told}
+
+    def live_memory(self) -> Mapping[str, int]:
         return {}
+
+    def health(self) -> Mapping[str, str]:
+        for uuid, told in self._told().items():
+            if told.get("fault"):
+                self._seen[uuid] = str(told["fault"])
+        return dict(self._seen)
+
+    def watch(self) -> None:
+        """There is no driver to listen to."""
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+    def _told(self) -> dict[str, dict[str, Any]]:
+        if self._file is None:
+            return {}
+        try:
+            told = json.loads(self._file.read_bytes())
+            return {gpu.uuid: dict(told[str(gpu.index)]) for gpu in self._gpus if str(gpu.index) in told}
+        except (OSError, ValueError, TypeError):
+            return {}  # not there, or half written: looked at again in a moment
+
+
+def _some(name: str, count: int, first: int, seed: int) -> list[GpuInfo]:
+    """``count`` alike, numbered from ``first``. Not random: an agent that starts again must know what its containers
+    hold."""
+    name, _, profile = name.partition("/")
+    kind = written.canonical(name) or name.upper()
+    kind = _SIZED.get(kind, kind)
+    memory = written.KNOWN.get(kind) or _written_size(kind)
+    if not memory:
+        raise errors.InvalidError(
+            f"the memory of the fake GPU {name!r} is not known",
+            hint=f"known: {', '.join(written.CLOUD)} and other cards; or end the name in its size, as in MYGPU-24GB",
+        )
+    title, uuid = f"{kind} (fake)", f"fake-{seed:08x}"
+    if not profile:
+        return [
+            GpuInfo(at, title, kind, memory * 1024, f"GPU-{uuid}-{at}", fake=True) for at in range(first, first + count)
+        ]
+    size = _PROFILE.fullmatch(profile.upper())
+    if size is None:
+        raise errors.InvalidError(
+            f"{profile!r} is no profile of MIG instances", hint='write it as "A100-40GB/3g.20gb:2"'
+        )
+    return [
+        GpuInfo(
+            at,
+            f"{kind} MIG {profile.lower()} (fake)",
+            kind,
+            int(size.group(2)) * 1024,
+            f"MIG-{uuid}-{at}",
+            fake=True,
+            mig=profile.lower(),
+            parent=f"GPU-{uuid}-{first}",
+            parent_memory=memory * 1024,
+        )
+        for at in range(first, first + count)
+    ]
 
 
 def _written_size(kind: str) -> int:

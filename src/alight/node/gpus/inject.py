@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from alight.node.engine.base import Bind
@@ -43,19 +45,39 @@ _DRIVER_BINARIES = ("nvidia-smi", "nvidia-debugdump", "nvidia-cuda-mps-control")
 _SHARED_DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 
 
-def injection(gpus: tuple[GpuInfo, ...], root: Path = Path("/")) -> Injection:
+#: What a container without a GPU starts with, whatever its image says: programs look for none.
+NONE = {"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A MIG instance: of which GPU, and its numbers there. ``index`` among that one's instances."""
+
+    parent: GpuInfo
+    gpu_instance: int
+    compute_instance: int
+    index: int
+
+
+def injection(
+    gpus: tuple[GpuInfo, ...], root: Path = Path("/"), slices: Mapping[str, Slice] = MappingProxyType({})
+) -> Injection:
     """What a container that gets ``gpus`` needs. ``root`` is for tests. Raises ServiceError."""
-    uuids = tuple(gpu.uuid for gpu in gpus)
+    cut = {gpu.uuid: slices[gpu.uuid] for gpu in gpus if gpu.uuid in slices}
     env = {
-        "NVIDIA_VISIBLE_DEVICES": ",".join(uuids),
         "LD_LIBRARY_PATH": LIBRARIES,
-        # The container sees only its own devices, numbered from 0 in this order.
+        "NVIDIA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus),
+        # The container sees only its own devices, numbered from 0 in this order. Programs read numbers where they can:
+        # of a MIG instance there is none.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid if gpu.uuid in cut else str(n) for n, gpu in enumerate(gpus)),
     }
-    described = from_cdi(_cdi_specs(root), gpus)
+    described = from_cdi(_cdi_specs(root), gpus, cut)
     if described is not None:
-        return Injection(described.devices, described.binds, {**env, **described.env})
-    devices = _devices(gpus, root)
+        # It has "void" there, for the toolkit's own hook, which is not run.
+        where = described.env.get("LD_LIBRARY_PATH", LIBRARIES)
+        return Injection(described.devices, described.binds, {**described.env, **env, "LD_LIBRARY_PATH": where})
+    devices = _devices(gpus, root, cut)
     libraries = driver_libraries(_linker_cache())
     if not any(name.startswith("libcuda.so") for name in libraries):
         raise errors.ServiceError(
@@ -79,13 +101,15 @@ def driver_libraries(cache: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def from_cdi(specs: Iterable[Mapping[str, Any]], gpus: tuple[GpuInfo, ...]) -> Injection | None:
+def from_cdi(
+    specs: Iterable[Mapping[str, Any]], gpus: tuple[GpuInfo, ...], cut: Mapping[str, Slice] = MappingProxyType({})
+) -> Injection | None:
     """What a CDI description of nvidia.com/gpu says about these GPUs; None when it does not know all of them."""
     for spec in specs:
         if spec.get("kind") != "nvidia.com/gpu":
             continue
         known = {str(device.get("name")): device for device in spec.get("devices", ())}
-        chosen = [known.get(gpu.uuid) or known.get(str(gpu.index)) for gpu in gpus]
+        chosen = [known.get(gpu.uuid) or known.get(_cdi_name(gpu, cut.get(gpu.uuid))) for gpu in gpus]
         if not chosen or any(one is None for one in chosen):
             continue
         edits = [spec.get("containerEdits", {}), *(one.get("containerEdits", {}) for one in chosen if one)]
@@ -104,6 +128,10 @@ def from_cdi(specs: Iterable[Mapping[str, Any]], gpus: tuple[GpuInfo, ...]) -> I
     return None
 
 
+def _cdi_name(gpu: GpuInfo, cut: Slice | None) -> str:
+    return str(gpu.index) if cut is None else f"{cut.parent.index}:{cut.index}"
+
+
 def _cdi_specs(root: Path) -> list[dict[str, Any]]:
     found = []
     for folder in _CDI_FOLDERS:
@@ -115,14 +143,38 @@ def _cdi_specs(root: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _devices(gpus: tuple[GpuInfo, ...], root: Path) -> tuple[str, ...]:
-    paths = [f"/dev/nvidia{_minor(gpu, root)}" for gpu in gpus] + list(_SHARED_DEVICES)
-    present = tuple(path for path in paths if (root / path.lstrip("/")).exists())
-    if len([path for path in present if path not in _SHARED_DEVICES]) < len(gpus):
+def _devices(gpus: tuple[GpuInfo, ...], root: Path, cut: Mapping[str, Slice]) -> tuple[str, ...]:
+    needed: list[str] = []
+    for gpu in gpus:
+        one = cut.get(gpu.uuid)
+        minor = _minor(gpu if one is None else one.parent, root)
+        needed.append(f"/dev/nvidia{minor}")
+        if one is not None:
+            needed += [f"/dev/nvidia-caps/nvidia-cap{number}" for number in _capabilities(one, minor, root)]
+    needed = list(dict.fromkeys(needed))
+    missing = [path for path in needed if not (root / path.lstrip("/")).exists()]
+    if missing:
         raise errors.ServiceError(
-            "the device file of a GPU is missing on this machine", hint="run nvidia-modprobe, or nvidia-smi as root"
+            f"the device file {missing[0]} of a GPU is missing on this machine",
+            hint="run nvidia-modprobe, or nvidia-smi as root",
         )
-    return present
+    return (*needed, *(path for path in _SHARED_DEVICES if (root / path.lstrip("/")).exists()))
+
+
+def _capabilities(one: Slice, minor: int, root: Path) -> list[int]:
+    """The numbers of the device files that let a container use this MIG instance, and no other."""
+    folder = root / f"proc/driver/nvidia/capabilities/gpu{minor}/mig/gi{one.gpu_instance}"
+    found = []
+    for path in (folder / "access", folder / f"ci{one.compute_instance}" / "access"):
+        try:
+            lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+            found.append(int(lines["DeviceFileMinor"]))
+        except (OSError, KeyError, ValueError) as error:
+            raise errors.ServiceError(
+                f"the driver does not say which device file a MIG instance of GPU {minor} has: {error}",
+                hint="instances made with nvidia-smi mig -cgi … -C have one",
+            ) from error
+    return found
 
 
 def _minor(gpu: GpuInfo, root: Path) -> int:

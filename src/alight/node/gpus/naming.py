@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from alight.wire import gpus
+
 #: In order: the first that fits. Names that say more than another come before it.
 _KNOWN = (
     (r"GB300\b", "GB300"),
@@ -35,4 +37,7 @@ def short_name(name: str, memory: int) -> str:
             return short
     plain = re.sub(r"^(NVIDIA|GeForce|Tesla|Quadro)\s+|^(NVIDIA|AMD)\s+", "", name.strip())
     plain = re.sub(r"^(GeForce|Tesla|Quadro)\s+", "", plain)
+    known = gpus.canonical(re.sub(r"\s+\d+GB$", "", plain))  # a laptop's is another one
+    if known:
+        return known
     return re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-").upper() or "GPU"

@@ -89,6 +89,7 @@ class ContainerViews:
             bool(facts.get("built")),
             str(facts.get("waited", "")),
             () if row["total"] is None and row["ended_at"] else remedy.remedies(_facts(row)),
+            tuple(str(note) for note in facts.get("gpus", ())),
         )
         return ContainerDetails(self.summary(row), start)
 

@@ -22,7 +22,7 @@ _LOOK_EVERY = 0.2  # seconds between looks at who waits for room: shorter waits 
 _LOOKED_AT = 20  # functions in one look: each costs as much as there are containers
 _SENTENCES = 20  # refusals and modules of one start that are kept
 _ENDS = 4096  # functions of which the last end is known
-_FACTS = ("imports", "refused")
+_FACTS = ("imports", "refused", "gpus")
 
 
 @dataclass
@@ -50,6 +50,7 @@ class Starts:
         self._last_end: dict[str, float] = {}  # by function
         self._waits: dict[str, str] = {}  # by function: why it finds no room
         self._looked = 0.0
+        self.on_wait: Callable[[str, str], None] = lambda function_id, why: None
 
     async def load(self) -> None:
         """Take up what an earlier server process noted of containers that are still there."""
@@ -86,6 +87,11 @@ class Starts:
             self._pass(one, "place", "mounts")
             one.told = True
             self._write(container_id, one, {})
+
+    def waited(self, container_id: str) -> str:
+        """Why there was no room for it at first; "" when there was."""
+        one = self._open.get(container_id)
+        return str(one.facts.get("waited", "")) if one is not None else ""
 
     def ready(self, container_id: str) -> None:
         """It takes inputs."""
@@ -130,6 +136,8 @@ class Starts:
             call_id = _first_in_line(function) if function is not None else ""
             facts = why.waiting_of(state, call_id, now) if call_id else None
             self._waits[function_id] = facts.why if facts is not None else ""
+            if self._waits[function_id]:
+                self.on_wait(function_id, self._waits[function_id])
 
     def _pass(self, one: _Open, stage: str, under_way: str) -> None:
         now = self._clock()
