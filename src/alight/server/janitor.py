@@ -55,7 +55,7 @@ class Janitor:
         await self._store.write([("containers_forget", {"before": now - self._settings.rows_kept})])
         await self._store.write([("starts_forget", {"before": now - self._settings.rows_kept})])
         await self._store.write([("starts_too_many", {"most": STARTS_KEPT})])
-        await asyncio.to_thread(self._logs.sweep, now - self._settings.logs_kept)
+        await asyncio.to_thread(self._logs.sweep, now - self._settings.logs_kept, self._settings.logs_bytes)
         for clean in self.more:
             await clean(now)
 

@@ -28,7 +28,7 @@ from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
 from alight.server.services.images import Images
 from alight.server.services.nodes import Nodes
-from alight.server.services.published import Published
+from alight.server.services.published import Published, spoken_name
 from alight.server.services.secrets import Secrets
 from alight.server.web import Web, is_lease
 from alight.wire import errors
@@ -253,6 +253,19 @@ class Loop:
             self._machine_lost(decision)
         else:
             self._do.containers.starts.told(decision.container_id)
+            self._note_start(command, function)
+
+    def _note_start(self, command: Command, function: Published) -> None:
+        """Say in the app's log what starts, of what, and why it had to wait."""
+        start = command.start
+        if start is None:
+            return
+        words = [f"image {start.image_id}"]
+        words += [f"GPU {', '.join(start.gpus)}"] if start.gpus else []
+        waited = self._do.containers.starts.waited(start.container_id)
+        words += [f"waited: {waited}"] if waited else []
+        text = f"{start.container_id} starts for {spoken_name(function.key)}: {'; '.join(words)}"
+        self._do.hub.note(function.app_id, text, container=start.container_id, function=function.function_id)
 
     async def _start_command(self, decision: decided.Start, function: Published) -> Command:
         spec, do = function.spec, self._do

@@ -44,6 +44,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "container.show": _PEOPLE,
     "container.stop": _PEOPLE,
     "container.series": _PEOPLE,
+    "logs.query": _CODE,
     "function.lookup": _CODE,
     "function.find": _CODE,
     "function.bind": _CODE,

@@ -30,6 +30,7 @@ class Settings:
     rows_kept: float = 30 * 86400.0
     logs_kept: float = 30 * 86400.0
     log_bytes: int = 64 << 20  # of one container
+    logs_bytes: int = 10 << 30  # of all containers; the oldest output goes first
     images_kept: float = 30 * 86400.0  # since their last use
     images_bytes: int | None = None  # on each machine; what was used least recently goes first
     bodies_in_memory: int = 64 << 20
@@ -80,8 +81,9 @@ def default_home() -> Path:
 
 
 def from_environment(home: Path, listen: str) -> Settings:
-    """Settings with what the environment says: ALIGHT_HOLDER_GRACE, ALIGHT_NODE_GRACE, ALIGHT_IMAGES_KEPT (seconds),
-    ALIGHT_IMAGES_GIB, ALIGHT_VERSIONS_KEPT, ALIGHT_SCHEDULES_LATE (seconds).
+    """Settings with what the environment says: ALIGHT_HOLDER_GRACE, ALIGHT_NODE_GRACE, ALIGHT_IMAGES_KEPT,
+    ALIGHT_LOGS_KEPT, ALIGHT_SCHEDULES_LATE (seconds), ALIGHT_IMAGES_GIB, ALIGHT_LOGS_MIB, ALIGHT_LOGS_GIB,
+    ALIGHT_VERSIONS_KEPT.
     """
     return Settings(
         home,
@@ -89,6 +91,9 @@ def from_environment(home: Path, listen: str) -> Settings:
         holder_grace=_seconds("ALIGHT_HOLDER_GRACE", Settings.holder_grace),
         node_grace=_seconds("ALIGHT_NODE_GRACE", Settings.node_grace),
         images_kept=_seconds("ALIGHT_IMAGES_KEPT", Settings.images_kept),
+        logs_kept=_seconds("ALIGHT_LOGS_KEPT", Settings.logs_kept),
+        log_bytes=_count("ALIGHT_LOGS_MIB", Settings.log_bytes >> 20, 1 << 20) << 20,
+        logs_bytes=_count("ALIGHT_LOGS_GIB", Settings.logs_bytes >> 30, 1 << 20) << 30,
         images_bytes=_gib("ALIGHT_IMAGES_GIB"),
         schedules_late=_seconds("ALIGHT_SCHEDULES_LATE", 0.0) if os.environ.get("ALIGHT_SCHEDULES_LATE") else None,
         versions_kept=_count("ALIGHT_VERSIONS_KEPT", Settings.versions_kept),

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alight.gateway.table import Names
@@ -42,6 +43,7 @@ from alight.server.routes import execs as execs_routes
 from alight.server.routes import functions as functions_routes
 from alight.server.routes import images as images_routes
 from alight.server.routes import info as info_routes
+from alight.server.routes import logs as logs_routes
 from alight.server.routes import nodes as nodes_routes
 from alight.server.routes import queues as queues_routes
 from alight.server.routes import schedules as schedules_routes
@@ -74,12 +76,14 @@ from alight.server.services.hub import Hub
 from alight.server.services.images import Images
 from alight.server.services.input_views import InputViews
 from alight.server.services.json_calls import JsonCalls
+from alight.server.services.log_views import LogViews
 from alight.server.services.nodes import Around, Nodes
 from alight.server.services.schedules import Schedules
 from alight.server.services.secrets import Secrets
 from alight.server.services.setup import Setup
 from alight.server.services.shared import Shared
 from alight.server.services.shared_store import SharedStore
+from alight.server.services.system_log import SystemLog
 from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
 from alight.server.services.vault import Vault
@@ -275,6 +279,7 @@ class Server:
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **self.measuring.routes(self._container_views()),
             **images_routes.routes(parts.images, parts.apps),
+            **logs_routes.routes(LogViews(parts.store, parts.logs, parts.hub, parts.containers, parts.nodes.running)),
             **volumes_routes.routes(parts.volumes, parts.containers),
             **volume_history_routes.routes(parts.volumes, parts.volumes.versions),
             **nodes_routes.routes(parts.nodes),
@@ -350,6 +355,9 @@ class Server:
             ahead.look()
 
         parts.deployments.on_change, parts.nodes.on_join = changed, ahead.look
+        words = SystemLog(parts.logs, parts.hub)
+        parts.deployments.on_word = words.say
+        parts.containers.starts.on_wait = partial(words.waiting, parts.functions)
         await parts.secrets.load()
         await parts.apps.load()
         await parts.access.load()

@@ -46,6 +46,7 @@ OPEN_TO = {
         "call.result",
         "call.cancel",
         "call.graph",
+        "logs.query",
         "function.find",
         "function.bind",
         "function.scale",

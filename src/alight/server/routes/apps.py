@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 
 from alight.link.peer import Stream
-from alight.server.logs import Logs, Record
+from alight.server.log_segments import Record
+from alight.server.logs import Logs
 from alight.server.request import Request, Routes
 from alight.server.services.apps import Apps, may_touch
 from alight.server.services.containers import Containers

@@ -74,6 +74,7 @@ class Deployments:
         self._most = most
         self._under_way: dict[str, tuple[str, asyncio.Task[DeployDone]]] = {}  # by app: whose, and what comes of it
         self.on_change: Callable[[], None] = lambda: None  # an app has another version, or not after all
+        self.on_word: Callable[[str, str], None] = lambda app_id, text: None  # what is worth a line in the app's log
 
     async def begin(self, asked: DeployBegin, environment: str, who: Principal) -> DeployBegun:
         """The deployed app of a name, or a new one that is nobody's to find yet. Raises InvalidError for a bad name."""
@@ -322,6 +323,7 @@ class Deployments:
         app.name = app.description = wish.name
         app.state, app.version, app.tags = AppState.DEPLOYED, number, dict(tags)
         app.deployed_at, app.deployed_by = time.time(), wish.who.owner
+        self.on_word(app.app_id, f"v{number} of {wish.name} is deployed by {wish.who.owner or 'the owner'}")
         self._apps.leases.forget(app.app_id)
 
     async def _take_back(self, attempt: Attempt, failed: tuple[str, dict[str, Any]]) -> None:
@@ -330,6 +332,7 @@ class Deployments:
         said = str(error.get("message") or "nobody knows why")
         why = f"{attempt.what} did not come up: {function} ended before it could take an input"
         log.warning("app %s: %s: %s", app.app_id, why, said.splitlines()[0])
+        self.on_word(app.app_id, f"{why}: {said.splitlines()[0]}")
         if app.app_id in self._apps.alive:
             async with self._functions.changing:
                 back = self._functions.back(attempt.change, f"v{number} of {attempt.name} did not come up")

@@ -19,9 +19,10 @@ _UNHEARD = 100  # words that nobody was there for, of all apps
 class Watcher:
     """One who watches. ``news`` is set when there is something to take."""
 
-    def __init__(self, app_id: str, *, logs: bool) -> None:
+    def __init__(self, app_id: str, *, logs: bool, system: bool = False) -> None:
         self.app_id = app_id
         self.logs = logs
+        self.system = system  # the lines of Alight's own grow under the app's id
         self.events: deque[AppEvent] = deque()
         self.grown: dict[str, None] = {}
         self.news = asyncio.Event()
@@ -54,13 +55,14 @@ class Hub:
         # After a crash machines are often back before watchers: what nobody heard is kept for the first who comes.
         self._unheard: deque[tuple[str, AppEvent]] = deque(maxlen=_UNHEARD)
         self.on_watched: Callable[[str, bool], None] | None = None
+        self.on_event: Callable[[str, AppEvent], None] | None = None  # hears every event, watched or not
 
-    def watch(self, app_id: str, *, logs: bool) -> Watcher:
+    def watch(self, app_id: str, *, logs: bool, system: bool = False) -> Watcher:
         """Begin to watch; give it back with ``leave``."""
-        watcher = Watcher(app_id, logs=logs)
+        watcher = Watcher(app_id, logs=logs, system=system)
         before = self.is_watched(app_id)
         self._watchers.setdefault(app_id, []).append(watcher)
-        for one in [one for one in self._unheard if one[0] == app_id]:
+        for one in [one for one in self._unheard if one[0] == app_id and not system]:
             self._unheard.remove(one)
             watcher.tell(one[1])
         if logs and not before and self.on_watched is not None:
@@ -89,7 +91,9 @@ class Hub:
     def tell(self, app_id: str, event: AppEvent) -> None:
         """Something happened to an app."""
         watchers = self._watchers.get(app_id, ())
-        if not watchers and event.kind == "system":
+        if self.on_event is not None:
+            self.on_event(app_id, event)
+        if event.kind == "system" and all(watcher.system for watcher in watchers):
             self._unheard.append((app_id, event))
         for watcher in watchers:
             watcher.tell(event)
@@ -99,6 +103,18 @@ class Hub:
         for watcher in self._watchers.get(app_id, ()):
             if watcher.logs:
                 watcher.grown[container_id] = None
+                watcher.news.set()
+
+    def note(self, app_id: str, text: str, *, container: str = "", function: str = "") -> None:
+        """A word for the app's log alone: nobody who watches is told of it."""
+        if self.on_event is not None:
+            self.on_event(app_id, AppEvent("note", container=container, function=function, text=text))
+
+    def noted(self, app_id: str) -> None:
+        """What is kept of Alight's own words has more."""
+        for watcher in self._watchers.get(app_id, ()):
+            if watcher.system:
+                watcher.grown[app_id] = None
                 watcher.news.set()
 
     def stopped(self, app_id: str, why: str) -> None:

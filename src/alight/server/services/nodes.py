@@ -28,6 +28,7 @@ from alight.server.logs import Logs
 from alight.server.services.calls import Calls
 from alight.server.services.containers import Containers, Record
 from alight.server.services.hub import Hub
+from alight.server.services.log_running import Running, how_started
 from alight.server.services.readers import send_now
 from alight.store.base import Store
 from alight.wire import chunk, errors
@@ -104,6 +105,7 @@ class Nodes:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.sessions: dict[str, Session] = {}
         self._nobody = asyncio.Event()
+        self.running = Running(around.logs, around.calls.book)
         self._acks: dict[str, tuple[list[int], list[Run]]] = {}
         self._expected: set[str] = set()
         self.on_leave: Callable[[str], None] = lambda node_id: None
@@ -151,6 +153,7 @@ class Nodes:
         for record in list(self._around.containers.alive.values()):
             if record.node_id == hello.node_id and record.container_id not in mine:
                 self._tell_again(record)
+                self.running.lost(record.container_id)
                 self._around.calls.book.emptied(record.container_id)
                 self._start(
                     self._around.containers.ended(
@@ -274,6 +277,7 @@ class Nodes:
         elif record.node_id != session.hello.node_id:
             log.warning("node %s brings values of %s, which is not its own", session.hello.node_id, said.container)
         else:
+            self.running.values(said)
             self._around.calls.outcomes.on_values(said, head, body, record.app_id, record.function_id)
 
     def on_report(self, session: Session, report: Report, body: bytes) -> None:
@@ -305,6 +309,9 @@ class Nodes:
             self._around.hub.tell(record.app_id, AppEvent("system", container=name, text=report.text))
         elif report.kind == "started":
             self._around.containers.starts.said(name, report.start)
+            if record is not None:
+                self._around.hub.note(record.app_id, how_started(name, report.start), container=name,
+                                      function=record.function_id)  # fmt: skip
         elif report.kind == "returned":
             self._on_returned(name, report)
         elif report.kind == "ended":
@@ -362,6 +369,7 @@ class Nodes:
         if record is None:
             self._start(self._late_answer(session, output, b"", body))
         else:
+            self.running.answer(output)
             self._around.calls.outcomes.on_end(output, body, record.app_id, record.function_id)
 
     async def _late_answer(self, session: Session, said: Output | chunk.Outputs, head: bytes, body: bytes) -> None:
@@ -399,6 +407,7 @@ class Nodes:
 
     def _on_ended(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
         container_id = report.container
+        self.running.lost(container_id)
         self._around.calls.book.emptied(container_id)
         was_ready = record is not None and record.state == ContainerState.READY
         why = _why_ended(report)
@@ -486,6 +495,7 @@ class Nodes:
         self._around.inbox.put(events.NodeGone(node_id))
         for record in list(self._around.containers.alive.values()):
             if record.node_id == node_id:
+                self.running.lost(record.container_id)
                 self._around.calls.book.emptied(record.container_id)
                 self._start(self._around.containers.ended(record.container_id, "its machine is gone", time.time()))
 
