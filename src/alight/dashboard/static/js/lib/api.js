@@ -48,7 +48,22 @@ export function url(path, parameters = {}) {
 }
 
 export async function get(path, parameters = {}, signal = undefined) {
-  return answer(() => fetch(url(path, parameters), { signal, headers: { accept: "application/json" } }));
+  return answer(() => patient(url(path, parameters), { signal, headers: { accept: "application/json" } }));
+}
+
+/**
+ * A fetch that is tried again: browsers break requests off whenever a network interface of their machine comes or goes,
+ * and each container brings one. Only for what changes nothing.
+ */
+export async function patient(address, options) {
+  for (let pause = 100; ; pause *= 2) {
+    try {
+      return await fetch(address, options);
+    } catch (error) {
+      if (error.name === "AbortError" || pause > 1000) throw error;
+      await new Promise((then) => setTimeout(then, pause));
+    }
+  }
 }
 
 export async function post(path, body = {}) {

@@ -1,9 +1,11 @@
 // One EventSource for the whole page: the server names what changed, and whoever shows it asks again.
 import { renewed, url } from "./api.js";
 
+const PATIENCE = 2500; // ms without a connection until the page says so
+
 const listeners = new Set();
 const watchers = new Set();
-const state = { connected: true, counts: null, source: null, greeted: false };
+const state = { connected: true, counts: null, source: null, greeted: false, late: 0 };
 
 /** Calls `wake` when one of `topics` ("apps", "call:fc-…") changed. Returns a function that ends it. */
 export function listen(topics, wake) {
@@ -15,7 +17,7 @@ export function listen(topics, wake) {
 /** Calls `told` with {connected, counts} now and whenever they change. Returns a function that ends it. */
 export function watchConnection(told) {
   watchers.add(told);
-  told({ ...state });
+  told(shown());
   return () => watchers.delete(told);
 }
 
@@ -23,9 +25,13 @@ export function connect() {
   if (state.source) return;
   const source = new EventSource(url("events"));
   state.source = source;
-  source.addEventListener("open", () => change({ connected: true }));
+  source.addEventListener("open", () => {
+    clearTimeout(state.late);
+    change({ connected: true });
+  });
   source.addEventListener("error", () => {
-    change({ connected: false });
+    clearTimeout(state.late);
+    state.late = setTimeout(() => change({ connected: false }), PATIENCE); // most are over before one has read it
     if (source.readyState === EventSource.CLOSED) again(source); // an answer other than 200: it gives up by itself
   });
   source.addEventListener("hello", (event) => {
@@ -65,5 +71,7 @@ function wakeAll() {
 function change(what) {
   if (Object.entries(what).every(([name, value]) => JSON.stringify(state[name]) === JSON.stringify(value))) return;
   Object.assign(state, what);
-  for (const told of watchers) told({ ...state });
+  for (const told of watchers) told(shown());
 }
+
+const shown = () => ({ connected: state.connected, counts: state.counts });

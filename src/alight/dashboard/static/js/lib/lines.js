@@ -1,6 +1,6 @@
 // The lines of a log that a page holds: the newest ones, older ones as somebody scrolls up to them, never more than MOST.
 // They come as server-sent events, read in pieces of many lines, since a busy container writes thousands a second.
-import { Refused, url } from "./api.js";
+import { patient, Refused, url } from "./api.js";
 
 const MOST = 100_000;
 const PART = 2_000;
@@ -83,7 +83,7 @@ export class Lines {
   async read(parameters, take) {
     const headers = { accept: "text/event-stream" };
     if (parameters.follow && this.last) headers["last-event-id"] = this.last;
-    const response = await fetch(url("logs", parameters), { headers, signal: this.stop.signal });
+    const response = await patient(url("logs", parameters), { headers, signal: this.stop.signal });
     if (!response.ok) {
       const { error } = await response.json().catch(() => ({}));
       throw new Refused(response.status, error);
@@ -104,9 +104,8 @@ export class Lines {
     for (const part of parts) {
       const { id, event, data } = fields(part);
       if (event === "end" && live) this.ended = true;
-      if (event === "error" && data) this.error = new Refused(0, JSON.parse(data).error ?? JSON.parse(data));
-      if (event && event !== "line" && event !== "message") continue;
-      if (!data) continue;
+      if (event === "problem") throw new Refused(0, JSON.parse(data).error);
+      if (event !== "line") continue;
       if (live && id) this.last = id;
       rows.push(JSON.parse(data));
     }

@@ -69,7 +69,7 @@ const kind = ({ is_web: web, methods, schedule }) =>
   [web && "web", methods?.length && plural(methods.length, "method"), Object.keys(schedule ?? {}).length && "scheduled"].filter(Boolean).join(", ") || "function";
 
 const Functions = ({ functions }) => functions.length
-  ? html`<${Table} label="Functions" columns=${FUNCTIONS} rows=${functions} key=${({ function_id: id }) => id} />`
+  ? html`<${Table} label="Functions" columns=${FUNCTIONS} rows=${functions} named=${({ function_id: id }) => id} />`
   : html`<${Empty} title="This app has no functions." />`;
 
 function Starts({ id }) {
@@ -96,5 +96,5 @@ function Versions({ app, versions, refresh }) {
       <${Action} quiet label="Go back" title=${`Go back to version ${version}?`} path=${`apps/${app.app_id}/rollback`} body=${{ version }} then=${refresh}
         text="It serves again under a new number. Containers of the version that serves now finish what they have begun." />` },
   ];
-  return html`<${Table} label="Versions" columns=${columns} rows=${versions.versions} key=${({ version }) => version} />`;
+  return html`<${Table} label="Versions" columns=${columns} rows=${versions.versions} named=${({ version }) => version} />`;
 }

@@ -25,7 +25,7 @@ export function Apps() {
     </div>
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />`
       : loading ? html`<${Loading} />`
-      : rows.length ? html`<${Table} label="Apps" columns=${COLUMNS} rows=${rows} key=${({ app_id: id }) => id} />`
+      : rows.length ? html`<${Table} label="Apps" columns=${COLUMNS} rows=${rows} named=${({ app_id: id }) => id} />`
       : html`<${Nothing} any=${data.apps.length > 0} filtered=${Boolean(text)} showAll=${() => set({ show: "all" })} />`}`;
 }
 

@@ -24,6 +24,6 @@ export function Audit() {
     <div class="tools"><${Filter} value=${text} set=${setText} label="Filter changes" /></div>
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />`
       : loading ? html`<${Loading} />`
-      : rows.length ? html`<${Table} label="Changes" columns=${COLUMNS} rows=${rows} key=${({ at, target }) => `${at} ${target}`} />`
+      : rows.length ? html`<${Table} label="Changes" columns=${COLUMNS} rows=${rows} named=${({ at, target }) => `${at} ${target}`} />`
       : html`<${Empty} title=${text ? "No change fits." : "Nothing was changed from the dashboard yet."} />`}`;
 }

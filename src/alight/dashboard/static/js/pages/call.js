@@ -18,7 +18,7 @@ export function Call({ id }) {
   const first = [["Calls", "/calls"]];
   if (error && !data) return html`<${Head} title=${id} crumbs=${first} /><${Problem} error=${error} retry=${refresh} />`;
   if (loading) return html`<${Head} title=${id} crumbs=${first} /><${Loading} />`;
-  const { call: details, failure, error: wrong, retryable, cost } = data;
+  const { call: details, failure: failed, retryable, cost } = data;
   const { call, waiting } = details;
   const tab = query.tab ?? "overview";
   const crumbs = [["Apps", "/"], [call.app, `/apps/${call.app_id}`], [call.function, `/functions/${call.function_id}`]];
@@ -37,7 +37,8 @@ export function Call({ id }) {
       ["Called by", call.parent_input && html`<code>${call.parent_input}</code>`],
     ]} />
     ${waiting && html`<${Waits} waiting=${waiting} />`}
-    ${(failure || wrong) && html`<${Section} title="What failed last">${failure ? html`<${Traceback} failure=${failure} />` : html`<${Problem} error=${wrong} />`}<//>`}
+    ${failed && html`<${Section} title=${call.accepted > 1 ? `What failed last: input ${count(failed.position)}` : "What failed"}>
+      ${failed.failure ? html`<${Traceback} failure=${failed.failure} />` : html`<${Problem} error=${{ message: failed.error || failed.status }} />`}<//>`}
     <${Tabs} chosen=${tab} choose=${(name) => set({ tab: name === "overview" ? "" : name })} tabs=${[["overview", "Inputs"], ["logs", "Log"], ["graph", "What it called"]]} />
     ${tab === "overview" && html`<${Inputs} call=${call} />`}
     ${tab === "logs" && html`<${Log} of=${{ call: id }} many />`}
@@ -60,41 +61,78 @@ const PART = 200;
 function Inputs({ call }) {
   const { query, set } = useLocation();
   const only = query.inputs === "failed";
-  const total = only ? call.failed : call.accepted;
   const [asked, show] = useState(null);
-  const stamp = `${call.succeeded} ${call.failed} ${call.running} ${call.accepted}`;
-  const { row, seen, error, counted } = useParts(`calls/${call.call_id}/inputs`, only, stamp);
-  const columns = [
-    { label: "#", width: "84px", num: true, phone: true, cell: ({ position }) => count(position) },
-    { label: "State", width: "130px", phone: true, cell: ({ status }) => html`<${State} is=${status || "waiting"} />` },
-    { label: "Attempt", width: "76px", num: true, cell: ({ attempt }) => attempt || "–" },
-    { label: "Container", width: "minmax(0, 1fr)", cell: ({ container }) => container ? html`<a class="cut" href=${`/containers/${container}`}><code>${container}</code></a>` : html`<span class="faint">–</span>` },
-    { label: "What happened", width: "minmax(0, 3fr)", phone: true, cell: (input) => input.failure
-      ? html`<button type="button" class="quiet cut bad" onClick=${() => show(input)}>${input.error || input.failure.message}</button>`
-      : html`<span class="cut" title=${input.error}>${input.error}</span>` },
-  ];
-  const there = counted ?? total;
   return html`
     <div class="tools"><${Choice} label="Which inputs" value=${only ? "failed" : ""} set=${(value) => set({ inputs: value })}
       options=${[["", "All"], ["failed", "Failed"]]} /></div>
-    ${error ? html`<${Problem} error=${error} />`
-      : there === 0 ? html`<${Empty} title=${only ? "No input failed." : "No input has come yet."} />`
-      : html`<${Table} label="Inputs" columns=${columns} rows=${[]} count=${there} row=${row} key=${({ position }) => position} seen=${seen} />`}
+    ${only ? html`<${Failed} call=${call} show=${show} />` : html`<${All} call=${call} show=${show} />`}
     ${asked && html`<${Detail} input=${asked} close=${() => show(null)} />`}`;
 }
 
+const columns = (show) => [
+  { label: "#", width: "64px", num: true, phone: true, cell: ({ position }) => count(position) },
+  { label: "State", width: "130px", phone: true, cell: ({ status }) => html`<${State} is=${status || "waiting"} />` },
+  { label: "Attempt", width: "76px", num: true, cell: ({ attempt }) => attempt || "–" },
+  { label: "Container", width: "minmax(0, 1fr)", cell: ({ container }) => container ? html`<a class="cut" href=${`/containers/${container}`}><code>${container}</code></a>` : html`<span class="faint">–</span>` },
+  { label: "What happened", width: "minmax(0, 3fr)", phone: true, cell: (input) => input.failure
+    ? html`<button type="button" class="quiet cut bad" onClick=${() => show(input)}>${input.error || input.failure.message}</button>`
+    : html`<span class="cut" title=${input.error}>${input.error}</span>` },
+];
+
+function All({ call, show }) {
+  const stamp = `${call.succeeded} ${call.failed} ${call.running} ${call.accepted}`;
+  const { row, seen, error, counted } = useParts(`calls/${call.call_id}/inputs`, stamp);
+  const there = Math.max(counted ?? 0, call.accepted);
+  if (error) return html`<${Problem} error=${error} />`;
+  if (!there) return html`<${Empty} title="No input has come yet." />`;
+  return html`<${Table} label="Inputs" columns=${columns(show)} rows=${[]} count=${there} row=${row} named=${({ position }) => position} seen=${seen} />`;
+}
+
+/** Those that failed: by position, more as somebody scrolls. */
+function Failed({ call, show }) {
+  const [state, set] = useState({ rows: [], more: true, error: null });
+  const busy = useRef(false);
+  const next = async () => {
+    if (busy.current || !state.more) return;
+    busy.current = true;
+    try {
+      const start = state.rows.length ? state.rows[state.rows.length - 1].position + 1 : 0;
+      const found = await get(`calls/${call.call_id}/inputs`, { status: "failed", start, limit: PART });
+      set({ rows: [...state.rows, ...found.inputs], more: found.more, error: null });
+    } catch (error) {
+      set({ ...state, more: false, error });
+    }
+    busy.current = false;
+  };
+  useEffect(() => {
+    if (!state.rows.length) next();
+  }, []);
+  useEffect(() => {
+    if (call.failed > state.rows.length && !state.more) set({ ...state, more: true });
+  }, [call.failed]);
+  useEffect(() => {
+    if (state.more && state.rows.length < PART) next();
+  }, [state.more]);
+  if (state.error) return html`<${Problem} error=${state.error} />`;
+  if (!state.rows.length) return state.more ? html`<${Loading} />` : html`<${Empty} title="No input failed." />`;
+  return html`<${Table} label="Failed inputs" columns=${columns(show)} rows=${state.rows} named=${({ position }) => position} end=${next} />`;
+}
+
 /** Parts of a long list, asked for when they come into sight, and again when `stamp` changes. */
-function useParts(path, failed, stamp) {
+function useParts(path, stamp) {
   const parts = useRef(new Map());
   const sight = useRef([0, 0]);
+  const latest = useRef(stamp);
+  latest.current = stamp;
   const [state, set] = useState({ error: null, counted: null });
   const ask = async (part) => {
     const before = parts.current.get(part);
-    if (before?.stamp === stamp || before?.busy) return;
+    if (before?.stamp === latest.current || before?.busy) return;
+    const asked = latest.current;
     parts.current.set(part, { ...before, busy: true });
     try {
-      const { inputs, total } = await get(path, { status: failed ? "failed" : "all", start: part * PART, limit: PART });
-      parts.current.set(part, { rows: inputs, stamp });
+      const { inputs, total } = await get(path, { start: part * PART, limit: PART });
+      parts.current.set(part, { rows: inputs, stamp: asked });
       set({ error: null, counted: total });
     } catch (error) {
       parts.current.delete(part);
@@ -106,13 +144,9 @@ function useParts(path, failed, stamp) {
     for (let part = Math.floor(first / PART); part <= Math.floor(Math.max(first, last - 1) / PART); part += 1) ask(part);
   };
   useEffect(() => {
-    parts.current.clear();
-    set({ error: null, counted: null });
-  }, [path, failed]);
-  useEffect(() => {
     const timer = setTimeout(() => look(...sight.current), 300);
     return () => clearTimeout(timer);
-  }, [path, failed, stamp]);
+  }, [path, stamp, state.counted]);
   return { ...state, seen: look, row: (at) => parts.current.get(Math.floor(at / PART))?.rows?.[at % PART] };
 }
 

@@ -51,7 +51,12 @@ const ending = ({ why, exit_code: code, signal }) =>
   [why, signal ? `signal ${signal}` : code ? `exit code ${code}` : ""].filter(Boolean).join(", ") || "by itself";
 
 const Volumes = ({ volumes }) => html`<span class="urls">${volumes.map(({ volume_id: id, name, path, read_only: fixed }) => html`
-  <span key=${path}><a href=${`/volumes/${id}`}>${name || id}</a> <span class="faint">at <code>${path}</code>${fixed ? ", read only" : ""}</span></span>`)}</span>`;
+  <span key=${path}><${VolumeLink} id=${id} name=${name} /> <span class="faint">at <code>${path}</code>${fixed ? ", read only" : ""}</span></span>`)}</span>`;
+
+function VolumeLink({ id, name }) {
+  const { data } = useQuery(name ? null : `volumes/${id}`);
+  return html`<a href=${`/volumes/${id}`}>${name || data?.volume.name || id}</a>`;
+}
 
 const Usage = ({ container }) => html`<${Windowed} first="15m">${(window) => html`<${Series} key=${window} container=${container} seconds=${WINDOWS[window]} />`}<//>`;
 

@@ -33,7 +33,7 @@ export function Cost() {
           <${Tile} label="Of it starting" value=${cash(sum("starting"))} />
         <//>
         <${Days} items=${items} cash=${cash} resolution=${resolution} />
-        <${Section} title="By function"><${Table} label="Cost by function" columns=${columns(cash)} rows=${rows} key=${({ key }) => key} /><//>`}`;
+        <${Section} title="By function"><${Table} label="Cost by function" columns=${columns(cash)} rows=${rows} named=${({ key }) => key} /><//>`}`;
 }
 
 function Days({ items, cash, resolution }) {

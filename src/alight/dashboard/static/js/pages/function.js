@@ -45,7 +45,7 @@ function Now({ of }) {
     <${Tile} label="Running" value=${count(now.running)} of="inputs" />
     <${Tile} label="Waiting" value=${count(now.backlog)} of="inputs" tone=${now.backlog ? "wait" : ""} />
     <${Tile} label="Latency p50" value=${known(latency, latency.p50)} of=${`p95 ${known(latency, latency.p95)}, p99 ${known(latency, latency.p99)}`} />
-    <${Tile} label="Failed" value=${ended ? count(failed) : "–"} of=${ended ? `of the last ${plural(ended, "call")}` : "no calls yet"} tone=${failed ? "bad" : ""} />
+    <${Tile} label="Failed" value=${ended ? count(failed) : "–"} of=${ended ? `of the last ${plural(ended, "input")}` : "no calls yet"} tone=${failed ? "bad" : ""} />
     <${Tile} label="Cold start p50" value=${known(starts, starts?.p50)} of=${`p95 ${known(starts, starts?.p95)}`} />
   <//>`;
 }
@@ -60,16 +60,16 @@ function Series({ id, window }) {
   if (error && !data) return html`<${Problem} error=${error} />`;
   const { at = [], series = {} } = data ?? {};
   return html`<div class="charts">
-    <${Chart} sync=${id} title="Containers" at=${at} format=${whole} step series=${[
+    <${Chart} sync=${id} title="Containers" at=${at} format=${number} whole step series=${[
       { label: "ready", values: series.ready, tone: "good", fill: true }, { label: "starting", values: series.starting, tone: "wait" }]} />
-    <${Chart} sync=${id} title="Calls" at=${at} format=${whole} step series=${[
-      { label: "ended", values: series.calls, tone: "live", fill: true }, { label: "failed", values: series.failed, tone: "bad" }]} />
-    <${Chart} sync=${id} title="Latency" at=${at} format=${duration} series=${[
+    <${Chart} sync=${id} title="Inputs" at=${at} format=${number} whole step series=${[
+      { label: "ended", values: series.inputs, tone: "live", fill: true }, { label: "failed", values: series.failed, tone: "bad" }]} />
+    <${Chart} sync=${id} title="Latency" at=${at} format=${duration} dots series=${[
       { label: "p50", values: series.p50, tone: "live" }, { label: "p95", values: series.p95, tone: "wait" }]} />
   </div>`;
 }
 
-const whole = (value) => (Number.isInteger(value) ? count(value) : value < 10 ? value.toFixed(1) : count(value));
+const number = (value) => (Number.isInteger(value) ? count(value) : value < 10 ? value.toFixed(1) : count(value));
 
 function Calls({ id }) {
   const { query, set } = useLocation();
@@ -121,7 +121,7 @@ function Declared({ of }) {
     ["Volumes", spec.volumes?.length > 0 && html`${spec.volumes.map(({ path, volume_id: volume, read_only: fixed }) => html`
       <span key=${path}><a href=${`/volumes/${volume}`}><code>${path}</code></a>${fixed ? " (read only) " : " "}</span>`)}`],
     ["Secrets", spec.secrets?.length > 0 && plural(spec.secrets.length, "secret")],
-    ["Environment", Object.keys(spec.env ?? {}).length > 0 && html`<code>${Object.keys(spec.env).join(", ")}</code>`],
+    ["Environment", spec.env_names?.length > 0 && html`<code>${spec.env_names.join(", ")}</code>`],
     ["Network", spec.block_network && "none"],
     ["Disk", resources.ephemeral_disk && bytes(resources.ephemeral_disk * 1048576)],
     ["Image", steps.length > 0 && html`<ol class="steps">${steps.map((step, at) => html`<li key=${at}><code>${step.op} ${words(step)}</code></li>`)}</ol>`],

@@ -33,6 +33,6 @@ export function Images() {
     <div class="tools"><${Filter} value=${text} set=${setText} label="Filter images" /></div>
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />`
       : loading ? html`<${Loading} />`
-      : rows.length ? html`<${Table} label="Images" columns=${columns(names)} rows=${rows} key=${({ image_id: id }) => id} />`
+      : rows.length ? html`<${Table} label="Images" columns=${columns(names)} rows=${rows} named=${({ image_id: id }) => id} />`
       : html`<${Empty} title=${text ? "No image fits." : "No image was built yet."} command=${!text && "alight run hello.py"} />`}`;
 }

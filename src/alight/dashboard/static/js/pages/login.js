@@ -13,13 +13,15 @@ export function Login() {
     event.preventDefault();
     try {
       await post("login", { token: token.trim() });
-      location.reload();
+      if (location.pathname === "/login") location.assign("/");
+      else location.reload();
     } catch (refused) {
       setError(refused);
     }
   };
   return html`<main class="alone"><div class="card">
     <h1><img src="/static/icon.svg" alt="" width="24" height="24" /> Alight</h1>
+    ${new URLSearchParams(location.search).has("used") && html`<div class="note wait"><strong>This link was used before, or is older than a minute.</strong></div>`}
     <p>On the machine itself, this prints a link that logs you in. It works once, for a minute:</p>
     <${Command} text="alight dashboard" />
     <form onSubmit=${enter}>

@@ -31,7 +31,7 @@ export function Machines() {
     <${Head} title="Machines" />
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />`
       : loading ? html`<${Loading} rows=${2} />`
-      : data.nodes.length ? html`<${Table} label="Machines" columns=${MACHINES} rows=${data.nodes} key=${({ node_id: id }) => id} />`
+      : data.nodes.length ? html`<${Table} label="Machines" columns=${MACHINES} rows=${data.nodes} named=${({ node_id: id }) => id} />`
       : html`<${Empty} title="No machine is connected." command="alight server status">The server runs, but the agent of this machine does not answer.<//>`}
     <${Section} title="GPUs" aside=${gpus.data && html`<span class="faint">${plural(gpus.data.gpus.length, "GPU")}</span>`}>
       ${gpus.error && !gpus.data ? html`<${Problem} error=${gpus.error} retry=${gpus.refresh} />`

@@ -30,7 +30,7 @@ function Actions({ line, refresh }) {
 }
 
 export function ScheduleTable({ schedules, refresh, one = false }) {
-  return html`<${Table} label="Schedules" columns=${columns(refresh, one)} rows=${schedules} key=${({ function_id: id }) => id} />`;
+  return html`<${Table} label="Schedules" columns=${columns(refresh, one)} rows=${schedules} named=${({ function_id: id }) => id} />`;
 }
 
 export function Schedules() {

@@ -22,6 +22,6 @@ export function Secrets() {
     <div class="tools"><${Filter} value=${text} set=${setText} label="Filter secrets" /></div>
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />`
       : loading ? html`<${Loading} />`
-      : rows.length ? html`<${Table} label="Secrets" columns=${COLUMNS} rows=${rows} key=${({ secret_id: id }) => id} />`
+      : rows.length ? html`<${Table} label="Secrets" columns=${COLUMNS} rows=${rows} named=${({ secret_id: id }) => id} />`
       : html`<${Empty} title=${text ? "No secret fits." : "There are no secrets yet."} command=${!text && "alight secret create my-secret KEY=value"} />`}`;
 }

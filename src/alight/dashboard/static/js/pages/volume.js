@@ -52,7 +52,7 @@ function Files({ id, name, path, snapshot, set }) {
       ${snapshot && html`<span class="faint">as of snapshot ${snapshot}</span><button type="button" class="quiet" onClick=${() => set({ snapshot: "" })}>as it is now</button>`}</nav>
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />`
       : loading ? html`<${Loading} />`
-      : rows.length ? html`<${Table} label="Files" columns=${columns} rows=${rows} key=${(file) => file.path} height=${36} />`
+      : rows.length ? html`<${Table} label="Files" columns=${columns} rows=${rows} named=${(file) => file.path} height=${36} />`
       : html`<${Empty} title="This folder is empty." command=${`alight volume put ${name} local-file /`} />`}`;
 }
 
@@ -69,10 +69,10 @@ const VERSIONS = [
 ];
 
 const Versions = ({ versions }) => versions.length
-  ? html`<${Table} label="Versions" columns=${VERSIONS} rows=${versions} key=${({ version, at }) => `${version} ${at}`} />`
+  ? html`<${Table} label="Versions" columns=${VERSIONS} rows=${versions} named=${({ version, at }) => `${version} ${at}`} />`
   : html`<${Empty} title="Nothing was written to it yet." />`;
 
-const Snapshots = ({ snapshots, id }) => html`<${Table} label="Snapshots" rows=${snapshots} key=${({ name }) => name} columns=${[
+const Snapshots = ({ snapshots, id }) => html`<${Table} label="Snapshots" rows=${snapshots} named=${({ name }) => name} columns=${[
   { label: "Snapshot", width: "minmax(0, 2fr)", phone: true, cell: ({ name, label }) => html`<a class="cut" href=${`/volumes/${id}?${new URLSearchParams({ snapshot: name })}`}>${label || name}</a>` },
   { label: "Made", width: "92px", num: true, phone: true, cell: ({ at }) => html`<${Ago} at=${at} />` },
   { label: "Files", width: "110px", num: true, cell: ({ files }) => plural(files, "file") },

@@ -18,13 +18,13 @@ const COLUMNS = [
 
 export function Volumes() {
   const [text, setText] = useState("");
-  const { data, error, loading, refresh } = useQuery("volumes", { topics: ["volumes"], every: 10 });
+  const { data, error, loading, refresh } = useQuery("volumes", { parameters: { details: true, limit: 1000 }, topics: ["volumes"], every: 10 });
   const rows = (data?.volumes ?? []).filter(({ name, volume_id: id }) => `${name} ${id}`.toLowerCase().includes(text.trim().toLowerCase()));
   return html`
     <${Head} title="Volumes" />
     <div class="tools"><${Filter} value=${text} set=${setText} label="Filter volumes" /></div>
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />`
       : loading ? html`<${Loading} />`
-      : rows.length ? html`<${Table} label="Volumes" columns=${COLUMNS} rows=${rows} key=${({ volume_id: id }) => id} />`
+      : rows.length ? html`<${Table} label="Volumes" columns=${COLUMNS} rows=${rows} named=${({ volume_id: id }) => id} />`
       : html`<${Empty} title=${text ? "No volume fits." : "There are no volumes yet."} command=${!text && "alight volume create my-data"} />`}`;
 }

@@ -40,7 +40,7 @@ const TONES = {
 
 /** A state as a dot and a word: colour never stands alone. */
 export const State = ({ is, tone = TONES[is] ?? "calm", children }) =>
-  html`<span class=${`state ${tone}`}><i aria-hidden="true"></i>${children ?? String(is).replaceAll("_", " ")}</span>`;
+  html`<span class=${`state ${tone}`}><i aria-hidden="true"></i>${children ?? (is === "success" ? "succeeded" : String(is).replaceAll("_", " "))}</span>`;
 
 /** An id, shortened unless `whole`, that a click copies. */
 export function Id({ id, whole = false }) {

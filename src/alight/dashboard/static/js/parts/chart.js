@@ -6,11 +6,14 @@ const HEIGHT = 150;
 
 /**
  * `at` are unix times, `series` [{label, values, tone, fill}] with null for what is not known. `format` makes a value
- * readable. Charts with the same `sync` share their cursor. The place is as high before the data is there as after.
+ * readable, `whole` values are counted, `dots` shows values that
+ * stand alone. Charts with the same `sync` share their cursor. The place is as high before the data is there as after.
  */
-export function Chart({ title, at, series, format = String, sync, most, step = false }) {
+export function Chart({ title, at, series, format = String, sync, most, whole = false, step = false, dots = false }) {
   const place = useRef(null);
   const plot = useRef(null);
+  const data = useRef(null);
+  data.current = columns(at, series);
   const [under, setUnder] = useState(null);
   const [theme, setTheme] = useState(0);
   const shape = JSON.stringify([series.map(({ label, tone, fill }) => [label, tone, fill]), theme, most]);
@@ -31,9 +34,9 @@ export function Chart({ title, at, series, format = String, sync, most, step = f
     const begin = async () => {
       const { default: UPlot } = await import("../../vendor/uplot.mjs");
       if (!alive || !place.current) return;
-      const options = drawing({ series, format, sync, most, step, width: place.current.clientWidth, setUnder, UPlot });
-      plot.current = new UPlot(options, columns(at, series), place.current);
-      observer = new ResizeObserver(() => plot.current?.setSize({ width: place.current.clientWidth, height: HEIGHT }));
+      const options = drawing({ series, format, sync, most, whole, step, dots, width: place.current.clientWidth, setUnder, UPlot });
+      plot.current = new UPlot(options, data.current, place.current);
+      observer = new ResizeObserver(() => place.current && plot.current?.setSize({ width: place.current.clientWidth, height: HEIGHT }));
       observer.observe(place.current);
     };
     begin();
@@ -46,7 +49,7 @@ export function Chart({ title, at, series, format = String, sync, most, step = f
   }, [shape]);
 
   useEffect(() => {
-    plot.current?.setData(columns(at, series));
+    plot.current?.setData(data.current);
   }, [at, series]);
 
   const index = under ?? lastKnown(series);
@@ -62,6 +65,8 @@ export function Chart({ title, at, series, format = String, sync, most, step = f
     </figure>`;
 }
 
+const WHOLE = [1, 2, 5].flatMap((number) => [0, 1, 2, 3, 4, 5, 6].map((power) => number * 10 ** power)).sort((one, other) => one - other);
+
 const columns = (at, series) => [at ?? [], ...series.map(({ values }) => values ?? [])];
 
 function lastKnown(series) {
@@ -70,7 +75,7 @@ function lastKnown(series) {
   return values.length - 1;
 }
 
-function drawing({ series, format, sync, most, step, width, setUnder, UPlot }) {
+function drawing({ series, format, sync, most, whole, step, dots, width, setUnder, UPlot }) {
   const theme = getComputedStyle(document.documentElement);
   const of = (name) => theme.getPropertyValue(name).trim();
   const axis = {
@@ -86,10 +91,10 @@ function drawing({ series, format, sync, most, step, width, setUnder, UPlot }) {
     scales: { x: { time: true }, y: { range: (_, low, high) => [0, most ?? Math.max(high * 1.1 || 1, 1e-9)] } },
     axes: [
       { ...axis, grid: { show: false }, size: 26, space: 70, values: times },
-      { ...axis, size: 58, space: 34, values: (_, ticks) => ticks.map((tick) => format(tick)) },
+      { ...axis, size: 58, space: 34, ...(whole && { incrs: WHOLE }), values: (_, ticks) => ticks.map((tick) => format(tick)) },
     ],
     series: [{}, ...series.map(({ label, tone, fill }) => ({
-      label, stroke: of(`--${tone}`), width: 1.5, points: { show: false },
+      label, stroke: of(`--${tone}`), width: 1.5, points: { show: dots, size: 4, fill: of(`--${tone}`) },
       ...(step && { paths: UPlot.paths.stepped({ align: -1 }) }),
       ...(fill && { fill: `color-mix(in srgb, ${of(`--${tone}`)} 14%, transparent)` }),
     }))],

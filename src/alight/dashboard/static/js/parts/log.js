@@ -33,6 +33,7 @@ function Lined({ parameters, many, command, searched }) {
   const lines = useRef(null);
   const follow = useRef(true);
   const moved = useRef(0); // lines that came or went above the first one in sight
+  const [high, setHigh] = useState(0);
   const [state, set] = useState({ top: 0, version: 0, atEnd: true, began: false });
 
   useEffect(() => {
@@ -48,13 +49,20 @@ function Lined({ parameters, many, command, searched }) {
   }, []);
 
   useLayoutEffect(() => {
+    const fit = () => box.current && setHigh(rest(box.current));
+    fit();
+    window.addEventListener("resize", fit);
+    return () => window.removeEventListener("resize", fit);
+  }, []);
+
+  useLayoutEffect(() => {
     const element = box.current;
     if (!element) return;
     if (follow.current) element.scrollTop = element.scrollHeight;
     else if (moved.current) element.scrollTop += moved.current * HEIGHT;
     moved.current = 0;
     look();
-  }, [state.version]);
+  }, [state.version, high]);
 
   const look = () => {
     const element = box.current;
@@ -80,7 +88,7 @@ function Lined({ parameters, many, command, searched }) {
   for (let at = first; at < last; at += 1) shown.push(html`<${Line} key=${at} at=${at} row=${rows[at]} many=${many} />`);
   return html`
     <div class="screen">
-      <div class="lines" ref=${box} tabindex="0" role="log" aria-label="Log" aria-live="off" onScroll=${look} onKeyDown=${keys}>
+      <div class="lines" ref=${box} style=${{ height: `${high}px` }} tabindex="0" role="log" aria-label="Log" aria-live="off" onScroll=${look} onKeyDown=${keys}>
         <div class="all" style=${{ height: `${rows.length * HEIGHT}px` }}>${shown}</div>
         ${!rows.length && (error
           ? html`<${Problem} error=${error} />`
@@ -93,6 +101,9 @@ function Lined({ parameters, many, command, searched }) {
         ${!state.atEnd && html`<button type="button" onClick=${toEnd}>Jump to the end</button>`}</div>
     </div>`;
 }
+
+/** What is left of the window below an element's top, less what stands under it. */
+export const rest = (element) => Math.max(320, window.innerHeight - element.getBoundingClientRect().top - window.scrollY - 62);
 
 function Line({ row, at, many }) {
   const found = pieces(row.text);

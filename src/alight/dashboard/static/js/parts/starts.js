@@ -15,14 +15,14 @@ const TONES = {
 /** Percentiles by stage. */
 export function Stages({ stages, remedies = [] }) {
   const total = stages.find(({ name }) => name === "total");
-  const parts = stages.filter(({ name }) => name !== "total");
+  const parts = stages.filter(({ name, p95 }) => name !== "total" && p95 >= 0.0005);
   if (!parts.length) return html`<${Empty} title="Nothing was measured yet." />`;
   const most = Math.max(...parts.map(({ p95 }) => p95), 1e-9);
   return html`
     <table class="stages">
       <thead><tr><th scope="col">Stage</th><th></th><th scope="col">p50</th><th scope="col">p95</th><th scope="col" class="wide">p99</th></tr></thead>
       <tbody>${[...parts, total].filter(Boolean).map(({ name, p50, p95, p99 }) => html`
-        <tr key=${name} class=${name === "total" ? "strong" : ""}><th scope="row">${WORDS[name] ?? name}</th>
+        <tr key=${name} class=${name === "total" ? "strong" : undefined}><th scope="row">${WORDS[name] ?? name}</th>
           <td class="meter">${name !== "total" && html`<i class="rest" style=${{ width: `${(p95 / most) * 100}%` }}></i><i class=${TONES[name] ?? "rest"} style=${{ width: `${(p50 / most) * 100}%` }}></i>`}</td>
           <td class="num">${duration(p50)}</td><td class="num">${duration(p95)}</td><td class="num wide">${duration(p99)}</td></tr>`)}</tbody>
     </table>

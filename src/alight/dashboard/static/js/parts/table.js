@@ -5,10 +5,10 @@ const AHEAD = 8; // rows beyond the window's edges
 
 /**
  * `columns`: {label, width (of a CSS grid), cell(row, position), num, phone (shown on small screens, too)}.
- * `count` rows are there; `row(position)` is one, or undefined while it is not loaded; `key(row)` names it.
+ * `count` rows are there; `row(position)` is one, or undefined while it is not loaded; `named(row)` tells it from others.
  * `seen(first, last)` is called with the positions in sight, `end()` when the last one comes near.
  */
-export function Table({ columns, rows, count = rows.length, row = (at) => rows[at], key, label, seen, end, height = 40 }) {
+export function Table({ columns, rows, count = rows.length, row = (at) => rows[at], named, label, seen, end, height = 40 }) {
   const body = useRef(null);
   const range = useSight(body, count, height);
   const [first, last] = range;
@@ -30,7 +30,7 @@ export function Table({ columns, rows, count = rows.length, row = (at) => rows[a
         <div key=${column.label} role="columnheader" class=${kind(column)}>${column.label}</div>`)}</div>
       <div class="rows" role="rowgroup" ref=${body} style=${{ height: `${count * height}px` }} onKeyDown=${walk}>
         ${shown.map(([at, found]) => html`
-          <div class="row" role="row" aria-rowindex=${at + 2} key=${found === undefined ? `at ${at}` : key(found)}
+          <div class="row" role="row" aria-rowindex=${at + 2} key=${found === undefined ? `at ${at}` : named(found)}
             style=${{ transform: `translateY(${at * height}px)` }}>
             ${columns.map((column) => html`<div key=${column.label} role="cell" class=${kind(column)}>
               ${found === undefined ? html`<i class="blank"></i>` : column.cell(found, at)}</div>`)}</div>`)}

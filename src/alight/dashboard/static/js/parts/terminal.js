@@ -1,5 +1,5 @@
-// A shell in a container. The terminal library writes <style> elements and style attributes, which the pages' security
-// policy forbids; `Strict` gives it a document that turns them into what scripts may do.
+// A shell in a container. The terminal library writes <style> elements, which the pages' security policy forbids; its
+// copy here writes <noscript> elements instead (see vendor.toml), and their rules are put into a sheet of the page.
 import { url } from "../lib/api.js";
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 
@@ -35,15 +35,14 @@ async function begin({ place, container, told }) {
   ]);
   const theme = getComputedStyle(document.documentElement);
   const of = (name) => theme.getPropertyValue(name).trim();
-  const strict = new Strict();
   const terminal = new Terminal({
-    documentOverride: strict.document, cursorBlink: true, fontFamily: of("--mono"), fontSize: 13, scrollback: 5000,
+    cursorBlink: true, fontFamily: of("--mono"), fontSize: 13, scrollback: 5000,
     theme: palette(of),
   });
   const fit = new FitAddon();
   terminal.loadAddon(fit);
   terminal.open(place);
-  strict.watch(place);
+  const endStyles = mirrorStyles(place);
   fit.fit();
   terminal.focus();
   const address = new URL(url(`containers/${container}/terminal`, { columns: terminal.cols, rows: terminal.rows }), location);
@@ -68,7 +67,7 @@ async function begin({ place, container, told }) {
     observer.disconnect();
     socket.close();
     terminal.dispose();
-    strict.end();
+    endStyles();
   };
 }
 
@@ -93,50 +92,20 @@ function styles(href) {
   });
 }
 
-class Strict {
-  constructor() {
-    this.sheets = new Map();
-    this.document = new Proxy(document, {
-      get: (page, name) => {
-        if (name === "createElement") return (kind) => this.make(kind);
-        const value = page[name];
-        return typeof value === "function" ? value.bind(page) : value;
-      },
-    });
-  }
-
-  /** A <noscript> carries the text of a <style> without being one; its rules go into a sheet of the page. */
-  make(kind) {
-    if (kind === "style") {
-      const carrier = document.createElement("noscript");
-      const sheet = new CSSStyleSheet();
-      this.sheets.set(carrier, sheet);
-      document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
-      return carrier;
-    }
-    const element = document.createElement(kind);
-    const plain = element.setAttribute.bind(element);
-    element.setAttribute = (name, value) => {
-      if (name === "style") element.style.cssText = value;
-      else plain(name, value);
-    };
-    return element;
-  }
-
-  watch(place) {
-    const copy = () => {
-      for (const [carrier, sheet] of this.sheets) sheet.replaceSync(carrier.textContent);
-    };
-    this.observer = new MutationObserver((changes) => {
-      if (changes.some(({ target }) => this.sheets.has(target) || this.sheets.has(target.parentNode))) copy();
-    });
-    this.observer.observe(place, { subtree: true, childList: true, characterData: true });
-    copy();
-  }
-
-  end() {
-    this.observer?.disconnect();
-    const mine = new Set(this.sheets.values());
-    document.adoptedStyleSheets = document.adoptedStyleSheets.filter((sheet) => !mine.has(sheet));
-  }
+/** Keeps a sheet of the page with the rules that the terminal writes into its <noscript> elements. Returns its end. */
+function mirrorStyles(place) {
+  const sheet = new CSSStyleSheet();
+  const copy = () => sheet.replaceSync([...place.querySelectorAll("noscript")].map(({ textContent }) => textContent).join("\n"));
+  const observer = new MutationObserver((changes) => {
+    if (changes.some(({ target, addedNodes }) => carries(target) || [...addedNodes].some(carries))) copy();
+  });
+  observer.observe(place, { subtree: true, childList: true, characterData: true });
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  copy();
+  return () => {
+    observer.disconnect();
+    document.adoptedStyleSheets = document.adoptedStyleSheets.filter((one) => one !== sheet);
+  };
 }
+
+const carries = ({ nodeName, parentNode }) => nodeName === "NOSCRIPT" || parentNode?.nodeName === "NOSCRIPT";
