@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from alight.scheduler import dispatch, events, held, line, retry
+from alight.scheduler import dispatch, events, gangs, held, line, retry
 from alight.scheduler.decisions import Again, Cancel, Decision, Fail, Finish
-from alight.scheduler.ending import end_if_done, stop
-from alight.scheduler.state import Call, Container, Function, State, Tried, spans
+from alight.scheduler.ending import dissolve, end_if_done, stop
+from alight.scheduler.state import Call, Container, Function, Run, State, Tried, spans
 from alight.wire.errors import InternalFailure, RemoteError, to_wire
 from alight.wire.states import ResultStatus
 
 #: Why an input begins again whose container ended for a newer version.
 REPLACED = "a newer version of the function took the place of its container"
+_STOPPED = "a container of its cluster was told to stop"
 
 
 def arrived(state: State, event: events.InputsArrived, now: float, decisions: list[Decision]) -> None:
@@ -53,6 +54,7 @@ def cancelled(state: State, event: events.CallCancelled, now: float, decisions: 
     for name in list(call.containers):
         container = state.containers[name]
         held.drop(container, call.call_id)
+        gangs.forget_answer(state, container, call.call_id, decisions)
         if event.kill:
             stop(state, container, "its call was cancelled", decisions, 0.0)
         else:
@@ -62,10 +64,17 @@ def cancelled(state: State, event: events.CallCancelled, now: float, decisions: 
 def answered(state: State, event: events.AttemptsEnded, now: float, decisions: list[Decision]) -> None:
     """A container has answered inputs: those that it held count, and they end or are tried again."""
     container = state.containers.get(event.container_id)
+    if container is not None and container.gang:
+        said = gangs.answered(state, container, event, now, decisions)
+        if said is None:
+            return
+        event, container = said, state.containers[said.container_id]
     positions = event.positions
     found: Sequence[int] = ()
     if container is not None:
         found = held.release(state, container, event.call_id, event.attempt, positions)
+        if container.gang and found and event.status != ResultStatus.SUCCESS:
+            dissolve(state, state.gangs[container.gang], container, decisions)
         _note_answer(state, container, event, now, decisions)
     call = state.calls.get(event.call_id)
     if call is None:
@@ -100,12 +109,35 @@ def returned(state: State, event: events.InputsReturned, now: float, decisions: 
     if container is None:
         return
     container.recalled = False
+    if container.gang:
+        _returned_by_one(state, container, event, now, decisions)
+        return
     for run in sorted(event.runs, key=lambda run: -run.start):
         call = state.calls.get(run.call_id)
         gone = held.release(state, container, run.call_id, run.attempt, range(run.start, run.stop), begun=False)
         if call is not None and gone:
             suspect = any(call.tried[one].failures for one in gone if one in call.tried) if call.tried else False
             requeue(state, call, gone, run.attempt, suspect=suspect)
+    dispatch.refresh(state, container, now)
+    end_if_done(state, container, decisions)
+
+
+def _returned_by_one(
+    state: State, container: Container, event: events.InputsReturned, now: float, decisions: list[Decision]
+) -> None:
+    """A member of a gang will not run an input: the others, which may have begun, cannot go on without it."""
+    lost_runs: list[Run] = []
+    for run in event.runs:
+        positions = range(run.start, run.stop)
+        if any(one.attempt == run.attempt for one in container.runs.get(run.call_id, ())):
+            lost_runs += dissolve(state, state.gangs[container.gang], container, decisions)
+        held.release(state, container, run.call_id, run.attempt, positions)
+    function = state.functions.get(container.function_id)
+    for one in lost_runs:
+        call = state.calls.get(one.call_id)
+        for position in (position for low, high in spans(one) for position in range(low, high)):
+            if call is not None and function is not None:
+                innocent(state, function, (call, position), one.attempt, (now, _STOPPED), decisions)
     dispatch.refresh(state, container, now)
     end_if_done(state, container, decisions)
 

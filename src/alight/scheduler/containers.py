@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from alight.scheduler import calls, dispatch, events, held, line, place, publishing, scale
+from alight.scheduler import calls, dispatch, events, gangs, held, line, members, place, publishing, scale
 from alight.scheduler.decisions import Cancel, Decision, Stop
-from alight.scheduler.ending import stop
+from alight.scheduler.ending import dissolve, lose_member, stop
 from alight.scheduler.state import Call, Container, Run, State, spans
 from alight.wire.errors import InternalFailure, to_wire
 
@@ -38,6 +39,7 @@ def app_ended(state: State, event: events.AppEnded, now: float, decisions: list[
         for name in call.containers:
             container = state.containers[name]
             held.drop(container, call.call_id)
+            gangs.forget_answer(state, container, call.call_id, decisions)
             # Nobody waits for it: the container's grace is for its exit hooks.
             decisions.append(Cancel(call.call_id, -1, name, container.node_id))
         del state.calls[call.call_id]
@@ -46,7 +48,7 @@ def app_ended(state: State, event: events.AppEnded, now: float, decisions: list[
         for name in list(function.containers):
             container = state.containers[name]
             stop(state, container, "the app was stopped", decisions, event.grace if container.open else 30.0)
-            state.orphaned[name] = container.node_id
+            state.orphaned.update(dict.fromkeys((name, *members.others(state, container)), container.node_id))
         del state.functions[function_id]
         state.hungry.pop(function_id, None)
         state.starved.pop(function_id, None)
@@ -63,13 +65,14 @@ def mark_ready(state: State, container: Container, now: float, decisions: list[D
     """Note that a container has started; another one may start on its machine."""
     container.ready = True
     function = state.functions.get(container.function_id)
-    if function is not None:
-        function.starting.discard(container.container_id)
+    is_up = members.is_up(state, container)
+    if function is not None and is_up:
+        function.starting.discard((members.leader(state, container) or container).container_id)
         function.start_failures = 0
     node = state.nodes[container.node_id]
     node.starting -= 1
     dispatch.refresh(state, container, now)
-    if function is not None and function.trial is not None and container.version == function.version:
+    if function is not None and is_up and function.trial is not None and container.version == function.version:
         publishing.take_over(state, function, now, decisions)
     if node.starting == node.starts_at_once - 1:
         place.room_on(state, node)
@@ -79,7 +82,7 @@ def mark_ready(state: State, container: Container, now: float, decisions: list[D
 def waits(state: State, event: events.InputsWaiting, now: float, decisions: list[Decision]) -> None:
     """Inputs of a container wait for other calls. Behind one that waits, nothing can begin: that is taken back."""
     container = state.containers.get(event.container_id)
-    if container is None or not container.ready:
+    if container is None or not container.ready or container.rank:
         return
     container.waits = min(event.count, container.open)
     was = container.blocked
@@ -106,6 +109,11 @@ def ended(
         return
     function = state.functions.get(container.function_id)
     runs = held.in_order(container)
+    if container.gang:
+        container.stopping = True  # it need not be told
+        if not state.gangs[container.gang].over:
+            event = replace(event, error=gangs.named(event.error, container, state.gangs[container.gang]))
+        runs = lose_member(state, container, now, decisions)
     for run in runs:
         call = state.calls.get(run.call_id)
         if call is not None and call.containers:
@@ -169,15 +177,23 @@ def start_failed(state: State, event: events.StartFailed, now: float, decisions:
     if container is None:
         return
     function = state.functions.get(container.function_id)
+    stopping, container.stopping = container.stopping, True
+    error = event.error
+    if container.gang:
+        gang = state.gangs[container.gang]
+        error = gangs.named(error, container, gang)
+        dissolve(state, gang, container, decisions)
     scale.remove_container(state, container)
-    if function is None or container.version != function.version or container.stopping:
+    if function is None or container.version != function.version or stopping:
         return
     function.start_failures += 1
-    others = any(state.containers[one].ready for one in function.containers)
+    others = any(
+        members.is_up(state, state.containers[one]) for one in function.containers if one != container.container_id
+    )
     if function.trial is not None:
         others = False  # of the version before: they say nothing of this one
     if (event.final and not others) or function.start_failures >= _START_TRIES:
-        error = event.error or to_wire(InternalFailure(f"no container of {function.name}() could be started"))
+        error = error or to_wire(InternalFailure(f"no container of {function.name}() could be started"))
         if function.trial is not None:
             publishing.give_up(function, event.status, error, decisions)
             return

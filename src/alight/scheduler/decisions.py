@@ -9,24 +9,34 @@ from typing import Any
 
 @dataclass(slots=True, unsafe_hash=True)
 class Start:
-    """Start a container for a function on a machine, with these GPUs (by uuid) and MiB."""
+    """Start a container for a function on a machine, with these GPUs (by uuid) and MiB.
+
+    ``gang`` names the gang that it is part of, as ``rank`` of ``members``; their starts follow each other.
+    """
 
     container_id: str
     function_id: str
     node_id: str
     gpus: tuple[str, ...]
     memory: int
+    gang: str = ""
+    rank: int = 0
+    members: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, unsafe_hash=True)
 class Give:
-    """Give inputs ``start`` to ``stop`` (exclusive) of a call, at one attempt, to a container."""
+    """Give inputs ``start`` to ``stop`` (exclusive) of a call, at one attempt, to a container.
+
+    ``others`` of its gang get the same, and before it: what it holds, they hold.
+    """
 
     call_id: str
     start: int
     stop: int
     attempt: int
     container_id: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,16 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """What a gang's leader answered for a call counts once the others have answered, too: keep it until a Finish names
+    it, or not any longer (``keep`` False)."""
+
+    call_id: str
+    container_id: str
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Again:
     """The input is tried again as ``attempt``, not before ``at``.
 
@@ -116,4 +136,4 @@ class TrialEnded:
     said: str = ""
 
 
-Decision = TrialEnded | Start | Give | Recall | Adopted | Cancel | Stop | Finish | Again | Fail
+Decision = TrialEnded | Start | Give | Aside | Recall | Adopted | Cancel | Stop | Finish | Again | Fail

@@ -6,7 +6,7 @@ tiny inputs share the cost of a message and long ones are never stuck behind eac
 
 from __future__ import annotations
 
-from alight.scheduler import held, line
+from alight.scheduler import held, line, members
 from alight.scheduler.decisions import Decision, Give, Recall
 from alight.scheduler.state import Container, Function, Span, State
 from alight.wire.chunk import MOST
@@ -44,8 +44,10 @@ def give_inputs(state: State, function: Function, now: float, decisions: list[De
 def refresh(state: State, container: Container, now: float) -> None:
     """Sort a container by what it can do now, and note since when it has had nothing to do."""
     function = state.functions.get(container.function_id)
-    if function is None:
+    leader = members.leader(state, container) if container.gang else container
+    if function is None or leader is None:
         return
+    container = leader
     name, count = container.container_id, container.open
     _note_blocked(state, function, container)
     function.idle.pop(name, None)
@@ -59,6 +61,7 @@ def refresh(state: State, container: Container, now: float) -> None:
         and not (container.blocked and function.slots == 1)
         and state.nodes[container.node_id].connected
         and not (container.served and function.need.single_use)
+        and (not container.gang or members.may_serve(state, container))
     )
     if serves:
         function.serving.add(name)
@@ -69,6 +72,7 @@ def refresh(state: State, container: Container, now: float) -> None:
                 state.hungry[function.function_id] = None  # it may take over what another one has not begun
         elif (
             not container.recalled
+            and not container.gang
             and function.quarantine != name
             and room(function, container) > 0
             and not held.is_alone(container)
@@ -154,8 +158,8 @@ def learn_pace(function: Function, busy: float, count: int) -> None:
 def _give(state: State, container: Container, call_id: str, span: Span, now: float, decisions: list[Decision]) -> None:
     if not container.open:
         container.moved = now
-    held.hold(state, container, call_id, span)
-    decisions.append(Give(call_id, span[0], span[1], span[2], container.container_id))
+    others = held.hold_together(state, container, call_id, span)
+    decisions.append(Give(call_id, span[0], span[1], span[2], container.container_id, others))
 
 
 def _give_suspect(state: State, function: Function, now: float, decisions: list[Decision]) -> bool:
@@ -166,8 +170,8 @@ def _give_suspect(state: State, function: Function, now: float, decisions: list[
         span = line.take(function, call, 1, "suspects")
         if not container.open:
             container.moved = now
-        held.hold(state, container, call.call_id, span, alone=True)
-        decisions.append(Give(call.call_id, span[0], span[1], span[2], container.container_id))
+        others = held.hold_together(state, container, call.call_id, span, alone=True)
+        decisions.append(Give(call.call_id, span[0], span[1], span[2], container.container_id, others))
         was, function.quarantine = function.quarantine, ""
         if was and was in state.containers:
             refresh(state, state.containers[was], now)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from alight.scheduler import dispatch
-from alight.scheduler.decisions import Decision, Stop
-from alight.scheduler.state import Container, State
+from alight.scheduler import dispatch, held, members
+from alight.scheduler.decisions import Aside, Cancel, Decision, Stop
+from alight.scheduler.state import Container, Gang, Run, State
+
+#: Seconds that the rest of a gang gets to end in when one of it was lost: it waits for that one, mostly.
+GANG_GRACE = 5.0
 
 #: Why a container ends that would wait for work that may not begin.
 NO_BUDGET = "a budget of its app is used up"
 
 
 def stop(state: State, container: Container, why: str, decisions: list[Decision], grace: float = 30.0) -> None:
-    """Ask for the end of a container; it holds its place until it is gone. What it has not begun comes back."""
+    """Ask for the end of a container, and of its gang. It holds its place until it is gone. What it has not begun comes
+    back."""
+    for one in members.all_of(state, container) if container.gang else (container,):
+        _stop(state, one, why, decisions, grace)
+
+
+def _stop(state: State, container: Container, why: str, decisions: list[Decision], grace: float) -> None:
     if container.stopping:
         return
     container.stopping = True
     name = container.container_id
     function = state.functions.get(container.function_id)
-    if function is not None:
+    if function is not None and not container.rank:
         function.idle.pop(name, None)
         function.partly.pop(name, None)
         function.serving.discard(name)
@@ -46,8 +55,10 @@ def begin_drain(state: State, container: Container, why: str, now: float, decisi
 def end_if_done(state: State, container: Container, decisions: list[Decision]) -> None:
     """Stop a container that had only to finish what it ran."""
     function = state.functions.get(container.function_id)
-    if container.open or not container.ready or function is None:
+    leader = members.leader(state, container)
+    if leader is None or leader.open or not leader.ready or function is None:
         return
+    container = leader
     if container.draining:
         stop(state, container, container.draining, decisions)
     elif function.app_id in state.budgets:
@@ -56,3 +67,40 @@ def end_if_done(state: State, container: Container, decisions: list[Decision]) -
         stop(state, container, "the function was published anew", decisions)
     elif container.served and function.need.single_use:
         stop(state, container, "it serves one input only", decisions)
+
+
+def lose_member(state: State, container: Container, now: float, decisions: list[Decision]) -> list[Run]:
+    """A member of a gang is gone. Returns the runs that are lost with it.
+
+    One that had answered its input leaves the others to finish theirs; the gang ends then.
+    """
+    gang, leader = state.gangs[container.gang], members.leader(state, container)
+    if gang.over or leader is None:
+        return []
+    if container.rank and not container.runs and leader.ready:
+        begin_drain(state, leader, f"rank {container.rank} of its cluster has ended", now, decisions)
+        return []
+    return dissolve(state, gang, container, decisions)
+
+
+def dissolve(state: State, gang: Gang, lost: Container, decisions: list[Decision]) -> list[Run]:
+    """End a gang because of a member that was ``lost``, or failed its input; the runs that it had."""
+    if gang.over:
+        return []
+    gang.over = True
+    leader = gang.members[0]
+    runs = held.in_order(state.containers[leader]) if leader in state.containers else []
+    if gang.answer is not None:
+        decisions.append(Aside(gang.answer.call_id, leader, keep=False))
+        gang.answer = None
+    for one in members.all_of(state, lost):
+        for call_id in list(one.runs):
+            held.drop(one, call_id)
+            call = state.calls.get(call_id)
+            if call is not None and call.containers:
+                call.containers.pop(one.container_id, None)
+            if one is not lost:
+                decisions.append(Cancel(call_id, -1, one.container_id, one.node_id))
+    why = f"rank {lost.rank} of its cluster has ended" if len(gang.members) > 1 else "its cluster has ended"
+    stop(state, lost, why, decisions, GANG_GRACE)
+    return runs

@@ -35,7 +35,7 @@ class Held:
     """A container that a node brings along when it joins.
 
     ``outdated``: 0 it is of its function's newest version, 1 of the one that serves while the newest is tried, 2 of
-    an earlier one."""
+    an earlier one. ``gang``, ``rank`` and ``size``: of which gang it is which one of how many."""
 
     container_id: str
     function_id: str
@@ -44,6 +44,9 @@ class Held:
     memory: int = 0
     gpus: tuple[str, ...] = ()
     outdated: int = 0
+    gang: str = ""
+    rank: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

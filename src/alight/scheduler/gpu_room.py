@@ -21,6 +21,14 @@ class Room:
     free: dict[str, Gpu] = field(default_factory=dict)
     shared: dict[str, Used] = field(default_factory=dict)
 
+    def copy(self) -> Room:
+        """For what may come to nothing."""
+        return Room({**self.free}, {uuid: replace(used) for uuid, used in self.shared.items()})
+
+    def take(self, gpus: Iterable[str]) -> None:
+        """A container would get these."""
+        _take(self.free, self.shared, gpus, ())
+
     def give_back(self, gpus: Iterable[str], present: Mapping[str, Gpu]) -> None:
         """A container that held these is gone. Those that are not ``present`` serve nobody."""
         _give_back(self.free, self.shared, gpus, present)

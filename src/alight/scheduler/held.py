@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alight.scheduler import members
 from alight.scheduler.state import Container, Run, State, size
 
 
@@ -22,6 +23,19 @@ def hold(state: State, container: Container, call_id: str, span: tuple[int, int,
     container.open += stop - start
     container.served = True
     note(state, container, call_id, stop - start)
+
+
+def hold_together(
+    state: State, container: Container, call_id: str, span: tuple[int, int, int], *, alone: bool = False
+) -> tuple[str, ...]:
+    """``hold`` for a container and all of its gang; the ids of those others."""
+    hold(state, container, call_id, span, alone=alone)
+    if not container.gang:
+        return ()
+    others = members.others(state, container)
+    for name in others:
+        hold(state, state.containers[name], call_id, span, alone=alone)
+    return others
 
 
 def release(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alight.scheduler import containers, dispatch, ending, events, gpu_room, held, line, place, scale
+from alight.scheduler import calls, containers, dispatch, ending, events, gpu_room, held, line, members, place, scale
 from alight.scheduler.decisions import Adopted, Cancel, Decision, Give, Stop
 from alight.scheduler.state import DEFAULT_CPU, Call, Container, Function, Node, Run, State, spans
 from alight.wire.errors import RemoteError, to_wire
@@ -26,8 +26,10 @@ def joined(state: State, event: events.NodeJoined, now: float, decisions: list[D
         _resize(state, node, event)
         state.nodes[event.node_id] = node
     place.machines_changed(state)
-    for one in event.held:
+    for one in sorted(event.held, key=lambda one: one.rank):  # leaders first: what they hold the others may hold
         _take_up(state, node, one, now, decisions)
+    for gang_id in list(state.gangs):
+        _look_at_gang(state, gang_id, node, now, decisions)
     scale.room_appeared(state)
 
 
@@ -102,12 +104,18 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
         function.version - one.outdated,
         now,
     )
+    fresh.gang, fresh.rank = one.gang, one.rank
     container = scale.add_container(state, function, fresh)
     function.awake = True
+    if one.gang:
+        members.enter(state, fresh, one.size)
     if one.ready:
         containers.mark_ready(state, container, now, decisions)
     for run in one.runs:
-        _adopt(state, function, container, run, decisions)
+        if container.rank:
+            _follow(state, container, run)
+        else:
+            _adopt(state, function, container, run, decisions)
     container.moved = now
     dispatch.refresh(state, container, now)
     if container.version < function.proven and not container.open:
@@ -138,13 +146,16 @@ def _say_again(state: State, container: Container, one: events.Held, decisions: 
     for claimed in one.runs:
         has.setdefault((claimed.call_id, claimed.attempt), set()).update(range(claimed.start, claimed.stop))
     container.recalled = False
-    for runs in [] if container.stopping else container.runs.values():
+    # The others of a gang got theirs before the leader, or get them with it.
+    for runs in [] if container.stopping or container.rank else container.runs.values():
         for run in runs:
             there = has.get((run.call_id, run.attempt), set())
             for start, stop in spans(run):
                 # Lost on the way there, or its answer is on the way here: a machine takes an attempt once only.
+                others = members.others(state, container)
                 decisions.extend(
-                    Give(run.call_id, low, high, run.attempt, name) for low, high in _without(start, stop, there)
+                    Give(run.call_id, low, high, run.attempt, name, others)
+                    for low, high in _without(start, stop, there)
                 )
     for call_id, dropped in list(container.dropped.items()):
         still: list[Run] = []
@@ -162,6 +173,29 @@ def _say_again(state: State, container: Container, one: events.Held, decisions: 
             decisions.append(Cancel(call_id, -1, name, node_id))
         else:
             del container.dropped[call_id]
+
+
+def _follow(state: State, container: Container, run: events.Run) -> None:
+    """Inputs that a member of a gang runs with its leader."""
+    leader = members.leader(state, container)
+    mine = leader.runs.get(run.call_id, ()) if leader is not None and leader is not container else ()
+    if any(one.attempt == run.attempt and one.start <= run.start and run.stop <= one.stop for one in mine):
+        held.hold(state, container, run.call_id, (run.start, run.stop, run.attempt))
+
+
+def _look_at_gang(state: State, gang_id: str, node: Node, now: float, decisions: list[Decision]) -> None:
+    """A gang of which some were lost, while nobody here knew it, ends, and what it ran begins again."""
+    gang = state.gangs[gang_id]
+    there = [state.containers[name] for name in gang.members if name in state.containers]
+    if len(there) == len(gang.members) or there[0].node_id != node.node_id:
+        return
+    function = state.functions.get(gang.function_id)
+    for run in ending.dissolve(state, gang, there[0], decisions):
+        call = state.calls.get(run.call_id)
+        for position in (one for start, stop in spans(run) for one in range(start, stop)):
+            if call is not None and function is not None:
+                why = "a container of its cluster was lost with its machine"
+                calls.innocent(state, function, (call, position), run.attempt, (now, why), decisions)
 
 
 def _adopt(state: State, function: Function, container: Container, run: events.Run, decisions: list[Decision]) -> None:

@@ -48,8 +48,7 @@ def find_place(state: State, need: Need, *, all_of_it: bool = True) -> Place | N
             or not node.connected
             or node.starting >= node.starts_at_once
             or (
-                node.memory_free < enough
-                and node.memory_free - (0 if all_of_it else _not_for_all(state, node)) < memory
+                node.memory_free < enough and node.memory_free - (0 if all_of_it else not_for_all(state, node)) < memory
             )
         ):
             heapq.heappop(heap)
@@ -105,6 +104,22 @@ def pick_gpus(
     return None
 
 
+def pick_all(choices: Sequence[gpus.Request], room: gpu_room.Room, need: Need) -> tuple[tuple[str, ...], ...] | None:
+    """GPUs for each container of those that start together; None when these cannot serve all of them."""
+    if not choices:
+        return ((),) * need.count
+    left = room if need.count == 1 else room.copy()
+    found: list[tuple[str, ...]] = []
+    while len(found) < need.count:
+        chosen = pick_gpus(choices, left.free.values(), left.shared.values())
+        if chosen is None:
+            return None
+        found.append(chosen)
+        if need.count > 1:
+            left.take(chosen)
+    return tuple(found)
+
+
 def check_possible(state: State, name: str, need: Need) -> str:
     """Raise when no machine here can ever run this; return a warning ("" when there is nothing to say).
 
@@ -116,11 +131,14 @@ def check_possible(state: State, name: str, need: Need) -> str:
         return ""
     choices = requests(state, need)
     for node in state.nodes.values():
-        if need.memory <= node.memory and pick_gpus(choices, node.gpus) is not None:
+        whole = gpu_room.Room({gpu.uuid: gpu for gpu in node.gpus})
+        if need.memory_in_all <= node.memory and pick_all(choices, whole, need) is not None:
             return _warning(name, need, asked, list(state.nodes.values()))
     largest = max(state.nodes.values(), key=lambda node: node.memory)
     if choices and all(pick_gpus(choices, node.gpus) is None for node in state.nodes.values()):
         raise _no_gpu(name, need, everything)
+    if need.count > 1:
+        raise _no_room_for_all(name, need, largest, [*state.nodes.values()])
     raise errors.InvalidError(
         f"{name}() asks for memory={need.memory} MiB; {largest.hostname} has {largest.memory} MiB for containers",
         hint=f"ask for at most memory={largest.memory}",
@@ -154,7 +172,8 @@ def _read_requests(state: State, need: Need) -> list[gpus.Request]:
     return choices or [gpus.Request("UNKNOWN", 1, exact=True)]
 
 
-def _not_for_all(state: State, node: Node) -> int:
+def not_for_all(state: State, node: Node) -> int:
+    """MiB of a machine that are for others: see ``kept_back``, and what somebody claims."""
     return kept_back(node) + (state.claimed.get(node.node_id, 0) if state.claimed else 0)
 
 
@@ -185,6 +204,22 @@ def _warning(name: str, need: Need, asked: list[gpus.Request], nodes: list[Node]
                     words.append(f"{name}() asks for {need.gpus[0]} and gets {part}{got}{which}")
                     break
     return "; ".join(words)
+
+
+def _no_room_for_all(name: str, need: Need, largest: Node, nodes: list[Node]) -> errors.Error:
+    most = max(node.memory // need.memory if need.memory else need.count for node in nodes)
+    if most < need.count:
+        return errors.InvalidError(
+            f"{name}() is @clustered(size={need.count}) with memory={need.memory} MiB for each container, "
+            f"{need.memory_in_all} MiB on one machine; {largest.hostname} has {largest.memory} MiB for containers",
+            hint=f"ask for at most size={most}, or for less memory" if most else "ask for less memory",
+        )
+    what = " or ".join(need.gpus)
+    here = "; ".join(f"{node.hostname} has {gpus.describe(node.gpus)}" for node in nodes if node.gpus)
+    return errors.InvalidError(
+        f"{name}() is @clustered(size={need.count}) with {what} for each container, all on one machine; {here}",
+        hint="ask for a smaller size, or for fewer GPUs in each container",
+    )
 
 
 def _no_gpu(name: str, need: Need, everything: list[Gpu]) -> errors.Error:

@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from alight.scheduler import dispatch, events, line, scale
+from alight.scheduler import dispatch, events, line, members, scale
 from alight.scheduler.decisions import Decision, TrialEnded
 from alight.scheduler.ending import stop
 from alight.scheduler.state import Container, Function, State
@@ -46,7 +46,8 @@ def published(state: State, event: events.FunctionPublished, now: float, decisio
             continue
         dispatch.refresh(state, container, now)
         if event.recreate:
-            container.replaced = True
+            for one in members.all_of(state, container):
+                one.replaced = True
             stop(state, container, _WHY, decisions, _GRACE)
         else:
             _leave(state, container, now, decisions)
@@ -74,7 +75,8 @@ def reverted(state: State, event: events.FunctionReverted, now: float, decisions
     for name in list(function.containers):
         container = state.containers[name]
         if proven <= container.version < failed:
-            container.version = function.version
+            for one in members.all_of(state, container):
+                one.version = function.version
             if not container.ready and not container.stopping:
                 function.starting.add(name)
             dispatch.refresh(state, container, now)

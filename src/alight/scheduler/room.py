@@ -8,10 +8,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from alight.scheduler import gpu_room, place
+from alight.scheduler import gpu_room, members, place
 from alight.scheduler.decisions import Decision
 from alight.scheduler.ending import begin_drain, stop
-from alight.scheduler.gpus import Request
 from alight.scheduler.state import Container, Function, Node, State
 from alight.wire.gpus import grant
 
@@ -34,7 +33,7 @@ class Plan:
 class Tally:
     """What a step has tried: needs for which nothing could be ended, and how many plans ended something."""
 
-    in_vain: set[tuple[int, tuple[str, ...]]] = field(default_factory=set)
+    in_vain: set[tuple[int, tuple[str, ...], int]] = field(default_factory=set)
     ends: int = 0
 
 
@@ -43,14 +42,14 @@ def make(state: State, function: Function, tally: Tally, now: float, decisions: 
 
     Called for whoever has least first: where one found nothing to end, a later one like it need not look.
     """
-    like = function.need.memory, function.need.gpus
+    like = function.need.memory, function.need.gpus, function.need.count
     if like in tally.in_vain or tally.ends >= _PLANS:
         return
     plan = find(state, function, _counts(state))
     if plan is None:
         tally.in_vain.add(like)
         return
-    state.claimed[plan.node.node_id] = state.claimed.get(plan.node.node_id, 0) + function.need.memory
+    state.claimed[plan.node.node_id] = state.claimed.get(plan.node.node_id, 0) + function.need.memory_in_all
     state.claimed_gpus.update(grant(one).uuid for one in plan.gpus)
     why = f"making room for {function.name}()"
     for container in plan.idle:
@@ -65,7 +64,7 @@ def find(state: State, function: Function, counts: dict[str, int]) -> Plan | Non
     best: Plan | None = None
     rich = [name for name, count in counts.items() if count >= _rich_from(_count(function))]
     for node in _candidates(state, rich):
-        if not node.connected or node.memory < function.need.memory:
+        if not node.connected or node.memory < function.need.memory_in_all:
             continue
         plan = _plan(state, function, node, counts if rich else {})
         if plan is not None and (best is None or _cost(plan) < _cost(best)):
@@ -113,6 +112,7 @@ def _rich_from(mine: int) -> int:
 
 def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) -> Plan | None:
     need, choices = function.need, place.requests(state, function.need)
+    wanted = need.memory_in_all
     has_one = len(function.containers) > len(function.blocked)
     memory = node.memory_free - state.claimed.get(node.node_id, 0) - (place.kept_back(node) if has_one else 0)
     present = {gpu.uuid: gpu for gpu in node.gpus if not gpu.fault and gpu.uuid not in state.claimed_gpus}
@@ -122,10 +122,13 @@ def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) 
     for name in node.containers:
         container = state.containers[name]
         owner = state.functions.get(container.function_id)
-        if container.stopping or container.draining:
+        leader = members.leader(state, container) or container
+        if container.stopping or leader.draining:
             memory += container.memory
             left_over.give_back(container.gpus, present)
-        elif container.ready and not container.open:
+        elif container.rank:
+            continue  # it goes with its leader
+        elif _is_idle(state, container):
             if owner is None or _may_lose(owner):
                 idle.append(container)
         elif counts and not container.blocked and counts.get(container.function_id, 0) > 1 and owner is not function:
@@ -136,20 +139,24 @@ def _plan(state: State, function: Function, node: Node, counts: dict[str, int]) 
     left, losses = dict(counts), dict.fromkeys((one.function_id for one in idle), 0)
     ended: list[Container] = []
     drained: list[Container] = []
-    while memory < need.memory or _pick(choices, left_over) is None:
+    while memory < wanted or place.pick_all(choices, left_over, need) is None:
         one = _next(state, function, idle, busy, (left, losses))
         if one is None:
             return None
-        if memory >= need.memory and not one.gpus:
+        freed = members.gpus(state, one)
+        if memory >= wanted and not freed:
             continue  # only its memory would come free, and that is not what lacks
-        (ended if one.ready and not one.open else drained).append(one)
-        memory += one.memory
-        left_over.give_back(one.gpus, present)
-    return Plan(node, tuple(ended), tuple(drained), _pick(choices, left_over) or ())
+        (ended if _is_idle(state, one) else drained).append(one)
+        memory += members.memory(state, one)
+        left_over.give_back(freed, present)
+    chosen = place.pick_all(choices, left_over, need) or ()
+    return Plan(node, tuple(ended), tuple(drained), tuple(uuid for each in chosen for uuid in each))
 
 
-def _pick(choices: list[Request], left_over: gpu_room.Room) -> tuple[str, ...] | None:
-    return place.pick_gpus(choices, left_over.free.values(), left_over.shared.values())
+def _is_idle(state: State, container: Container) -> bool:
+    if not container.gang:
+        return container.ready and not container.open
+    return members.is_up(state, container) and members.hold_nothing(state, container)
 
 
 def _next(

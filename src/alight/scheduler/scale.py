@@ -6,7 +6,7 @@ import heapq
 import math
 from typing import Any
 
-from alight.scheduler import dispatch, gpu_room, line, place, room, stuck
+from alight.scheduler import dispatch, gangs, gpu_room, line, members, place, room, stuck
 from alight.scheduler.decisions import Decision, Fail, Start
 from alight.scheduler.ending import stop
 from alight.scheduler.state import Container, Function, State, Tried
@@ -107,7 +107,7 @@ def add_container(state: State, function: Function | None, container: Container)
     node.cpu_used += container.cpu
     node.starting += 1
     gpu_room.take(node, container.gpus)
-    if function is not None:
+    if function is not None and not container.rank:  # the others of a gang come and go with it
         function.containers[name] = None
         function.starting.add(name)
     return container
@@ -132,6 +132,7 @@ def remove_container(state: State, container: Container) -> None:
         for names in (function.starting, function.serving, function.leaving, function.blocked):
             names.discard(name)
         state.hungry[function.function_id] = None
+    members.leave(state, container)
     if not container.ready:
         node.starting -= 1
     place.room_on(state, node)
@@ -143,6 +144,8 @@ def stop_if_idle(state: State, container: Container, now: float, decisions: list
     container.idle_timer = False
     function = state.functions.get(container.function_id)
     if function is None or container.open or container.stopping or not container.ready:
+        return
+    if container.gang and not members.hold_nothing(state, container):
         return
     window = function.need.scaledown_window
     until = container.idle_since + window
@@ -245,12 +248,19 @@ def _start_one(state: State, function: Function, now: float, decisions: list[Dec
         return False
     # Children of its own waiting inputs may have all there is: without them, nothing moves.
     has_one = len(function.containers) > blocked
-    found = place.find_place(state, need, all_of_it=not has_one)
+    found: place.Place | gangs.Places | None
+    if need.cluster:
+        found = gangs.find_places(state, need, all_of_it=not has_one)
+    else:
+        found = place.find_place(state, need, all_of_it=not has_one)
     if found is not None and not for_queue and found.node_id in state.claimed:
         return False  # that room is made for inputs that wait
     if found is None:
         _fail_if_impossible(state, function, decisions)
         return False
+    if isinstance(found, gangs.Places):
+        _start_all(state, function, found, now, decisions)
+        return True
     container = Container(
         state.make_id(),
         function.function_id,
@@ -266,9 +276,21 @@ def _start_one(state: State, function: Function, now: float, decisions: list[Dec
     return True
 
 
+def _start_all(state: State, function: Function, found: gangs.Places, now: float, decisions: list[Decision]) -> None:
+    need, node_id = function.need, found.node_id
+    names = tuple(state.make_id() for _ in found.gpus)
+    gang = f"cu-{names[0].partition('-')[2]}"
+    for rank, (name, gpus) in enumerate(zip(names, found.gpus, strict=True)):
+        one = Container(name, function.function_id, node_id, need.memory, need.cpu, gpus, function.version, now)
+        one.gang, one.rank = gang, rank
+        add_container(state, function, one)
+        members.enter(state, one, need.count)
+        decisions.append(Start(name, function.function_id, node_id, gpus, need.memory, gang, rank, names))
+
+
 def _fail_if_impossible(state: State, function: Function, decisions: list[Decision]) -> None:
     """Inputs that no machine here can ever run end at once, with the way out."""
-    kind = function.need.memory, function.need.gpus
+    kind = function.need.memory, function.need.gpus, function.need.count
     if not function.waiting or kind in state.possible:
         return
     try:

@@ -42,11 +42,22 @@ class Need:
     target_concurrent: int | None = None  # inputs in a container that scaling aims at; None = the most
     batch_size: int = 0  # most inputs in one run of a batched function; 0 = it is not batched
     exit_grace: float = 0.0  # what its containers have to leave in at least, unless they are to end at once
+    cluster: int = 0  # containers that work on each input together, a gang; 0: one alone
 
     @property
     def slots(self) -> int:
         """Inputs that a container may hold begun."""
-        return 1 if self.single_use else max(1, self.max_concurrent) * max(1, self.batch_size)
+        return 1 if self.single_use or self.cluster else max(1, self.max_concurrent) * max(1, self.batch_size)
+
+    @property
+    def count(self) -> int:
+        """Containers that start together."""
+        return max(1, self.cluster)
+
+    @property
+    def memory_in_all(self) -> int:
+        """MiB that they hold together."""
+        return self.memory * self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,23 @@ class Container:
     open: int = 0  # inputs in ``runs`` and ``dropped``
     runs: dict[str, list[Run]] = field(default_factory=dict)  # by call
     dropped: dict[str, list[Run]] = field(default_factory=dict)  # cancelled: only their slots count
+    gang: str = ""  # the gang that it belongs to; its function knows the leader alone, which is rank 0
+    rank: int = 0
+
+
+@dataclass(slots=True)
+class Gang:
+    """Containers that start together and work on each input together. See ``gangs``.
+
+    ``members`` by rank, with those that are gone. ``answer``: the leader's, while others still run the input.
+    ``over``: one was lost or failed its input, and the others end.
+    """
+
+    gang_id: str
+    function_id: str
+    members: tuple[str, ...]
+    answer: Any = None
+    over: bool = False
 
 
 @dataclass(slots=True)
@@ -271,6 +299,7 @@ class State:
     nodes: dict[str, Node] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
+    gangs: dict[str, Gang] = field(default_factory=dict)
     calls: dict[str, Call] = field(default_factory=dict)
     hungry: dict[str, None] = field(default_factory=dict)  # functions to look at in this step
     starved: dict[str, None] = field(default_factory=dict)  # functions that need room that is not there
@@ -279,7 +308,7 @@ class State:
     count: int = 0
     shapes: dict[Any, Any] = field(default_factory=dict)  # ``place``: machines by what is asked of them
     choices: dict[tuple[str, ...], Any] = field(default_factory=dict)  # ``place``: GPU requests as read
-    possible: set[tuple[int, tuple[str, ...]]] = field(default_factory=set)  # what some machine here can run
+    possible: set[tuple[int, tuple[str, ...], int]] = field(default_factory=set)  # what some machine here can run
     claimed: dict[str, int] = field(default_factory=dict)  # ``room``: MiB to come that somebody waits for, by node
     orphaned: dict[str, str] = field(default_factory=dict)  # containers of apps that have ended, and their machines
     claimed_gpus: set[str] = field(default_factory=set)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from alight.scheduler import gpu_room, line, place
+from alight.scheduler import gpu_room, line, members, place
 from alight.scheduler.decisions import Decision, Fail
 from alight.scheduler.state import STUCK_SECONDS, Call, Container, Function, State, spans
 from alight.wire.errors import ResourceExhaustedError, to_wire
@@ -91,11 +91,11 @@ def may_start(state: State, function: Function, kept: set[str], now: float) -> b
             return True
         mine = [state.containers[name] for name in node.containers if name in kept]
         memory = node.memory - sum(one.memory for one in mine)
-        if memory < function.need.memory:
+        if memory < function.need.memory_in_all:
             continue
         # Those out of service may come back: that they are waited for is no reason to fail.
         left = gpu_room.of([replace(gpu, fault="") for gpu in node.gpus], mine)
-        if place.pick_gpus(choices, left.free.values(), left.shared.values()) is not None:
+        if place.pick_all(choices, left, function.need) is not None:
             return True
     return not state.nodes
 
@@ -109,6 +109,7 @@ def _is_stuck(state: State, function: Function, now: float) -> bool:
 
 
 def _frees_itself(state: State, container: Container) -> bool:
+    container = members.leader(state, container) or container
     if container.blocked:
         return False
     function = state.functions.get(container.function_id)
@@ -150,4 +151,4 @@ def _what(state: State, function: Function) -> str:
         return f"max_containers={need.max_containers}"
     if need.gpus:
         return f"a GPU: {', '.join(need.gpus)}"
-    return f"memory: {need.memory} MiB"
+    return f"memory: {need.memory_in_all} MiB"

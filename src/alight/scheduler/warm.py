@@ -32,7 +32,7 @@ def arrived(state: State, event: InputsArrived, now: float, decisions: list[Deci
     ):
         return False
     need = function.need
-    if need.single_use or need.min_containers or need.buffer_containers:
+    if need.single_use or need.min_containers or need.buffer_containers or need.cluster:
         return False  # what the container does now says how many there should be
     name = next(iter(function.idle))
     container = state.containers[name]
@@ -58,7 +58,13 @@ def answered(state: State, event: AttemptsEnded, now: float, decisions: list[Dec
     """The value of the one input that a container had, and that its call had: both have nothing left."""
     name, call_id, positions = event.container_id, event.call_id, event.positions
     container, call = state.containers.get(name), state.calls.get(call_id)
-    if container is None or call is None or event.status != ResultStatus.SUCCESS or container.open != 1:
+    if (
+        container is None
+        or call is None
+        or container.gang
+        or event.status != ResultStatus.SUCCESS
+        or container.open != 1
+    ):
         return False
     runs = container.runs.get(call_id)
     function = state.functions.get(container.function_id)

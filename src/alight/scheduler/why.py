@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alight.scheduler import line, place, stuck
+from alight.scheduler.gpu_room import Room
 from alight.scheduler.gpus import Request, may_serve
 from alight.scheduler.state import Call, Container, Function, Node, State
 
@@ -102,19 +103,19 @@ def _blocked(state: State, function: Function, call: Call, ahead: int, now: floa
         return Facts(call.arrived, words, needs, ahead, _holders(state, mine, now), when)
     choices = place.requests(state, need)
     has_one = len(function.containers) > len(function.blocked)
-    gpus_lack = not any(
-        place.pick_gpus(choices, node.gpus_free.values(), node.gpus_shared.values()) is not None for node in nodes
-    )
+    rooms = [Room(node.gpus_free, node.gpus_shared) for node in nodes]
+    gpus_lack = all(place.pick_all(choices, one, need) is None for one in rooms)
     if gpus_lack:
-        what = f"a GPU ({', '.join(need.gpus)})"
+        each = f" for each of {need.count} containers" if need.count > 1 else ""
+        what = f"a GPU ({', '.join(need.gpus)}){each}"
         holders = [one for one in _on(state, nodes) if one.gpus]
         broken = _out_of_service(choices, nodes)
         if broken and not holders:
             words = f"waiting for {what}: {broken}"
             return Facts(call.arrived, words, needs, ahead, starts_when="a GPU is back in service")
         what += f" ({broken})" if broken else ""
-    elif not any(_memory_free(node, has_one) >= need.memory for node in nodes):
-        what = f"memory ({need.memory} MiB)"
+    elif not any(_memory_free(node, has_one) >= need.memory_in_all for node in nodes):
+        what = f"memory ({need.memory_in_all} MiB)"
         holders = _on(state, nodes)
     else:
         busy = function.serving and not function.idle
@@ -164,7 +165,8 @@ def _needs(function: Function) -> str:
     need = function.need
     words = [_gpu_words(one) for one in need.gpus[:1]]
     cores = f"{need.cpu:g} core{'' if need.cpu == 1 else 's'}"
-    return ", ".join([*words, cores, f"{need.memory} MiB for each container"])
+    together = f", {need.count} of them at once" if need.count > 1 else ""
+    return ", ".join([*words, cores, f"{need.memory} MiB for each container{together}"])
 
 
 def _gpu_words(text: str) -> str:

@@ -32,7 +32,8 @@ from alight.server.services.published import Published, spoken_name
 from alight.server.services.secrets import Secrets
 from alight.server.web import Web, is_lease
 from alight.wire import errors
-from alight.wire.commands import Command, Run, StartContainer
+from alight.wire.chunk import readdressed
+from alight.wire.commands import Cluster, Command, Run, StartContainer
 from alight.wire.messages import AppEvent
 from alight.wire.states import ResultStatus
 
@@ -131,6 +132,8 @@ class Loop:
             self._give(decision)
         elif isinstance(decision, decided.Finish):
             do.calls.outcomes.finish(decision.call_id, decision.positions, decision.container_id)
+        elif isinstance(decision, decided.Aside):
+            do.calls.outcomes.set_aside(decision.call_id, decision.container_id, keep=decision.keep)
         elif isinstance(decision, decided.Start):
             self._start(decision)
         elif isinstance(decision, decided.Stop):
@@ -186,6 +189,8 @@ class Loop:
         if parts is None:
             self._background(self._give_later(decision))
         elif parts:
+            for name in decision.others:  # before their leader: what it has, they have
+                self._do.nodes.give(record.node_id, [(readdressed(head, name), body) for head, body in parts])
             self._do.nodes.give(record.node_id, parts)
 
     async def _give_later(self, decision: decided.Give) -> None:
@@ -221,6 +226,9 @@ class Loop:
             memory=decision.memory,
             gpus=decision.gpus,
             function_version=function.version,
+            cluster=decision.gang,
+            rank=decision.rank,
+            cluster_size=len(decision.members),
         )
         now = time.time()
         self._do.containers.add(record, "", now)
@@ -301,6 +309,7 @@ class Loop:
             secrets,
             function.owner,
             bucket_secrets,
+            Cluster(decision.gang, decision.rank, decision.members) if decision.gang else None,
         )
         return Command("start", container=decision.container_id, start=start)
 

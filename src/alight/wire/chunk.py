@@ -37,6 +37,7 @@ MOST = 1024
 
 _INPUTS = struct.Struct("!BBHQII25s25s")
 _OUTPUTS = struct.Struct("!BBHQIIQQddQ25s25s")
+_INPUTS_CONTAINER = _INPUTS.size - 25
 _LOG_OFFSET = struct.calcsize("!BBHQIIQQdd")
 _LOG_END = struct.Struct("!Q")
 _OF_CONTAINER = struct.Struct("!Q25s25s")
@@ -107,6 +108,11 @@ class Inputs:
             container.rstrip(b"\0").decode(),
             flags,
         )
+
+
+def readdressed(head: bytes, container: str) -> bytes:
+    """The same inputs (an encoded head) for another container."""
+    return head[:_INPUTS_CONTAINER] + container.encode().ljust(25, b"\0") + head[_INPUTS.size :]
 
 
 class Outputs:

@@ -166,6 +166,18 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Which of the containers that work on inputs together one is. ``container_ids`` and ``addresses`` (IPv4) are by
+    rank; the addresses are the node's to fill in, and ``device`` is the network device that they belong to inside."""
+
+    cluster_id: str
+    rank: int
+    container_ids: Tuple[str, ...] = ()
+    addresses: Tuple[str, ...] = ()
+    device: str = ""
+
+
+@dataclass(frozen=True)
 class StartContainer:
     """Everything a container needs. Secrets are values here, over the node's authenticated connection, and go no
     further than the container's link."""
@@ -182,6 +194,7 @@ class StartContainer:
     secrets: Dict[str, str] = field(default_factory=dict)
     owner: str = ""
     bucket_secrets: Dict[str, Dict[str, str]] = field(default_factory=dict)  # by id; never seen in the container
+    cluster: Optional[Cluster] = None
 
 
 @dataclass(frozen=True)
@@ -300,6 +313,7 @@ class LinkStart:
     # To a template: what it is to bring up before it is forked (1: the runtime, 2: the user's module and snap hooks,
     # too). To a fork: what its template has brought up.
     template: int = 0
+    cluster: Optional[Cluster] = None
 
 
 # LINK_INPUT: ``chunk.Inputs``; a reference names a file in the spool directory. LINK_OUTPUT: ``chunk.Outputs`` (a

@@ -212,6 +212,7 @@ class FunctionSpec:
     parameters: str = ""  # of a variant: the constructor's keyword arguments, pickled (wire.payload), in base64
     # When it runs by itself once it is deployed: {"cron": text, "timezone": name} or {"period": {"hours": 6, …}}.
     schedule: Dict[str, Any] = field(default_factory=dict)
+    cluster: int = 0  # containers that work on each input together; 0: one alone
     hosted_only: Dict[str, Any] = field(default_factory=dict)  # region, cloud, …: kept to show, without effect
 
 

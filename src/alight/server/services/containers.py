@@ -35,6 +35,9 @@ class Record:
     gpus: tuple[str, ...] = ()
     stop_asked: str = ""
     function_version: int = 0  # that it was started with; 0: nobody knows
+    cluster: str = ""  # that it is part of, as ``rank`` of ``cluster_size``
+    rank: int = 0
+    cluster_size: int = 0
 
 
 class Containers:
@@ -61,6 +64,9 @@ class Containers:
                 row["memory"],
                 gpus,
                 function_version=row["function_version"],
+                cluster=row["cluster"],
+                rank=row["rank"],
+                cluster_size=row["cluster_size"],
             )
         await self.starts.load()
 
@@ -76,10 +82,18 @@ class Containers:
             "gpus": json.dumps(record.gpus),
             "memory": record.memory,
             "function_version": record.function_version,
+            "cluster": record.cluster,
+            "rank": record.rank,
+            "cluster_size": record.cluster_size,
             "now": now,
         }
         self._store.write_soon([("container_add", row)])
         self._tell(record, ContainerState.STARTING, "")
+
+    def follows(self, container_id: str) -> bool:
+        """Whether it works on inputs with others, and is not the one whose answers count."""
+        record = self.alive.get(container_id)
+        return record is not None and record.rank > 0
 
     def has(self, function_id: str) -> bool:
         """Whether a function has any."""

@@ -117,6 +117,7 @@ class Nodes:
         self.on_machine: list[Callable[[Session, float], None]] = []
         around.calls.outcomes.acknowledge = self.acknowledge
         around.calls.outcomes.answered = self.acknowledge_answer
+        around.calls.outcomes.follows = around.containers.follows
         around.hub.on_watched = self._tell_watched
 
     async def join(self, peer: Peer, stream: Stream, hello: NodeHello) -> Session:
@@ -383,6 +384,9 @@ class Nodes:
         if row is None or row["node_id"] != session.hello.node_id:
             log.warning("node %s answers for %s, which nobody knows", session.hello.node_id, said.container)
             session.send(Command("ack", container=said.container, serials=(said.serial,) if said.serial else ()))
+        elif row["rank"] and (not isinstance(said, Output) or said.status == ResultStatus.SUCCESS):
+            # It was one of a cluster that followed: nobody waits for its values.
+            session.send(Command("ack", container=said.container, serials=(said.serial,) if said.serial else ()))
         elif isinstance(said, Output):
             outcomes.on_end(said, body, row["app_id"], row["function_id"])
         else:
@@ -459,7 +463,8 @@ class Nodes:
         # What it has answered, and nobody heard: the answers come in a moment, and no one else gets those inputs.
         heard = [run for run in one.answered if run.call_id not in over]
         answered = [left for run in heard for left in giving.unheard(run)]
-        if function is not None:
+        follows = record is not None and record.rank > 0  # what it holds counts for its leader
+        if function is not None and not follows:
             for run in [*one.runs, *answered]:
                 if run.call_id not in over:
                     giving.adopt(run, function, one.container_id)
@@ -467,7 +472,8 @@ class Nodes:
         runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in (*one.runs, *answered))
         started = record.function_version if record is not None else 0
         outdated = self._around.containers.functions.behind(one.function_id, started)
-        return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus, outdated)
+        of = (record.cluster, record.rank, record.cluster_size) if record is not None else ("", 0, 0)
+        return events.Held(one.container_id, one.function_id, one.ready, runs, memory, gpus, outdated, *of)
 
     def _tell_again(self, record: Record) -> None:
         """After server and machine were both killed nobody knows which input the lost container ran: say it of all."""

@@ -20,6 +20,7 @@ from alight.server import faults
 from alight.server.services import results
 from alight.server.services.book import Book, call_row, chunk_row, done_row
 from alight.server.services.call import Call
+from alight.server.services.frame import Frame
 from alight.server.services.results import END, ITEMS, REST, TAKEN, VALUES, Recorded
 from alight.server.services.window import Window
 from alight.server.tally import Tally
@@ -39,33 +40,12 @@ _ROW = 500  # bytes that a row takes in memory besides its bodies
 log = logging.getLogger(__name__)
 
 
-class Frame:
-    """What a container answered: values (or items), or the end of one input (``output``)."""
-
-    __slots__ = ("app_id", "attempt", "body", "busy", "call_id", "container_id", "ended", "flags", "function_id",
-                 "head", "item_of", "output", "positions", "serial", "used")  # fmt: skip
-
-    def __init__(self, call_id: str, container_id: str, serial: int, attempt: int, positions: Sequence[int]) -> None:
-        self.call_id = call_id
-        self.container_id = container_id
-        self.serial = serial
-        self.attempt = attempt
-        self.positions = positions
-        self.head: Buffer = b""
-        self.body: Buffer = b""
-        self.flags = 0
-        self.item_of = 0
-        self.busy = self.ended = 0.0  # see chunk.Outputs
-        self.output: Output | None = None
-        self.app_id = self.function_id = ""  # of the container, as it was recorded; "" for one that is gone
-        self.used = False
-
-
 class Outcomes:
     """Takes answers in.
 
     ``acknowledge`` hears of a frame that need not come again, ``let_go`` of a blob that nobody needs, ``on_over``
-    of a call that is over: what came of it is on its way to the store.
+    of a call that is over: what came of it is on its way to the store. ``follows`` says whether a container is one of a
+    cluster whose values are nobody's.
     """
 
     def __init__(self, store: Store, book: Book, window: Window) -> None:
@@ -83,6 +63,8 @@ class Outcomes:
         self.let_go: Callable[[str], None] = lambda blob: None
         self.on_over: Callable[[Call], None] = lambda call: None
         self.tally = Tally()
+        self.follows: Callable[[str], bool] = lambda container_id: False
+        self._aside: dict[tuple[str, str], Frame] = {}
 
     def begin(self, call: Call) -> None:
         """Have it written down that a call was accepted, if that has not been said yet. Nobody waits for it."""
@@ -129,8 +111,13 @@ class Outcomes:
     def finish(self, call_id: str, positions: Sequence[int], container_id: str) -> None:
         """These answers count: tell who waits, write them down, then let the node forget them."""
         call = self._book.live.get(call_id)
+        aside = self._aside.pop((call_id, container_id), None)
         if call is None:
+            if aside is not None:
+                self._acknowledge(aside)
             return
+        if aside is not None:
+            self._pending.setdefault((call_id, container_id), []).append(aside)
         for frame in self._pending.get((call_id, container_id), ()):
             if frame.positions is positions or frame.positions == positions:
                 self._apply(call, frame, frame.positions)
@@ -141,6 +128,14 @@ class Outcomes:
             if counted:
                 wanted.difference_update(counted)
                 self._apply(call, frame, _together(counted))
+
+    def set_aside(self, call_id: str, container_id: str, *, keep: bool) -> None:
+        """An answer that counts only once others are there (see ``scheduler.gangs``), or not any longer."""
+        before = self._aside.pop((call_id, container_id), None)
+        if before is not None and not keep:
+            self._acknowledge(before)
+        for frame in self._pending.pop((call_id, container_id), ()) if keep else ():
+            self._aside[call_id, container_id] = frame
 
     def stepped(self) -> None:
         """The scheduler has spoken: what it did not call finished is late, or is tried again."""
@@ -318,6 +313,9 @@ class Outcomes:
             self._book.inbox.put(
                 AttemptsEnded(frame.call_id, frame.container_id, frame.attempt, frame.positions, status, busy)
             )
+        if self.follows(frame.container_id):
+            self._acknowledge(frame)
+            return
         waiting = self._strays.get(frame.call_id)
         if waiting is not None:
             waiting.append(frame)

@@ -171,6 +171,7 @@ def need_of(spec: FunctionSpec) -> scheduled.Need:
         single_use=scaling.single_use,
         exit_grace=exit_grace(spec),
         retries=spec.retries,
+        cluster=spec.cluster,
     )
 
 

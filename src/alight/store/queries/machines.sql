@@ -8,8 +8,9 @@ ON CONFLICT (node_id) DO UPDATE SET hostname = excluded.hostname, version = excl
 -- name: container_add
 -- A container is about to start.
 INSERT OR IGNORE INTO containers (container_id, app_id, function_id, node_id, image_id, state, gpus, memory, created_at,
-  function_version)
-VALUES (:container_id, :app_id, :function_id, :node_id, :image_id, 'starting', :gpus, :memory, :now, :function_version);
+  function_version, cluster, rank, cluster_size)
+VALUES (:container_id, :app_id, :function_id, :node_id, :image_id, 'starting', :gpus, :memory, :now, :function_version,
+  :cluster, :rank, :cluster_size);
 
 -- name: container_state
 -- A container is ready.
@@ -27,6 +28,10 @@ SELECT * FROM containers WHERE state <> 'ended';
 -- name: container_by_id
 -- One container, ended ones too.
 SELECT * FROM containers WHERE container_id = :container_id;
+
+-- name: containers_of_cluster
+-- The containers that work on inputs together, by rank; ended ones too.
+SELECT * FROM containers WHERE cluster = :cluster ORDER BY rank;
 
 -- name: containers_forget
 -- Containers that ended long ago; returns nothing, their logs go by age, too.
