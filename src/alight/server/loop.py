@@ -70,6 +70,7 @@ class Loop:
         self._timer_at: float | None = None  # unix time
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.accounts: Callable[[list[events.Event], float], None] | None = None  # who accounts for containers' time
         self.seen: Callable[[list[events.Event]], None] | None = None  # who looks at what the scheduler learns
         inbox.on_mail = self._plan
 
@@ -102,6 +103,8 @@ class Loop:
             log.exception("fault %s in the scheduler, at %d facts", os.urandom(4).hex(), len(facts))
             decisions = []
             self._do.calls.outcomes.forget_pending()
+        if self.accounts is not None:
+            self.accounts(facts, time.time())
         for decision in decisions:
             try:
                 self._carry_out(decision)

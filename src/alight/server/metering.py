@@ -166,7 +166,7 @@ class Meter:
         one = self.alive.pop(container_id, None)
         if one is None:
             return
-        if at is not None and not one.gap:
+        if at is not None:
             self._advance(one, micros(at))
         self._share_all(one)
         self._write(one)

@@ -143,6 +143,12 @@ ALLOWED: dict[str, frozenset[str]] = {
     "call.inputs": _PEOPLE,
     "call.retry": _PEOPLE,
     "audit.list": _PEOPLE,
+    "usage.report": _PEOPLE,
+    "usage.call": _PEOPLE,
+    "usage.app": _PEOPLE,
+    "usage.rates": _PEOPLE,
+    "budget.set": _PEOPLE,
+    "budget.list": _PEOPLE,
     "node.session": frozenset({NODE}),
     "web.enter": frozenset({NODE}),
 }

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import math
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ import tomllib
 from alight.server.costs import MONTH, RENTED, Prices
 from alight.wire import errors
 
+log = logging.getLogger(__name__)
 FILE = "prices.toml"
+_LOOK_EVERY = 1.0
 _HOURS_OF_YEAR = 8766.0
 _RATES = {"s": 1 / 3600, "second": 1 / 3600, "min": 1 / 60, "h": 1.0, "hr": 1.0, "hour": 1.0, "d": 24.0, "day": 24.0,
           "month": MONTH, "year": _HOURS_OF_YEAR}  # fmt: skip
@@ -214,3 +218,51 @@ class _Reader:
 
 def _listed(units: Any) -> str:
     return ", ".join(units)
+
+
+class PriceFile:
+    """The file as it is now: looked at again when it has changed. What cannot be read leaves what was in force."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / FILE
+        self._folder = folder
+        self._prices = Prices()
+        self._seen: tuple[int, int] | None = None
+        self._looked = -math.inf
+        self.problem: errors.InvalidError | None = None
+
+    def __call__(self) -> Prices:
+        """The prices in force. Looks at the file once a second at most."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_EVERY:
+            self._looked = now
+            self._look()
+        return self._prices
+
+    def checked(self) -> Prices:
+        """The same, for who must not be told costs by other prices than the file's. Raises InvalidError."""
+        self._looked = -math.inf
+        prices = self()
+        if self.problem is not None:
+            raise self.problem
+        return prices
+
+    @property
+    def is_there(self) -> bool:
+        return self._seen is not None
+
+    def _look(self) -> None:
+        try:
+            stat = self.file.stat()
+            seen: tuple[int, int] | None = (stat.st_mtime_ns, stat.st_size)
+        except OSError:
+            seen = None
+        if seen == self._seen and seen is not None:
+            return
+        self._seen = seen
+        try:
+            self._prices, self.problem = load(self._folder), None
+        except errors.InvalidError as error:
+            if self.problem is None or str(error) != str(self.problem):
+                log.error("prices stay as they were: %s", error)
+            self.problem = error

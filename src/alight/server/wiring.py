@@ -27,10 +27,12 @@ from alight.server.janitor import Janitor
 from alight.server.logs import Logs
 from alight.server.loop import Hands, Loop
 from alight.server.measuring import Measuring
+from alight.server.prices import PriceFile
 from alight.server.request import QuickRoutes, Routes
 from alight.server.revive import Reviver
 from alight.server.routes import apps as apps_routes
 from alight.server.routes import backup as backup_routes
+from alight.server.routes import billing as billing_routes
 from alight.server.routes import blobs as blobs_routes
 from alight.server.routes import call_views as call_views_routes
 from alight.server.routes import calls as calls_routes
@@ -59,8 +61,10 @@ from alight.server.services.ahead import Ahead
 from alight.server.services.apps import App, Apps
 from alight.server.services.audits import Audits
 from alight.server.services.backup import Backup
+from alight.server.services.billing import Billing
 from alight.server.services.blob_users import BlobUsers
 from alight.server.services.blobs import Blobs
+from alight.server.services.budgets import BudgetKeeper
 from alight.server.services.call_views import CallViews
 from alight.server.services.calls import Calls
 from alight.server.services.container_views import ContainerViews
@@ -86,6 +90,7 @@ from alight.server.services.shared_store import SharedStore
 from alight.server.services.system_log import SystemLog
 from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
+from alight.server.services.usage import Usage
 from alight.server.services.vault import Vault
 from alight.server.services.volume_users import VolumeUsers
 from alight.server.services.volume_versions import VolumeVersions
@@ -153,6 +158,9 @@ class Server:
         self.front: Front
         self.measuring: Measuring
         self.dashboard: Dashboard
+        self._usage: Usage
+        self._billing: Billing
+        self._budgets: BudgetKeeper
         self._schedules: Schedules
         self.blob_users: BlobUsers
         self._janitor: Janitor
@@ -240,6 +248,7 @@ class Server:
         self._reviver.close()
         parts.loop.close()
         self.measuring.close()
+        await self._usage.close()
         parts.apps.leases.close()
         parts.nodes.close()
         await parts.calls.drain()
@@ -260,6 +269,7 @@ class Server:
             **calls_routes.routes(parts.calls, parts.functions, parts.apps, self._views().sentence),
             **call_views_routes.routes(self._views(), parts.store),
             **containers_routes.routes(self._container_views(), parts.containers, parts.nodes, parts.inbox),
+            **billing_routes.routes(self._usage, self._billing, self._budgets, parts.apps, self._views()),
             **dashboard_routes.routes(
                 self.dashboard.link,
                 FunctionViews(parts.store, parts.functions, self._views().stats),
@@ -302,6 +312,16 @@ class Server:
         calls = JsonCalls(parts.calls, parts.functions, parts.apps, parts.blobs)
         return HttpCalls(calls, parts.access, parts.tokens)
 
+    def _make_accounts(self) -> None:
+        """Who accounts for what containers have, what it costs, and what it may cost."""
+        parts, prices = self.parts, PriceFile(self.settings.home)
+        self._usage = Usage(parts.store, parts.functions, parts.loop.state, prices)
+        self._billing = Billing(parts.store, self._usage, prices)
+        self._budgets = BudgetKeeper(parts.store, parts.apps, self._usage, parts.inbox, parts.hub)
+        parts.containers.accounts, parts.loop.accounts = self._usage, self._usage.after_step
+        parts.nodes.on_usage.append(self._usage.on_usage)
+        parts.apps.on_start.append(self._budgets.look)
+
     def _make_dashboard(self) -> Dashboard:
         parts = self.parts
         changes = Changes(parts.loop.state, parts.functions.by_id, parts.apps.alive, self._views())
@@ -342,6 +362,7 @@ class Server:
         )
         self._audits = Audits(store, parts.hub)
         self.measuring = Measuring(parts, self.settings, self._views().stats)
+        self._make_accounts()
         self.dashboard = self._make_dashboard()
         routes = self.dashboard.routes = self.routes()
         self.front = Front(self.server_id, routes, self.quick_routes(), parts.containers, parts.tokens)
@@ -363,6 +384,8 @@ class Server:
         await parts.access.load()
         await parts.ephemeral.open()
         await parts.containers.load()
+        await self._usage.load()
+        await self._budgets.load()
         machines = {record.node_id for record in parts.containers.alive.values()}
         taken_up = await parts.calls.load()
         await parts.deployments.resume()
@@ -381,6 +404,7 @@ class Server:
         self.blob_users.claimed.append(parts.shared.dicts.blobs)
         self._janitor.more += [parts.ephemeral.expire, parts.shared.clean, self.blob_users.sweep, self._audits.forget]
         self._janitor.more += [parts.secrets.forget_unused, self.measuring.measures.sweep]
+        self._janitor.more += [self._usage.forget, self._budgets.forget]
         self.measuring.open()
         self._janitor.start()
 

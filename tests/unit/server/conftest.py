@@ -152,6 +152,7 @@ class World:
         server._janitor.close()
         server._schedules.close()
         server.parts.loop.close()
+        server._usage.stop()
         server.parts.apps.leases.close()
         server.parts.nodes.close()
         server.parts.hub.on_watched = None

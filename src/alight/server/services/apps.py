@@ -61,6 +61,7 @@ class Apps:
         self.leases = Leases(grace, self._holder_is_gone)
         self.alive: dict[str, App] = {}
         self.on_stop: list[Callable[[str, str], None]] = []
+        self.on_start: list[Callable[[], None]] = []
 
     async def load(self) -> None:
         """Take up the apps of an earlier server process; holders of ephemeral ones have their time to come back."""
@@ -130,6 +131,8 @@ class Apps:
         self.alive[app.app_id] = app
         if app.state == AppState.RUNNING:
             self.leases.begin(app.app_id)
+        for look in self.on_start:
+            look()
         return AppCreated(app.app_id, environment)
 
     def get(self, app_id: str, who: Principal) -> App:

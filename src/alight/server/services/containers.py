@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from alight.server.auth import CONTAINER, Principal
 from alight.server.services.functions import Functions
@@ -40,6 +41,19 @@ class Record:
     cluster_size: int = 0
 
 
+class Accounts(Protocol):
+    """Who accounts for containers' time."""
+
+    def began(self, record: Record, now: float) -> None:
+        """A container is about to start."""
+
+    def ready(self, container_id: str, now: float) -> None:
+        """It takes inputs."""
+
+    def ended(self, container_id: str, now: float, *, seen: bool) -> None:
+        """It is gone; ``seen`` False: nobody knows when it ended."""
+
+
 class Containers:
     """Containers that have not ended."""
 
@@ -50,6 +64,7 @@ class Containers:
         self._endings: list[asyncio.Future[None]] = []
         self.starts = Starts(store)
         self.alive: dict[str, Record] = {}
+        self.accounts: Accounts | None = None
 
     async def load(self) -> None:
         """Take up what an earlier server process recorded."""
@@ -73,6 +88,8 @@ class Containers:
     def add(self, record: Record, image_id: str, now: float) -> None:
         """A container is about to start."""
         self.alive[record.container_id] = record
+        if self.accounts is not None:
+            self.accounts.began(record, now)
         row: dict[str, Any] = {
             "container_id": record.container_id,
             "app_id": record.app_id,
@@ -119,15 +136,26 @@ class Containers:
             return
         record.state = ContainerState.READY
         self.starts.ready(container_id)
+        if self.accounts is not None:
+            self.accounts.ready(container_id, time.time())
         self._store.write_soon([("container_state", {"container_id": container_id, "state": record.state})])
         self._tell(record, ContainerState.READY, "")
 
     async def ended(
-        self, container_id: str, why: str, now: float, exit_code: int | None = None, signal: int | None = None
+        self,
+        container_id: str,
+        why: str,
+        now: float,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        *,
+        seen: bool = True,
     ) -> None:
-        """It is gone; returns when that is on disk."""
+        """It is gone; returns when that is on disk. ``seen`` False: nobody knows when it ended."""
         record = self.alive.pop(container_id, None)
         self.starts.ended(container_id, now)
+        if self.accounts is not None:
+            self.accounts.ended(container_id, now, seen=seen)
         if record is not None:
             self._tell(record, ContainerState.ENDED, why)
         endings, self._endings = self._endings, []

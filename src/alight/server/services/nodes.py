@@ -158,7 +158,7 @@ class Nodes:
                 self._around.calls.book.emptied(record.container_id)
                 self._start(
                     self._around.containers.ended(
-                        record.container_id, "it was gone when its machine came back", time.time()
+                        record.container_id, "it was gone when its machine came back", time.time(), seen=False
                     )
                 )
         # What it holds is known; outputs that it kept come within a moment.
@@ -503,7 +503,8 @@ class Nodes:
             if record.node_id == node_id:
                 self.running.lost(record.container_id)
                 self._around.calls.book.emptied(record.container_id)
-                self._start(self._around.containers.ended(record.container_id, "its machine is gone", time.time()))
+                ended = self._around.containers.ended
+                self._start(ended(record.container_id, "its machine is gone", time.time(), seen=False))
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

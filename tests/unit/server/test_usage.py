@@ -1,0 +1,350 @@
+"""Usage as the server keeps it: told by call, app, function and user, never twice, also over a crash; and budgets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from alight.server import metering
+from alight.server.auth import OWNER, USER, Principal
+from alight.server.metering import CPU, WHOLE
+from alight.wire import errors
+from alight.wire.billing import (
+    AppCostAsk,
+    BudgetList,
+    Budgets,
+    BudgetSet,
+    CallCostAsk,
+    CostTold,
+    Rates,
+    RatesAsk,
+    UsageAsk,
+    UsageReported,
+)
+from alight.wire.commands import GpuInfo, Report
+from alight.wire.messages import CallDetails, CallShow, CallUpdate
+from alight.wire.spec import Resources
+from alight.wire.starts import ContainerStop
+from tests.unit.server.conftest import spec
+
+TWO_CORES = spec(resources=Resources(cpu=2.0, memory=1024))
+
+
+async def whole(world):
+    """All that containers lived by the store, and what of it is accounted for."""
+    await world.server.parts.store.flush()
+    rows = await world.server.parts.store.read("containers_recent", **EVERYTHING)
+    lived = sum((row["ended_at"] or time.time()) - row["created_at"] for row in rows)
+    await world.server._usage.flush()
+    counted = await world.server.parts.store.read(
+        "usage_between", first=0, stop=1 << 40, environment="", owner="", app=""
+    )
+    return lived, sum(row["amount"] for row in counted if row["resource"] == WHOLE)
+
+
+EVERYTHING = {"ended": 1, "environment": "", "owner": "", "app": "", "function": "", "limit": 1000}
+
+
+async def ends(client, node):
+    for container_id in list(node.containers):
+        await client.ask("container.stop", ContainerStop(container_id, grace=0.0), dict)
+
+
+def test_what_a_call_and_an_app_cost_is_told(world):
+    async def work(world):
+        async def slow(x):
+            await asyncio.sleep(0.2)
+            return x
+
+        await world.serve(node_grace=30)
+        node = await world.node({"double": slow})
+        client = await world.client()
+        app_id, functions = await client.app(TWO_CORES, name="doubling", tags={"team": "a"})
+        stream = await client.start(functions["double"], 1)
+        await client.result(stream)
+        told = await client.ask("usage.call", CallCostAsk(stream.call_id), CostTold)
+        assert 0.1 <= told.amounts[WHOLE] < 2
+        assert told.amounts[CPU] == pytest.approx(2 * told.amounts[WHOLE])
+        assert told.amounts["memory"] == pytest.approx(told.amounts[WHOLE])
+        assert told.cost == pytest.approx(told.amounts[CPU] * 0.05 / 3600 + told.amounts["memory"] * 0.01 / 3600)
+        await ends(client, node)
+        of_app = await client.ask("usage.app", AppCostAsk(app_id), CostTold)
+        assert of_app.amounts[WHOLE] > told.amounts[WHOLE]  # its start, and what it idled
+        assert of_app.idle + of_app.starting < of_app.cost
+        lived, counted = await whole(world)
+        assert counted == pytest.approx(lived, abs=0.01)
+
+        asked = UsageAsk(time.time() - 7200, time.time() + 3600, "d")
+        report = await client.ask("usage.report", asked, UsageReported)
+        (item,) = report.items
+        assert (item.object_id, item.description, item.environment, item.tags) == (
+            app_id,
+            "doubling",
+            "main",
+            {"team": "a"},
+        )
+        assert item.cost == pytest.approx(of_app.cost)
+        assert set(item.by_resource) == {"cpu", "memory"}
+        for by, name in (("function", "doubling.double"), ("user", "owner")):
+            asked = UsageAsk(asked.start, asked.end, "h", by=by)
+            report = await client.ask("usage.report", asked, UsageReported)
+            assert [one.description for one in report.items] == [name]
+            assert report.items[0].at % 3600 == 0
+
+    world(work)
+
+
+def test_a_crash_loses_nothing_and_counts_nothing_twice(world):
+    async def work(world):
+        gate = asyncio.Event()
+
+        async def slow(x):
+            await gate.wait()
+            return x
+
+        await world.serve(node_grace=30)
+        node = await world.node({"double": slow})
+        client = await world.client()
+        _, functions = await client.app(TWO_CORES, kind="detached")
+        stream = await client.start(functions["double"], 1)
+        await world.until(lambda: any(one.open for one in world.server.parts.loop.state.containers.values()))
+        await world.server._usage.flush()
+        await asyncio.sleep(0.1)
+        await world.crash()
+        await node.disconnect()
+        await asyncio.sleep(0.1)
+        await world.serve(node_grace=30)
+        assert (await whole(world))[1] < (await whole(world))[0]  # nobody knows yet whether it is there
+        await node.connect(world.socket)
+        await world.until(lambda: any(one.open for one in world.server.parts.loop.state.containers.values()))
+        lived, counted = await whole(world)
+        assert counted == pytest.approx(lived, abs=0.02)
+        gate.set()
+        client = await world.client()
+        await world.until(lambda: not any(one.open for one in world.server.parts.loop.state.containers.values()))
+        told = await client.ask("usage.call", CallCostAsk(stream.call_id), CostTold)
+        assert 0.1 < told.amounts[WHOLE] <= counted + 0.1  # it ran while nobody looked, too
+        await ends(client, node)
+        lived, counted = await whole(world)
+        assert counted == pytest.approx(lived, abs=0.02)
+
+    world(work)
+
+
+def test_the_last_seconds_of_a_container_whose_end_is_known_are_made_up_after_a_crash(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        node = await world.node({"double": lambda x: 2 * x})
+        client = await world.client()
+        _, functions = await client.app(TWO_CORES, kind="detached")
+        await client.remote(functions["double"], 1)
+        await world.server._usage.flush()
+        world.server._usage.stop()
+        await ends(client, node)
+        world.server._usage._ended.clear()  # as if killed before it was written
+        await node.disconnect()
+        await world.crash()
+        await world.serve(node_grace=30)
+        lived, counted = await whole(world)
+        assert counted == pytest.approx(lived, abs=0.01)
+        await world.crash()
+        await world.serve(node_grace=30)
+        assert (await whole(world))[1] == pytest.approx(counted, abs=0.001)
+
+    world(work)
+
+
+def test_the_gpus_of_a_container_cost_by_their_type_and_parts_of_them_by_part(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        await world.node(
+            {"double": lambda x: 2 * x},
+            gpus=(GpuInfo(0, "NVIDIA A100", "A100-40GB", 40_000, "GPU-1"), GpuInfo(1, "Odd", "ODD-1", 8_000, "GPU-2")),
+        )
+        client = await world.client()
+        app_id, functions = await client.app(spec(resources=Resources(gpus=("A100",))))
+        await client.remote(functions["double"], 1)
+        told = await client.ask("usage.app", AppCostAsk(app_id), CostTold)
+        assert told.amounts["gpu:A100-40GB"] == pytest.approx(told.amounts[WHOLE])
+        assert told.by_resource["gpu:A100-40GB"] == pytest.approx(told.amounts[WHOLE] * 2.5 / 3600)
+        assert told.peaks == {"A100-40GB": 1}
+        app_id, functions = await client.app(spec(resources=Resources(gpus=("ODD-1",))))
+        await client.remote(functions["double"], 1)
+        told = await client.ask("usage.app", AppCostAsk(app_id), CostTold)
+        assert told.unpriced == ("gpu:ODD-1",)
+        (world.settings.home / "prices.toml").write_text('currency = "EUR"\n[gpu_hour]\nODD-1 = 36\n')
+        world.server._usage.prices.checked()
+        told = await client.ask("usage.app", AppCostAsk(app_id), CostTold)
+        assert told.unpriced == ()
+        assert told.currency == "EUR"
+        assert told.by_resource["gpu:ODD-1"] == pytest.approx(told.amounts[WHOLE] * 0.01)
+        record = next(iter(world.server.parts.containers.alive.values()))
+        record.gpus = ("GPU-1@10000/25", "GPU-1@10000")
+        assert world.server._usage._gpus(record) == ("A100-40GB", 0.5)
+
+    world(work)
+
+
+def test_what_a_machine_measures_counts_beyond_what_is_held(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        node = await world.node({"double": lambda x: 2 * x})
+        client = await world.client()
+        app_id, functions = await client.app(spec())
+        await client.remote(functions["double"], 1)
+        (container_id,) = node.containers
+        node.report(Report("usage", container_id, usage={"cpu_seconds": 120.0, "gpu_joules": 3600.0}))
+        await world.until(lambda: world.server._usage.meter.alive[container_id].seen.get("cpu_seconds"))
+        told = await client.ask("usage.app", AppCostAsk(app_id), CostTold)
+        assert told.amounts[metering.CPU_USED] == 120
+        assert told.amounts[CPU] == pytest.approx(120, abs=1)
+        assert told.amounts[metering.ENERGY] == 3600
+
+    world(work)
+
+
+def test_users_see_what_they_used_and_the_owner_everything(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        billing = world.server._billing
+        key = metering.Key(int(time.time() // 3600), "ap-1", "fu-1", "ann", "main", WHOLE, "busy")
+        usage = world.server._usage
+        usage.meter.store(key, 5.0)
+        usage.meter.store(key._replace(owner="bob", app_id="ap-2"), 7.0)
+        asked = UsageAsk(0, 0, "", by="user")
+        with pytest.raises(errors.InvalidError, match="800 days"):
+            await billing.report(asked, "")
+        asked = UsageAsk(time.time() - 7200, time.time() + 3600, "", by="user")
+        both = await billing.report(asked, "")
+        assert {one.owner: one.amounts for one in both.items} == {"ann": {WHOLE: 5}, "bob": {WHOLE: 7}}
+        assert [one.owner for one in (await billing.report(asked, "ann")).items] == ["ann"]
+
+    world(work)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (UsageAsk(time.time(), time.time() - 10), "end comes before its start"),
+        (UsageAsk(time.time() - 10, tz="Mars/Base"), "no time zone 'Mars/Base'"),
+        (UsageAsk(time.time() - 10, resolution="w"), "by d (day) or h (hour)"),
+        (UsageAsk(time.time() - 10, by="moon"), "by app, function, user"),
+    ],
+)
+def test_a_report_that_cannot_be_is_refused(world, asked, words):
+    async def work(world):
+        await world.serve(node_grace=30)
+        client = await world.client()
+        with pytest.raises(errors.InvalidError) as caught:
+            await client.ask("usage.report", asked, UsageReported)
+        assert words in str(caught.value)
+
+    world(work)
+
+
+def test_a_price_file_that_cannot_be_read_is_an_error_where_prices_matter_and_changes_nothing(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        client = await world.client()
+        rates = await client.ask("usage.rates", RatesAsk(), Rates)
+        assert rates.defaults
+        assert {one.resource: one.price for one in rates.rates}["gpu:H100"] == 4.0
+        (world.settings.home / "prices.toml").write_text("cpu_core_hour = 1\nkwh = '0.3/Wh'\n")
+        for method, asked, kind in (
+            ("usage.rates", RatesAsk(), Rates),
+            ("usage.report", UsageAsk(time.time()), UsageReported),
+        ):
+            with pytest.raises(errors.InvalidError, match=r"prices.toml, line 2: kwh has the unit '/Wh'"):
+                await client.ask(method, asked, kind)
+        assert world.server._usage.prices().core_hour == 0.05
+
+    world(work)
+
+
+async def spend(world, app_id, owner="owner", gpu_seconds=7200.0):
+    """As if a container of an app had run for two hours on an A100."""
+    key = metering.Key(int(time.time() // 3600), app_id, "fu-x", owner, "main", "gpu:A100-40GB", "busy")
+    world.server._usage.meter.store(key, gpu_seconds)
+    await world.server._usage.flush()
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [("app", {"cost": 4.99}), ("run", {"cost": 5.0}), ("run", {"gpu_seconds": 7200}), ("user", {"cost": 1})],
+)
+def test_a_budget_that_is_used_up_holds_new_inputs_until_it_is_raised(world, kind, limits):
+    async def work(world):
+        await world.serve(node_grace=30)
+        await world.node({"double": lambda x: 2 * x})
+        client = await world.client()
+        app_id, functions = await client.app(spec(), name="doubling")
+        name = {"app": "doubling", "run": app_id, "user": "owner"}[kind]
+        await client.ask("budget.set", BudgetSet(kind, name, **limits), Budgets)
+        assert (await client.remote(functions["double"], 1))[1] == 2
+        await spend(world, app_id)
+        told = await client.ask("budget.list", BudgetList(), Budgets)
+        assert [(one.kind, one.used_up, one.spent > 4.9) for one in told.budgets] == [(kind, True, True)]
+        stream = await client.start(functions["double"], 4)
+        update = stream.decode(CallUpdate, (await stream.recv())[0])
+        while not update.why:
+            update = stream.decode(CallUpdate, (await stream.recv())[0])
+        assert update.why.startswith("held: the budget of ")
+        shown = await client.ask("call.show", CallShow(stream.call_id), CallDetails)
+        assert "is used up; raise it with `alight " in shown.waiting.why
+        await client.ask("budget.set", BudgetSet(kind, name, cost=100), Budgets)
+        assert (await client.result(stream))[1] == 8
+
+    world(work)
+
+
+def test_an_app_that_comes_while_its_users_budget_is_used_up_is_held_from_its_start_also_after_a_restart(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        client = await world.client()
+        await client.ask("budget.set", BudgetSet("user", "owner", cost=1, stop=True), Budgets)
+        await spend(world, "ap-before")
+        app_id, _ = await client.app(spec(), kind="detached")
+        await world.until(lambda: app_id in world.server.parts.loop.state.budgets)
+        await world.crash()
+        await world.serve(node_grace=30)
+        await world.until(lambda: app_id in world.server.parts.loop.state.budgets)
+        assert world.server._budgets._held.stop == {app_id}
+
+    world(work)
+
+
+def test_budgets_that_cannot_be_are_refused(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        client = await world.client()
+        app_id, _ = await client.app(spec(), name="doubling")
+        for asked, words in (
+            (BudgetSet("app", "doubling", cost=-1.0), "cannot be"),
+            (BudgetSet("month", "doubling", cost=1.0), "no budgets of 'month'"),
+            (BudgetSet("run", "ap-nothing", cost=1.0), "no app ap-nothing"),
+            (BudgetSet("user", "", cost=1.0), "needs the name"),
+        ):
+            with pytest.raises(errors.Error, match=words):
+                await client.ask("budget.set", asked, Budgets)
+        with pytest.raises(errors.InvalidError, match="cannot be"):
+            await world.server._budgets.set(
+                BudgetSet("app", "doubling", cost=float("nan")), "main", Principal(OWNER, owner=OWNER)
+            )
+        keeper, ann = world.server._budgets, Principal(USER, owner="ann")
+        with pytest.raises(errors.PermissionDeniedError, match="owner of this server"):
+            await keeper.set(BudgetSet("user", "ann", cost=1.0), "main", ann)
+        with pytest.raises(errors.NotFoundError):
+            await keeper.set(BudgetSet("app", "doubling", cost=1.0), "main", ann)
+        world.server.parts.apps.alive[app_id].owner = "ann"
+        await keeper.set(BudgetSet("app", "doubling", cost=1.0), "main", ann)
+        await keeper.set(BudgetSet("app", "doubling", cost=2.0), "main", Principal(OWNER, owner=OWNER))
+        with pytest.raises(errors.PermissionDeniedError, match="set by the owner"):
+            await keeper.set(BudgetSet("app", "doubling", cost=9.0), "main", ann)
+        assert [one.cost for one in (await keeper.listed(ann)).budgets] == [2]
+        assert (await keeper.listed(Principal(USER, owner="bob"))).budgets == ()
+        await keeper.set(BudgetSet("app", "doubling"), "main", Principal(OWNER, owner=OWNER))
+        assert (await keeper.listed(ann)).budgets == ()
+
+    world(work)
