@@ -305,6 +305,8 @@ def _asked(client: Client, head: Request, body: bytes) -> Asked:
     said = dict(zip(client.forwarded(head)[::2], client.forwarded(head)[1::2], strict=True))
     secure = said.get(b"x-forwarded-proto", b"") == b"https"
     fields["host"] = head.host.decode("latin-1")
+    if head.upgrade:  # one of the fields that are about the connection
+        fields["upgrade"] = head.upgrade.decode("latin-1")
     return Asked(head.method.decode(), target, fields, body, client.address.decode("latin-1"), secure, cookies)
 
 

@@ -18,7 +18,7 @@ class Site:
     """Answers as a test says; keeps what it was asked."""
 
     def __init__(self) -> None:
-        self.asked = []
+        self.asked, self.sockets = [], []
         self.closed = asyncio.Event()
         self.begun = asyncio.Event()
         self.sent = 0
@@ -53,6 +53,7 @@ class Site:
             self.closed.set()
 
     async def socket(self, asked):
+        self.sockets.append(asked)
         if asked.target != "/echo":
             return 403, {"content-type": "text/plain"}, b"no\n"
 
@@ -181,6 +182,7 @@ def test_a_websocket_speaks_and_ends_with_its_client():
     async def work(world, site):
         async with world.client(b"GET /echo HTTP/1.1\r\n" + WEBSOCKET) as (reader, writer):
             assert b"101" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert site.sockets[0].headers["upgrade"] == "websocket", "whoever answers has to know"
             writer.write(masked(websocket.TEXT, b"hello") + masked(websocket.BINARY, b"\x00\xff"))
             assert await reader.readexactly(7) == websocket.encode(websocket.TEXT, b"hello")
             assert await reader.readexactly(4) == websocket.encode(websocket.BINARY, b"\x00\xff")
