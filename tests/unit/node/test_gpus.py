@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from alight.node.gpus import FakeGpus, GpuLocks, NvmlGpus, inject
@@ -31,6 +33,9 @@ from alight.wire.commands import GpuInfo
         ("NVIDIA GeForce RTX 4090", 24564, "RTX-4090"),
         ("NVIDIA RTX A6000", 49140, "RTX-A6000"),
         ("NVIDIA GeForce GTX 1080 Ti", 11264, "GTX-1080-TI"),
+        ("NVIDIA RTX 6000 Ada Generation", 49140, "RTX-6000-ADA"),
+        ("NVIDIA GeForce RTX 3060 12GB", 12288, "RTX-3060"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 16376, "RTX-4090-LAPTOP-GPU"),
     ],
 )
 def test_names_that_scripts_use(name, memory, short):
@@ -115,6 +120,63 @@ def test_a_cdi_description_is_followed():
     assert inject.from_cdi([CDI], (_gpu(5, "GPU-x"),)) is None
 
 
+def test_a_cdi_description_does_not_hide_what_it_gives(tmp_path):
+    folder = tmp_path / "etc/cdi"
+    folder.mkdir(parents=True)
+    (folder / "nvidia.json").write_text(json.dumps(CDI))
+    found = inject.injection((_gpu(0, "GPU-a"), _gpu(1, "GPU-b")), tmp_path)
+    assert found.env["NVIDIA_VISIBLE_DEVICES"] == "GPU-a,GPU-b", "its void is for another program"
+    assert found.env["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert found.env["LD_LIBRARY_PATH"] == "/usr/lib/x86_64-linux-gnu"
+
+
+def _driver_tree(root, *devices):
+    """What NVIDIA's driver shows of a GPU that is cut into MIG instances, as far as it is read."""
+    for name in devices:
+        path = root / "dev" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    info = root / "proc/driver/nvidia/gpus/0000:01:00.0/information"
+    info.parent.mkdir(parents=True)
+    info.write_text("Model: NVIDIA H100\nGPU UUID: GPU-h\nDevice Minor: 2\n")
+    for name, minor in (("gi9/access", 84), ("gi9/ci0/access", 85), ("gi2/access", 21)):
+        path = root / "proc/driver/nvidia/capabilities/gpu2/mig" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"DeviceFileMinor: {minor}\nDeviceFileMode: 292\nDeviceFileModify: 1\n")
+
+
+def test_a_mig_instance_comes_with_its_own_device_files_and_no_other(tmp_path, monkeypatch):
+    _driver_tree(tmp_path, "nvidia2", "nvidiactl", "nvidia-caps/nvidia-cap84", "nvidia-caps/nvidia-cap85")
+    monkeypatch.setattr(inject, "_linker_cache", lambda: [("libcuda.so.1", "/lib/libcuda.so.550")])
+    parent = GpuInfo(5, "NVIDIA H100", "H100", 81559, "GPU-h")
+    one = GpuInfo(5, "NVIDIA H100 MIG 1g.10gb", "H100", 9984, "MIG-1", mig="1g.10gb", parent="GPU-h")
+    found = inject.injection((one,), tmp_path, {"MIG-1": inject.Slice(parent, 9, 0, 1)})
+    assert found.devices == (
+        "/dev/nvidia2",
+        "/dev/nvidia-caps/nvidia-cap84",
+        "/dev/nvidia-caps/nvidia-cap85",
+        "/dev/nvidiactl",
+    )
+    assert found.env["CUDA_VISIBLE_DEVICES"] == found.env["NVIDIA_VISIBLE_DEVICES"] == "MIG-1"
+    with pytest.raises(errors.ServiceError, match="which device file a MIG instance of GPU 2 has"):
+        inject.injection((one,), tmp_path, {"MIG-1": inject.Slice(parent, 2, 0, 0)})
+    (tmp_path / "dev/nvidia-caps/nvidia-cap85").unlink()
+    with pytest.raises(errors.ServiceError, match="nvidia-cap85 of a GPU is missing"):
+        inject.injection((one,), tmp_path, {"MIG-1": inject.Slice(parent, 9, 0, 1)})
+
+
+def test_cdi_knows_mig_instances_by_the_numbers_of_both():
+    spec = {
+        "kind": "nvidia.com/gpu",
+        "devices": [{"name": "5:1", "containerEdits": {"deviceNodes": [{"path": "/dev/nvidia-caps/nvidia-cap84"}]}}],
+    }
+    parent = GpuInfo(5, "NVIDIA H100", "H100", 81559, "GPU-h")
+    one = GpuInfo(5, "NVIDIA H100 MIG 1g.10gb", "H100", 9984, "MIG-1", mig="1g.10gb", parent="GPU-h")
+    found = inject.from_cdi([spec], (one,), {"MIG-1": inject.Slice(parent, 9, 0, 1)})
+    assert found is not None
+    assert found.devices == ("/dev/nvidia-caps/nvidia-cap84",)
+
+
 def test_without_one_devices_and_libraries_are_found(tmp_path, monkeypatch):
     for name in ("dev/nvidia3", "dev/nvidiactl", "dev/nvidia-uvm"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -131,6 +193,7 @@ def test_without_one_devices_and_libraries_are_found(tmp_path, monkeypatch):
     ]
     assert "libm.so.6" not in str(found.binds)
     assert found.env["NVIDIA_VISIBLE_DEVICES"] == "GPU-a"
+    assert found.env["CUDA_VISIBLE_DEVICES"] == "0"
     monkeypatch.setattr(inject, "_linker_cache", list)
     with pytest.raises(errors.ServiceError, match="libcuda"):
         inject.injection((_gpu(0, "GPU-a"),), tmp_path)
