@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from datetime import datetime
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Set, Tuple
 
 import click
 
@@ -157,10 +157,12 @@ def history(app_name: str, limit: int, environment: Optional[str], as_json: bool
     """Show the versions of a deployed app, the newest first. APP is a name or an id."""
     request = DeployHistory(app_name, session.environment(environment), limit)
     found = session.ask("deploy.history", request, DeployVersions)
+    staged = {one.version for one in found.versions if one.staged}
+    promoted = {one.origin for one in found.versions if not one.failed}
     rows = [
         (
             f"v{one.version}",
-            _state(one, found.current),
+            _state(one, found.current, staged, promoted),
             tables.when(one.deployed_at),
             one.deployed_by,
             one.client,
@@ -189,6 +191,20 @@ def rollback(app_name: str, version: Optional[str], strategy: str, environment: 
     request = DeployBack(app_name, session.environment(environment), number, strategy, __version__, uuid.uuid4().hex)
     done = session.ask("deploy.rollback", request, DeployDone)
     print(f"{app_name} is at v{done.version} now, which is {f'v{number}' if number else 'the version before'} again")
+    _show_notes(done)
+
+
+@app.command()
+@click.argument("app_name", metavar="APP")
+@click.argument("version", metavar="vN")
+@_strategy_option
+@options.environment
+def promote(app_name: str, version: str, strategy: str, environment: Optional[str]) -> None:
+    """Let a version serve that was staged by `alight deploy --staged`. It is the next version then."""
+    number = _version(version)
+    request = DeployBack(app_name, session.environment(environment), number, strategy, __version__, uuid.uuid4().hex)
+    done = session.ask("deploy.promote", request, DeployDone)
+    print(f"{app_name} is at v{done.version} now, which is v{number} as it was staged")
     _show_notes(done)
 
 
@@ -242,11 +258,13 @@ def _version(text: str) -> int:
     return int(number)
 
 
-def _state(one: DeployVersion, current: int) -> str:
+def _state(one: DeployVersion, current: int, staged: Set[int], promoted: Set[int]) -> str:
     if one.failed:
         return "failed"
     state = "serves" if one.version == current else ""
-    back = f"v{one.origin} again" if one.origin else ""
+    if one.staged:
+        state = "promoted" if one.version in promoted else "staged"
+    back = f"v{one.origin} {'promoted' if one.origin in staged else 'again'}" if one.origin else ""
     return ", ".join(part for part in (state, back) if part)
 
 

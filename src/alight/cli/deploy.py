@@ -26,6 +26,7 @@ from alight.cli.errors import UsageError
     show_default=True,
     help="rolling: old containers finish what they have begun. recreate: they end at once.",
 )
+@click.option("--staged", is_flag=True, help="Only see that it comes up: it serves once `alight app promote` says so.")
 @click.option("--stream-logs", is_flag=True, help="Follow the app's output afterwards, until Ctrl-C.")
 @click.option("--timestamps", is_flag=True, help="Put the time before each line of output.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -51,6 +52,8 @@ def deploy(
 
     warn.show_plainly()
     compat.install()
+    if options["staged"] and stream_logs:
+        raise UsageError("--staged excludes --stream-logs: nothing of the new version runs afterwards")
     parsed = loading.parse(reference, module=module)
     if parsed.place == "-":
         raise UsageError("a script on standard input cannot be deployed: its source would be nowhere")
@@ -64,7 +67,7 @@ def deploy(
     deployed, seconds = _deploy(app, app_name, quiet=quiet, timestamps=timestamps, **options)
     for line in said(deployed, seconds):
         print(line)
-    if deployed.done.changed:
+    if deployed.done.changed and not deployed.done.staged:
         for line in schedule_words.of_app(app):
             print(f"  {line}")
     line = _page(deployed.app_id)
@@ -109,6 +112,12 @@ def said(deployed: Any, seconds: float) -> List[str]:
     if not done.changed:
         return [f"Nothing has changed: {name} stays at v{done.version}"]
     where = f" to the environment {deployed.environment}" if deployed.environment not in {"", "main"} else ""
+    if done.staged:
+        option = f" -e {deployed.environment}" if where else ""
+        return [
+            f"Staged {name} v{done.version}{where} in {seconds:.1f} s: it comes up, and serves nothing yet",
+            f"  promote: alight app promote {name} v{done.version}{option}",
+        ]
     lines = [f"Deployed {name} v{done.version}{where} in {seconds:.1f} s"]
     functions = sorted(one.name for one in done.functions)
     if functions:
@@ -144,7 +153,7 @@ def _deploy(
     quiet: bool,
     timestamps: bool,
     environment: Optional[str],
-    **options: str,
+    **options: Any,
 ) -> Any:
     import contextlib  # noqa: PLC0415  start-up weight
 

@@ -63,19 +63,22 @@ class LaterApp:
         tag: str = "",
         client: Optional[Client] = None,
         strategy: str = "rolling",
+        staged: bool = False,
     ) -> App:
         """Publish the app as its next version: callable from anywhere by its name, without this program, until it is
         stopped. Returns when that version serves; a version that does not come up leaves the one before serving.
 
         ``strategy``: "rolling" lets old containers finish what they have begun, "recreate" ends them at once. ``tag``
-        is a note of at most 50 characters for `alight app history`. Raises InvalidError without a name or functions,
+        is a note of at most 50 characters for `alight app history`. ``staged``: it only has to come up, and serves
+        nothing until `alight app promote`. Raises InvalidError without a name or functions,
         ConflictError when somebody else deployed the app meanwhile, and what keeps it from being built or started.
         """
         from alight.sdk import deploying  # noqa: PLC0415  only who deploys
 
         app: App = self  # type: ignore[assignment]  # it is one
         environment = environment_or_default(environment_name)
-        await deploying.deploy(app, deploying.Wish(name or app.name or "", environment, tag, strategy), client)
+        wish = deploying.Wish(name or app.name or "", environment, tag, strategy, staged)
+        await deploying.deploy(app, wish, client)
         return app
 
     @dual

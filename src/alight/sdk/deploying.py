@@ -49,6 +49,7 @@ class Wish:
     environment: str = ""
     tag: str = ""
     strategy: str = deploying.ROLLING
+    staged: bool = False
 
 
 async def deploy(app: App, wish: Wish, client: Optional[Client]) -> Deployed:
@@ -84,13 +85,14 @@ class _Deploy(Run):
         begin = deploying.DeployBegin(wish.name, wish.environment)
         begun = await plan.client.call("deploy.begin", begin, deploying.DeployBegun)
         created = messages.AppCreated(begun.app_id, begun.environment)
+        is_new = not begun.version and not begun.found
         self._running = running = RunningApp(plan.client, created, detach=False)
         try:
-            if not begun.version:  # a new app is held until it has a version
+            if is_new:  # it is held until it has a version
                 await running.watch()
             specs = await self._resolve(running)
             await self._build(running, specs)
-            progress.current().phase(f"Publishing {wish.name}")
+            progress.current().phase(f"{'Trying' if wish.staged else 'Publishing'} {wish.name}")
             commit, dirty = commit_of(_folder(self._functions))
             message = deploying.DeployPublish(
                 begun.app_id,
@@ -104,10 +106,11 @@ class _Deploy(Run):
                 commit=commit,
                 dirty=dirty,
                 client=__version__,
+                staged=wish.staged,
             )
             done = await plan.client.call("deploy.publish", message, deploying.DeployDone)
         except BaseException as error:
-            if not begun.version:
+            if is_new:
                 await _drop(running, error)
             raise
         running.leave()
@@ -118,7 +121,7 @@ class _Deploy(Run):
                 progress.current().note(f"{one.name}: {one.warning}")
         for note in done.notes:
             progress.current().note(note)
-        found = {one.name: one.function_id for one in done.functions}
+        found = {one.name: one.function_id for one in done.functions if one.function_id}
         return Deployed(plan.client, done.app_id, wish.name, begun.environment, done, found)
 
 

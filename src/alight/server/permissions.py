@@ -31,6 +31,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "deploy.begin": _PEOPLE,
     "deploy.publish": _PEOPLE,
     "deploy.rollback": _PEOPLE,
+    "deploy.promote": _PEOPLE,
     "deploy.rollover": _PEOPLE,
     "deploy.history": _PEOPLE,
     "environment.list": _PEOPLE,

@@ -87,6 +87,7 @@ from alight.server.services.secrets import Secrets
 from alight.server.services.setup import Setup
 from alight.server.services.shared import Shared
 from alight.server.services.shared_store import SharedStore
+from alight.server.services.staging import Staging
 from alight.server.services.system_log import SystemLog
 from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
@@ -462,6 +463,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
     dials = Dials(containers, nodes, settings.run)
     web = Web(inbox, WebAround(functions.by_id, names, access, hub, calls.init_failures), dials.dial, settings.web)
     loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub, web))
+    staging = Staging(store, apps, functions, secrets)
     return Parts(
         store=store,
         inbox=inbox,
@@ -470,7 +472,7 @@ def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
         apps=apps,
         names=names,
         access=access,
-        deployments=Deployments(store, apps, functions, containers, ensure, settings.versions_kept),
+        deployments=Deployments(store, apps, functions, containers, staging, ensure, most=settings.versions_kept),
         calls=calls,
         containers=containers,
         nodes=nodes,

@@ -27,11 +27,13 @@ class DeployBegin:
 
 @dataclass(frozen=True)
 class DeployBegun:
-    """``version``: of the app that is there; 0 for a new one."""
+    """``version``: of the app that is there; 0 for a new one, and for one of which nothing serves. ``found``: it was
+    there before."""
 
     app_id: str
     environment: str
     version: int = 0
+    found: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class DeployPublish:
 
     Answered when the new version serves. ConflictError when the app is not at version ``base`` any more. ``deploy_id``
     is made by the client, which may send the message again after a lost connection. ``tags`` None keeps those there
-    are.
+    are. ``staged``: answered when it has come up; it serves nothing until it is promoted.
     """
 
     app_id: str
@@ -54,12 +56,13 @@ class DeployPublish:
     commit: str = ""
     dirty: bool = False
     client: str = ""  # its version
+    staged: bool = False
 
 
 @dataclass(frozen=True)
 class DeployDone:
     """``changed`` False: nothing was different, and there is no new version. ``gone``: names of functions that are in
-    it no more. ``notes``: sentences for people."""
+    it no more. ``notes``: sentences for people. ``staged``: functions of it have no ids, since nobody can call them."""
 
     app_id: str
     version: int
@@ -67,11 +70,15 @@ class DeployDone:
     functions: Tuple[PublishedFunction, ...] = ()
     gone: Tuple[str, ...] = ()
     notes: Tuple[str, ...] = ()
+    staged: bool = False
 
 
 @dataclass(frozen=True)
 class DeployBack:
-    """deploy.rollback → DeployDone: an earlier version again, under a new number. ``version`` 0: the one before."""
+    """deploy.rollback → DeployDone: an earlier version again, under a new number. ``version`` 0: the one before.
+
+    deploy.promote → DeployDone: the same with a staged version, which has to be named.
+    """
 
     app: str  # name or id
     environment: str = ""
@@ -101,7 +108,8 @@ class DeployHistory:
 
 @dataclass(frozen=True)
 class DeployVersion:
-    """One version. ``kept``: the app can go back to it. ``failed``: why it was taken back."""
+    """One version. ``kept``: the app can go back to it. ``failed``: why it was taken back. ``staged``: it never served
+    under this number."""
 
     version: int
     deployed_at: float
@@ -114,6 +122,7 @@ class DeployVersion:
     origin: int = 0  # the version that it goes back to
     failed: str = ""
     kept: bool = False
+    staged: bool = False
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,11 @@ def test_what_is_printed_of_a_deploy():
     assert said(deployed, 0)[-1] == '  call: alight.Cls.from_name("shop", "Model")().METHOD.remote(…)'
     deployed = SimpleNamespace(name="shop", environment="main", done=DeployDone("ap-1", 2, changed=False))
     assert said(deployed, 0) == ["Nothing has changed: shop stays at v2"]
+    staged = DeployDone("ap-1", 4, functions=functions, staged=True)
+    assert said(SimpleNamespace(name="shop", environment="dev", done=staged), 1.23) == [
+        "Staged shop v4 to the environment dev in 1.2 s: it comes up, and serves nothing yet",
+        "  promote: alight app promote shop v4 -e dev",
+    ]
 
 
 def test_history_says_which_version_serves_and_which_failed(serve, capsys):
@@ -118,6 +123,28 @@ def test_going_back_takes_a_version_as_people_write_it(serve, capsys):
     assert server.asked[1][1].version == 0
     assert main.run(["app", "rollback", "shop", "x3"]) == 2
     assert "'x3' is no version" in capsys.readouterr().err
+
+
+def test_history_says_what_is_staged_and_what_was_promoted(serve, capsys):
+    versions = (
+        DeployVersion(4, 0.0, "owner", origin=2),
+        DeployVersion(3, 0.0, "owner", staged=True),
+        DeployVersion(2, 0.0, "owner", staged=True),
+        DeployVersion(1, 0.0, "owner", staged=True, failed="v1 did not come up"),
+    )
+    serve(deploy_history=DeployVersions("ap-1", "shop", 4, versions))
+    assert main.run(["app", "history", "shop", "--json"]) == 0
+    states = [row["state"] for row in json.loads(capsys.readouterr().out)]
+    assert states == ["serves, v2 promoted", "staged", "promoted", "failed"]
+
+
+def test_a_staged_version_is_promoted_by_its_number(serve, capsys):
+    server = serve(deploy_promote=DeployDone("ap-1", 5))
+    assert main.run(["app", "promote", "shop", "v4"]) == 0
+    method, request = server.asked[0]
+    assert (method, request.app, request.version, request.strategy) == ("deploy.promote", "shop", 4, "rolling")
+    assert "shop is at v5 now, which is v4 as it was staged" in capsys.readouterr().out
+    assert main.run(["app", "promote", "shop"]) == 2
 
 
 def test_info_shows_what_there_is(serve, capsys):

@@ -149,11 +149,11 @@ def broken(node, container):
     node.fail_start(container, Failure("builtins.ModuleNotFoundError", "no numpy", (frame,)))
 
 
-async def failing(world, team, node, *specs, before=1):
+async def failing(world, team, node, *specs, **fields):
     """Deploy what does not come up; what the one who deploys gets."""
     node.hold = True
     known = set(node.containers)
-    under_way = asyncio.ensure_future(team.deploy(*specs))
+    under_way = asyncio.ensure_future(team.deploy(*specs, **fields))
     await world.until(lambda: set(node.containers) - known)
     for name in set(node.containers) - known:
         broken(node, name)

@@ -46,6 +46,11 @@ def routes(deployments: Deployments, environments: Environments, describer: Desc
         app = describer.deployed(request, asked.app, asked.environment)
         await request.stream.send(await deployments.rollback(asked, app, request.who))
 
+    async def promote(request: Request) -> None:
+        asked = request.arguments(DeployBack)
+        app = describer.deployed(request, asked.app, asked.environment)
+        await request.stream.send(await deployments.promote(asked, app, request.who))
+
     async def rollover(request: Request) -> None:
         asked = request.arguments(DeployOver)
         app = describer.deployed(request, asked.app, asked.environment)
@@ -77,6 +82,7 @@ def routes(deployments: Deployments, environments: Environments, describer: Desc
         "deploy.begin": begin,
         "deploy.publish": publish,
         "deploy.rollback": rollback,
+        "deploy.promote": promote,
         "deploy.rollover": rollover,
         "deploy.history": history,
         "app.find": find,

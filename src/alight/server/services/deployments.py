@@ -12,18 +12,19 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any
 
 from alight.server.auth import OWNER, Principal
 from alight.server.services.apps import App, Apps
 from alight.server.services.containers import Containers
+from alight.server.services.deployment_rows import Wish, row_of, rows_of, version_of
 from alight.server.services.functions import Functions, Trial
-from alight.server.services.published import shown_name, spoken_name
-from alight.server.services.trials import Attempt, Before, taken_up
-from alight.store.base import Row, Statement, Store
+from alight.server.services.published import Change, shown_name, spoken_name
+from alight.server.services.staging import Staging
+from alight.server.services.trials import Attempt, Before, outcome, taken_up
+from alight.store.base import Statement, Store
 from alight.wire import deploying, errors, ids
-from alight.wire.codec import from_plain, to_plain
+from alight.wire.codec import from_plain
 from alight.wire.deploying import (
     DeployBack,
     DeployBegin,
@@ -32,7 +33,6 @@ from alight.wire.deploying import (
     DeployHistory,
     DeployOver,
     DeployPublish,
-    DeployVersion,
     DeployVersions,
 )
 from alight.wire.messages import AppCreate
@@ -46,27 +46,22 @@ TAG_MOST = 50  # characters of the tag of a version
 Ensure = Callable[[tuple[FunctionSpec, ...], App], Awaitable[None]]
 
 
-@dataclass
-class _Wish:
-    """One version to be made."""
-
-    app: App
-    who: Principal
-    name: str
-    specs: tuple[FunctionSpec, ...]
-    strategy: str
-    tags: dict[str, str] | None = None
-    row: dict[str, Any] = field(default_factory=dict)
-    renew: bool = False  # fresh containers, and no new version
-
-
 class Deployments:
     """Verbs on deployed apps. ``ensure`` has images made; ``most`` versions of an app can be gone back to."""
 
-    def __init__(
-        self, store: Store, apps: Apps, functions: Functions, containers: Containers, ensure: Ensure, most: int
+    def __init__(  # noqa: PLR0913  what it depends on
+        self,
+        store: Store,
+        apps: Apps,
+        functions: Functions,
+        containers: Containers,
+        staging: Staging,
+        ensure: Ensure,
+        *,
+        most: int,
     ) -> None:
         self._store = store
+        self._staging = staging
         self._containers = containers
         self._apps = apps
         self._functions = functions
@@ -85,13 +80,13 @@ class Deployments:
         found = self._apps.deployed(asked.name, environment)
         if found is not None:
             self._check_mine(found, who)
-            return DeployBegun(found.app_id, environment, found.version)
+            return DeployBegun(found.app_id, environment, found.version, found=True)
         create = AppCreate(description=f"{asked.name} (being deployed)", environment=environment)
         created = await self._apps.create(create, environment, who)
         return DeployBegun(created.app_id, environment)
 
     async def publish(self, asked: DeployPublish, who: Principal) -> DeployDone:
-        """The next version of an app. Returns when it serves.
+        """The next version of an app. Returns when it serves, or has come up where it is only ``staged``.
 
         Raises ConflictError when somebody else was faster, InvalidError for what cannot be, and what kept it from
         coming up: then the version before serves on.
@@ -126,10 +121,14 @@ class Deployments:
             "client": asked.client,
             "origin": 0,
         }
-        wish = _Wish(app, who, asked.name, asked.functions, _strategy(asked.strategy), asked.tags, row)
-        return await self._alone(wish)
+        wish = Wish(app, who, asked.name, asked.functions, _strategy(asked.strategy), asked.tags, row)
+        return await self._alone(wish, self._stage(wish) if asked.staged else self._make(wish))
 
-    async def rollback(self, asked: DeployBack, app: App, who: Principal) -> DeployDone:
+    async def promote(self, asked: DeployBack, app: App, who: Principal) -> DeployDone:
+        """A staged version serves, as a new one. Raises as ``rollback``, and ConflictError for what was not staged."""
+        return await self.rollback(asked, app, who, staged=True)
+
+    async def rollback(self, asked: DeployBack, app: App, who: Principal, *, staged: bool = False) -> DeployDone:
         """An earlier version again, as a new one. Raises NotFoundError for one that there is not, or not any more."""
         known = await self._known(asked.deploy_id)
         if known is not None:
@@ -142,6 +141,11 @@ class Deployments:
             raise errors.NotFoundError(f"{app.name} has no version v{version}", hint=f"alight app history {app.name}")
         if found["failed"]:
             raise errors.ConflictError(f"v{version} of {app.name} did not come up when it was deployed")
+        if bool(found["staged"]) != staged:
+            what, verb = ("was only staged", "promote") if found["staged"] else ("has served already", "rollback")
+            raise errors.ConflictError(
+                f"v{version} of {app.name} {what}", hint=f"alight app {verb} {app.name} v{version}"
+            )
         if found["specs"] is None:
             raise errors.NotFoundError(
                 f"v{version} of {app.name} is too old to go back to: the last {self._most} are kept",
@@ -158,14 +162,16 @@ class Deployments:
             "origin": version,
         }
         tags = json.loads(found["tags"])
-        return await self._alone(_Wish(app, who, app.name, specs, _strategy(asked.strategy), tags, row))
+        wish = Wish(app, who, app.name, specs, _strategy(asked.strategy), tags, row)
+        return await self._alone(wish, self._make(wish))
 
     async def rollover(self, asked: DeployOver, app: App, who: Principal) -> DeployDone:
         """The same version in fresh containers. Raises what keeps them from coming up: then the old ones serve on."""
         self._check_mine(app, who)
         self._check_free(app, app.name)
         specs = tuple(one.spec for one in self._functions.of_app(app.app_id))
-        return await self._alone(_Wish(app, who, app.name, specs, _strategy(asked.strategy), renew=True))
+        wish = Wish(app, who, app.name, specs, _strategy(asked.strategy), renew=True)
+        return await self._alone(wish, self._make(wish))
 
     async def resume(self) -> None:
         """Go on with the trials that an earlier server process did not see the end of."""
@@ -189,7 +195,7 @@ class Deployments:
             name_or_id=asked.app,
             limit=1000,
         )
-        rows = [row for row in rows if row["version"]]
+        rows = [row for row in rows if row["version"] or row["state"] == AppState.DEPLOYED]
         if not rows:
             raise errors.NotFoundError(
                 f"there is no deployed app {asked.app!r} in the environment {environment!r}",
@@ -198,7 +204,7 @@ class Deployments:
         app = next((row for row in rows if row["state"] == AppState.DEPLOYED), rows[0])
         limit = max(1, min(asked.limit, 10_000))
         found = await self._store.read("deployments_of_app", app_id=app["app_id"], limit=limit)
-        return DeployVersions(app["app_id"], app["name"], app["version"], tuple(_version(row) for row in found))
+        return DeployVersions(app["app_id"], app["name"], app["version"], tuple(version_of(row) for row in found))
 
     # inside
 
@@ -226,19 +232,23 @@ class Deployments:
             return await asyncio.shield(under_way[1])
         if row["failed"]:
             raise errors.RemoteError(row["failed"])
+        if row["staged"]:
+            return DeployDone(row["app_id"], row["version"], staged=True)
         named = self._functions.of_app(row["app_id"])
         return DeployDone(row["app_id"], row["version"], functions=tuple(self._functions.answer(one) for one in named))
 
     async def _before(self, app: App) -> int:
         rows = await self._store.read("deployments_of_app", app_id=app.app_id, limit=10_000)
-        earlier = [row["version"] for row in rows if row["version"] < app.version and not row["failed"]]
+        earlier = [
+            row["version"] for row in rows if row["version"] < app.version and not row["failed"] and not row["staged"]
+        ]
         if not earlier:
             raise errors.NotFoundError(f"{app.name} has one version only: there is nothing to go back to")
         return int(earlier[0])
 
-    async def _alone(self, wish: _Wish) -> DeployDone:
+    async def _alone(self, wish: Wish, work: Coroutine[Any, Any, DeployDone]) -> DeployDone:
         """One at a time for each app; it goes on when whoever asked for it is gone."""
-        return await asyncio.shield(self._under_way_from(wish.app.app_id, wish.who.owner, self._make(wish)))
+        return await asyncio.shield(self._under_way_from(wish.app.app_id, wish.who.owner, work))
 
     def _under_way_from(self, app_id: str, who: str, work: Coroutine[Any, Any, DeployDone]) -> asyncio.Task[DeployDone]:
         task = asyncio.get_running_loop().create_task(work)
@@ -246,38 +256,69 @@ class Deployments:
         task.add_done_callback(lambda _: (self._under_way.pop(app_id, None), self.on_change()))
         return task
 
-    async def _make(self, wish: _Wish) -> DeployDone:
+    async def _plan(self, wish: Wish) -> tuple[int, Change, dict[str, str]]:
+        """The number that comes next, and what is different in it: functions, and the app's tags."""
+        app = wish.app
+        last = await self._store.one("deployment_last", app_id=app.app_id)
+        following = (last["version"] if last is not None else 0) + 1
+        change = self._functions.plan(
+            app.app_id,
+            app.environment,
+            app.owner,
+            wish.specs,
+            gone=f"%s is not in v{following} of {wish.name} any more",
+            renew=wish.renew,
+            deployed=True,
+        )
+        return following, change, app.tags if wish.tags is None else wish.tags
+
+    async def _stage(self, wish: Wish) -> DeployDone:
+        """See whether a version would come up, and keep it. Raises what keeps it from doing so."""
+        app = wish.app
+        async with self._functions.changing:
+            number, change, tags = await self._plan(wish)
+        if app.version and not change.is_new and tags == app.tags:
+            return DeployDone(app.app_id, app.version, changed=False, staged=True)
+        tried = await self._staging.try_out(app, f"{wish.name} v{number}", wish.specs, wish.who)
+        if app.app_id not in self._apps.alive:
+            raise errors.ConflictError(f"{wish.name} was stopped while it was deployed")
+        is_first = app.state != AppState.DEPLOYED
+        statements = [row_of(wish, number, tags, staged=True)]
+        if tried.failed is not None:
+            function, error = tried.failed
+            said = str(error.get("message") or "nobody knows why")
+            why = f"v{number} of {wish.name} did not come up: {function} ended before it could take an input"
+            failure = {"app_id": app.app_id, "version": number, "failed": f"{why}: {said}"}
+            if not is_first:
+                await self._store.write([*statements, ("deployment_failed", failure)])
+            hint = f"nothing has changed; `alight app logs {tried.app_id}` has what it printed"
+            raise errors.RemoteError(f"{why}\n{said}", hint=f"{error['hint']}; {hint}" if error.get("hint") else hint)
+        if is_first:  # from now on it has its name, and waits
+            nothing = {"app_id": app.app_id, "version": 0, "now": None, "who": "", "tags": json.dumps(tags)}
+            statements.append(("app_deploy", {**nothing, "name": wish.name}))
+        await self._publish([*statements, ("deployments_too_old", {"app_id": app.app_id, "most": self._most})], wish)
+        if is_first:
+            app.name = app.description = wish.name
+            app.state, app.tags = AppState.DEPLOYED, dict(tags)
+            self._apps.leases.forget(app.app_id)
+        gone = tuple(shown_name(one.key) for one in change.gone if not one.base)
+        return DeployDone(app.app_id, number, functions=tried.functions, gone=gone, notes=tried.notes, staged=True)
+
+    async def _make(self, wish: Wish) -> DeployDone:
         app, before = wish.app, Before.of(wish.app)
         async with self._functions.changing:
             number = app.version
-            last = await self._store.one("deployment_last", app_id=app.app_id)
-            following = (last["version"] if last is not None else 0) + 1
-            change = self._functions.plan(
-                app.app_id,
-                app.environment,
-                app.owner,
-                wish.specs,
-                gone=f"%s is not in v{following} of {wish.name} any more",
-                renew=wish.renew,
-                deployed=True,
-            )
-            tags = app.tags if wish.tags is None else wish.tags
+            following, change, tags = await self._plan(wish)
             new = not wish.renew and (change.is_new or not app.version or tags != app.tags or bool(wish.row["origin"]))
             statements = change.statements
             if new:
                 number = following
-                statements += self._rows(wish, number, tags)
+                statements += rows_of(wish, number, tags)
             attempt = Attempt(app, wish.name, number, wish.who.owner, before, change, wish.renew)
             if new or wish.renew:
                 statements.append(attempt.begin)
             if statements:
-                try:
-                    await self._store.write(statements)
-                except errors.AlreadyExistsError:
-                    raise errors.ConflictError(
-                        f"another app {wish.name!r} was deployed meanwhile, in the environment {app.environment!r}",
-                        hint=f"look at `alight app history {wish.name}`, and deploy again to become its next version",
-                    ) from None
+                await self._publish(statements, wish)
             if app.app_id not in self._apps.alive:
                 raise errors.ConflictError(f"{wish.name} was stopped while it was deployed")
             if new:
@@ -288,10 +329,19 @@ class Deployments:
             return self._done(attempt, ())
         return await self._prove(attempt, trials)
 
+    async def _publish(self, statements: list[Statement], wish: Wish) -> None:
+        try:
+            await self._store.write(statements)
+        except errors.AlreadyExistsError:
+            raise errors.ConflictError(
+                f"another app {wish.name!r} was deployed meanwhile, in the environment {wish.app.environment!r}",
+                hint=f"look at `alight app history {wish.name}`, and deploy again to become its next version",
+            ) from None
+
     async def _prove(self, attempt: Attempt, trials: dict[str, Trial]) -> DeployDone:
         """See whether a version comes up. Raises what keeps it from doing so, once everything is as it was before."""
         named = {one.function_id: spoken_name(one.key) for one in attempt.change.changed}
-        failed, notes = await _outcome({key: (named[key], trial) for key, trial in trials.items()})
+        failed, notes = await outcome({key: (named[key], trial) for key, trial in trials.items()})
         if failed is not None:
             await self._take_back(attempt, failed)
         too_old = {"app_id": attempt.app.app_id, "most": self._most}  # not before: until now it could be gone back to
@@ -305,21 +355,7 @@ class Deployments:
         answers = tuple(self._functions.answer(one) for one in change.named)
         return DeployDone(app.app_id, attempt.number, changed=changed, functions=answers, gone=gone, notes=notes)
 
-    def _rows(self, wish: _Wish, number: int, tags: dict[str, str]) -> list[Statement]:
-        now = {"now": time.time(), "who": wish.who.owner, "app_id": wish.app.app_id, "version": number}
-        made = {
-            **now,
-            **wish.row,
-            "specs": json.dumps([to_plain(spec) for spec in wish.specs]),
-            "tags": json.dumps(tags),
-            "strategy": wish.strategy,
-        }
-        return [
-            ("app_deploy", {**now, "name": wish.name, "tags": json.dumps(tags)}),
-            ("deployment_add", made),
-        ]
-
-    def _take(self, app: App, wish: _Wish, number: int, tags: dict[str, str]) -> None:
+    def _take(self, app: App, wish: Wish, number: int, tags: dict[str, str]) -> None:
         app.name = app.description = wish.name
         app.state, app.version, app.tags = AppState.DEPLOYED, number, dict(tags)
         app.deployed_at, app.deployed_by = time.time(), wish.who.owner
@@ -344,12 +380,17 @@ class Deployments:
                 await self._store.write(statements)
                 before.restore(app)
                 self._functions.carry_back(back)
-            if not before.version:
+            staged = await self._has_versions(app)
+            if not before.version and not staged:
                 await self._apps.stop(app.app_id, f"its first version did not come up: {said}", attempt.who)
         hint = f"v{before.version} serves on" if before.version else "nothing was deployed"
         if error.get("hint"):
             hint = f"{error['hint']}; {hint}"
         raise errors.RemoteError(f"{why}\n{said}", hint=hint)
+
+    async def _has_versions(self, app: App) -> bool:
+        rows = await self._store.read("deployments_of_app", app_id=app.app_id, limit=10_000)
+        return any(not row["failed"] for row in rows)
 
 
 def _said_in_the_log(task: asyncio.Task[DeployDone]) -> None:
@@ -357,39 +398,7 @@ def _said_in_the_log(task: asyncio.Task[DeployDone]) -> None:
         log.error("a trial that went on ended with an error", exc_info=task.exception())
 
 
-async def _outcome(trials: dict[str, tuple[str, Trial]]) -> tuple[tuple[str, dict[str, Any]] | None, tuple[str, ...]]:
-    """The first function that did not come up and why, or None when all did; and what there is to say beside it."""
-    names = {trial: name for name, trial in trials.values()}
-    notes: list[str] = []
-    left = set(names)
-    while left:
-        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-        for trial in done:
-            error, said = trial.result()
-            if error is not None:
-                return (names[trial], error), tuple(notes)
-            if said and said not in notes:
-                notes.append(said)
-    return None, tuple(notes)
-
-
 def _strategy(text: str) -> str:
     if text not in deploying.STRATEGIES:
         raise errors.InvalidError(f"{text!r} is no strategy of a deploy", hint=f"{' or '.join(deploying.STRATEGIES)}")
     return text
-
-
-def _version(row: Row) -> DeployVersion:
-    return DeployVersion(
-        row["version"],
-        row["deployed_at"],
-        row["deployed_by"],
-        row["tag"],
-        row["git_commit"],
-        bool(row["dirty"]),
-        row["client"],
-        row["strategy"],
-        row["origin"],
-        row["failed"],
-        bool(row["kept"]),
-    )

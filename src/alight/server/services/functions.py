@@ -170,7 +170,7 @@ class Functions:
         return {
             one.function_id: one
             for one in change.changed
-            if one.kept and not _only_scaled(one, change) and self.answer(one).impossible is None
+            if one.startable and not _only_scaled(one, change) and self.answer(one).impossible is None
         }
 
     def _wait(self, one: Published, before: Published | None) -> Trial:

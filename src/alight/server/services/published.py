@@ -50,10 +50,15 @@ class Published:
     gone: str = ""
 
     @property
-    def kept(self) -> bool:
-        """Whether its containers are there without any input: of deployed apps, where nothing is left to be given."""
+    def startable(self) -> bool:
+        """Whether a container of it can be had without any input: nothing is left to be given."""
         ready = self.base or not any(one.required for one in self.spec.class_parameters)
-        return self.deployed and not self.gone and bool(ready)
+        return not self.gone and bool(ready)
+
+    @property
+    def kept(self) -> bool:
+        """Whether its containers are there without any input: of deployed apps."""
+        return self.deployed and self.startable
 
     @property
     def key(self) -> str:

@@ -41,6 +41,8 @@ class Secrets:
         self._store = store
         self._vault = vault
         self._sealing = asyncio.Lock()  # what is sealed gets into the database before the key changes
+        #: Apps that may use the anonymous secrets of another while this process lives: trials of its versions.
+        self.lent: dict[str, str] = {}
 
     async def create(self, asked: SecretCreate, environment: str, who: Principal, now: float) -> SecretInfo:
         """Make, overwrite or merge. Raises AlreadyExistsError when the name is taken and neither was asked for."""
@@ -113,7 +115,8 @@ class Secrets:
         """Raise NotFoundError unless each id is a secret of this environment or an anonymous one of this app."""
         for secret_id in secret_ids:
             found = await self._store.one("secret_by_id", secret_id=secret_id)
-            if found is None or not _belongs(found, app_id, environment):
+            mine = {app_id, self.lent.get(app_id, app_id)}
+            if found is None or not any(_belongs(found, one, environment) for one in mine):
                 raise errors.NotFoundError(
                     f"there is no secret {secret_id} in environment {environment!r} (any more)",
                     hint="it was deleted after the app was published: make it again, and run or deploy the app again",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from alight.server.services.apps import App
+from alight.server.services.functions import Trial
 from alight.server.services.published import Change, Published, restored, row_of
 from alight.store.base import Statement
 
@@ -83,6 +85,22 @@ class Attempt:
     def over(self) -> Statement:
         """It has proved itself, or was taken back."""
         return "trial_over", {"app_id": self.app.app_id}
+
+
+async def outcome(trials: dict[str, tuple[str, Trial]]) -> tuple[tuple[str, dict[str, Any]] | None, tuple[str, ...]]:
+    """The first function that did not come up and why, or None when all did; and what there is to say beside it."""
+    names = {trial: name for name, trial in trials.values()}
+    notes: list[str] = []
+    left = set(names)
+    while left:
+        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        for trial in done:
+            error, said = trial.result()
+            if error is not None:
+                return (names[trial], error), tuple(notes)
+            if said and said not in notes:
+                notes.append(said)
+    return None, tuple(notes)
 
 
 def taken_up(row: Any, app: App, by_id: dict[str, Published]) -> Attempt:

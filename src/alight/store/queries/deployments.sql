@@ -1,7 +1,9 @@
 -- name: deployment_add
 -- One more version of an app.
-INSERT INTO deployments (app_id, version, deploy_id, specs, tags, deployed_at, deployed_by, tag, git_commit, dirty, client, strategy, origin)
-VALUES (:app_id, :version, :deploy_id, :specs, :tags, :now, :who, :tag, :git_commit, :dirty, :client, :strategy, :origin);
+INSERT INTO deployments (app_id, version, deploy_id, specs, tags, deployed_at, deployed_by, tag, git_commit, dirty, client, strategy, origin,
+  staged)
+VALUES (:app_id, :version, :deploy_id, :specs, :tags, :now, :who, :tag, :git_commit, :dirty, :client, :strategy, :origin,
+  :staged);
 
 -- name: deployment_failed
 -- A version was taken back, and why. Nobody goes back to it.
@@ -18,7 +20,8 @@ SELECT * FROM deployments WHERE deploy_id = :deploy_id AND deploy_id <> '';
 
 -- name: deployments_of_app
 -- Versions of an app without what they are made of, newest first.
-SELECT app_id, version, specs IS NOT NULL AS kept, tags, deployed_at, deployed_by, tag, git_commit, dirty, client, strategy, origin, failed
+SELECT app_id, version, specs IS NOT NULL AS kept, tags, deployed_at, deployed_by, tag, git_commit, dirty, client, strategy, origin, failed,
+  staged
 FROM deployments WHERE app_id = :app_id ORDER BY version DESC LIMIT :limit;
 
 -- name: deployment_of_app
