@@ -15,6 +15,9 @@ from alight.node import kernel, users
 from alight.node.engine.base import Bind
 from tests.system.lab import Lab, lab, short_home  # noqa: F401 fixtures
 
+#: Places of the spawner's own, which no container has to itself.
+OURS = {".shared", ".buckets"}
+
 
 @pytest.fixture(params=["runc", "crun"])
 def lab_of(request, base_layers, short_home):
@@ -193,7 +196,7 @@ def test_the_spawner_keeps_no_mount_of_a_container_that_ended(lab):
         lab.ask(lab.plan("true"))
     assert mounts() == before
     assert len(os.listdir(f"/proc/{spawner}/fd")) == descriptors
-    assert not [one for one in Path(f"/proc/{spawner}/root/run/alight/mounts").iterdir() if one.name != ".shared"]
+    assert not [one for one in Path(f"/proc/{spawner}/root/run/alight/mounts").iterdir() if one.name not in OURS]
 
 
 def test_a_machine_without_them_is_found_out_and_the_reason_is_logged(caplog):

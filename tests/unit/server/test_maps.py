@@ -46,7 +46,9 @@ def test_a_map_comes_back_whole(world, inputs, size):
         assert values == {position: 2 * position for position in range(inputs)}
         await world.until(lambda: not live(world))
         assert await count(world, "chunks") == 0
-        [row] = await world.server.parts.store.read("calls_recent", environment="", owner="", state="", before=0, limit=5)
+        [row] = await world.server.parts.store.read(
+            "calls_recent", environment="", owner="", state="", before=0, limit=5
+        )
         assert (row["accepted"], row["total"], row["succeeded"], row["status"]) == (inputs, inputs, inputs, "success")
 
     world(work)
@@ -86,7 +88,9 @@ def test_exceptions_of_a_map_come_for_their_inputs_alone(world):
                 assert value == position
             else:
                 assert (value.status, value.failure.message) == ("exception", str(position))
-        [row] = await world.server.parts.store.read("calls_recent", environment="", owner="", state="", before=0, limit=5)
+        [row] = await world.server.parts.store.read(
+            "calls_recent", environment="", owner="", state="", before=0, limit=5
+        )
         await world.server.parts.store.flush()
         row = await world.server.parts.store.one("call_by_id", call_id=row["call_id"])
         assert (row["succeeded"], row["failed"], row["status"]) == (200, 100, "failed")
