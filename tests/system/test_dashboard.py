@@ -63,9 +63,9 @@ class Browser:
         self.fields |= {"origin": f"http://{self.host}", "x-alight-csrf": me["csrf"]}
         return said["location"]
 
-    def ask(self, method, target, body=None):
+    def ask(self, method, target, body=None, more=None):
         connection = http.client.HTTPConnection(self.address, timeout=60)
-        fields = {**self.fields, **({"content-type": "application/json"} if body is not None else {})}
+        fields = {**self.fields, **({"content-type": "application/json"} if body is not None else {}), **(more or {})}
         connection.request(method, target, None if body is None else json.dumps(body), fields)
         answer = connection.getresponse()
         data = answer.read()
@@ -140,11 +140,31 @@ def test_output_and_tracebacks_are_text(dashed):
     assert (status, fields["content-type"]) == (200, "text/event-stream; charset=utf-8")
     lines = [json.loads(line[6:]) for line in data.decode().splitlines() if line.startswith('data: {"at"')]
     assert any("<b>working</b> on good" in one["text"] for one in lines)
+    last = re.findall(r"^id: (.+)$", data.decode(), re.MULTILINE)[-1]
+    status, _, rest = dashed.ask("GET", "/api/v1/logs?app=dashed", more={"last-event-id": last})
+    assert (status, b"event: line" in rest) == (200, False), "who comes back gets nothing twice"
     calls = dashed.get("calls?app=dashed&state=done")["calls"]
     bad = next(one for one in calls if one["failed"])
     failure = dashed.get(f"calls/{bad['call_id']}")["failure"]
     assert failure["error"] == "ValueError: no bad"
     assert any(frame["name"] == "work" for frame in failure["failure"]["frames"])
+
+
+def test_output_is_followed_live(dashed):
+    connection = http.client.HTTPConnection(dashed.address, timeout=30)
+    connection.request("GET", "/api/v1/logs?app=dashed&tail=0&follow=1", headers=dashed.fields)
+    answer = connection.getresponse()
+    calls = dashed.get("calls?app=dashed&state=done")["calls"]
+    bad = next(one["call_id"] for one in calls if one["failed"])
+    again = dashed.post(f"calls/{bad}/retry")["call_id"]
+    while True:
+        line = answer.fp.readline()
+        assert line, "the stream ended"
+        if b"working</b> on bad" in line:
+            break
+    assert json.loads(line.removeprefix(b"data: "))["source"] == "stdout"
+    connection.close()
+    dashed.until(f"calls/{again}", lambda one: one["call"]["call"]["state"] == "done")
 
 
 def test_files_of_volumes_are_downloads(dashed):

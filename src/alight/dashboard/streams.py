@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,17 +15,16 @@ from alight.dashboard.events import Topics
 from alight.dashboard.reading import Asked
 from alight.dashboard.seams import Said
 from alight.wire import errors
-from alight.wire.messages import AppEvent, AppList, AppWatch
-from alight.wire.starts import ContainerShow
+from alight.wire.logs import SOURCES, LogPieces, LogQuery
 from alight.wire.stored import VolumePath
 
 _encode = msgspec.json.encode
-_decode_event = msgspec.json.Decoder(AppEvent).decode
 _QUIET = 15.0  # seconds after which a comment is sent, so that dead connections show
 _AGAIN = b"retry: 1000\n\n"
 _TAIL = 1000  # records of a log that a page begins with
 _TAIL_MOST = 100_000
-_SOURCES = {1: "stdout", 2: "stderr"}
+_REFUSAL_SECONDS = 0.25
+_FRESH, _GOING, _OVER = range(3)
 
 
 def event(name: str, data: Any, number: str = "") -> bytes:
@@ -53,61 +52,103 @@ async def changes(topics: Topics, owner: str, csrf: str) -> AsyncIterator[bytes]
 
 
 async def logs(asked: Asked, headers: Mapping[str, str]) -> Said:
-    """What an app's containers, or one of them, print. Raises NotFoundError."""
-    container = asked.text("container")
-    app_id = asked.text("app")
-    if container:
-        shown = await asked.one("container.show", ContainerShow(container))
-        app_id = shown.container.app_id
-    elif app_id:
-        listed = await asked.one("app.list", AppList(asked.text("environment"), 1, app_id))
-        if not listed.apps:
-            raise errors.NotFoundError(f"there is no app {app_id}", hint="`alight app list` shows those there are")
-        app_id = listed.apps[0].app_id
-    else:
-        raise errors.InvalidError("whose output is wanted is missing", hint="app=ID or container=ID")
+    """Lines of apps, functions, calls or containers. Whoever comes back goes on where they were (Last-Event-ID)."""
     tail = int(asked.number("tail", _TAIL))
     if not 0 <= tail <= _TAIL_MOST:
         raise errors.InvalidError(f"tail={tail} is not a number of lines up to {_TAIL_MOST}")
-    since, _, after = headers.get("last-event-id", "").partition("-")
-    watch = AppWatch(
-        app_id,
-        hold=False,
+    source = asked.text("source")
+    if source and source not in SOURCES:
+        raise errors.InvalidError(f"source={source[:20]!r} is none: there is {', '.join(SOURCES)}")
+    query = LogQuery(
+        **{name: asked.text(name) for name in ("app", "function", "call", "container", "environment", "search")},
+        source=source,
+        since=asked.number("since"),
+        until=asked.number("until"),
+        tail=-1 if asked.flag("all") else tail,
         follow=asked.flag("follow"),
-        since=_moment(since) if after == "r" else asked.number("since"),
-        tail=-1 if after == "r" else tail,
-        container=container,
+        after=headers.get("last-event-id", "") or asked.text("after"),
     )
-    return stream(_printed(asked, watch))
+    lines = _Lines(asked.ask.all(asked.who, "logs.query", query))
+    await lines.begin()
+    return stream(lines)
 
 
-def _moment(text: str) -> float:
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        return 0.0
+class _Lines:
+    """Output as events. A question that cannot be answered is said before the answer begins."""
 
+    def __init__(self, messages: AsyncIterator[tuple[Any, bytes]]) -> None:
+        self._messages = messages
+        self._next: asyncio.Task[tuple[Any, bytes] | None] | None = None
+        self._names: dict[str, str] = {}
+        self._state = _FRESH
 
-async def _printed(asked: Asked, watch: AppWatch) -> AsyncIterator[bytes]:
-    yield _AGAIN
-    try:
-        async with aclosing(asked.ask.all(asked.who, "app.watch", watch)) as messages:  # type: ignore[type-var]
-            async for message, body in messages:
-                said = message if isinstance(message, AppEvent) else _decode_event(bytes(message))
-                if said.kind == "output":
-                    line = {"at": said.time, "container_id": said.container, "source": _SOURCES.get(said.fd, "stdout")}
-                    text = body.decode(errors="replace")
-                    yield event("line", {**line, "offset": said.offset, "text": text}, f"{said.time:.6f}-r")
-                elif said.kind == "system":
-                    words = {"at": said.time or time.time(), "container_id": said.container, "source": "system"}
-                    yield event("line", {**words, "function": said.function, "text": said.text + "\n"})
-                elif said.kind == "stopped":
-                    yield event("end", {"text": said.text})
-                    return
-    except errors.Error as error:
-        yield event("problem", {"error": errors.to_wire(error)})
-        return
-    yield event("end", {"text": ""})
+    async def begin(self) -> None:
+        """Ask, and wait a moment for what may be wrong with the question. Raises what is."""
+        self._next = asyncio.ensure_future(_first(self._messages))
+        done, _ = await asyncio.wait({self._next}, timeout=_REFUSAL_SECONDS)
+        if done and self._next.exception() is not None:
+            await self._next
+
+    def __aiter__(self) -> _Lines:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._state == _FRESH:
+            self._state = _GOING
+            return _AGAIN
+        if self._state == _OVER:
+            raise StopAsyncIteration
+        while True:
+            if self._next is None:
+                self._next = asyncio.ensure_future(_first(self._messages))
+            done, _ = await asyncio.wait({self._next}, timeout=_QUIET)
+            if not done:
+                return b": quiet\n\n"
+            try:
+                message = await self._next
+            except errors.Error as error:
+                self._state = _OVER
+                return event("problem", {"error": errors.to_wire(error)})
+            self._next = None
+            if message is None:
+                self._state = _OVER
+                return event("end", {"text": ""})
+            said, body = message
+            piece = self._told(said, body)
+            if said.ended:
+                self._state = _OVER
+                piece += event("end", {"text": said.ended})
+            if piece:
+                return piece
+
+    async def aclose(self) -> None:
+        """Nobody reads any more."""
+        if self._next is not None and not self._next.done():
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
+        close = getattr(self._messages, "aclose", None)
+        if close is not None:
+            await close()
+
+    def _told(self, said: LogPieces, body: bytes) -> bytes:
+        self._names.update(said.functions)
+        pieces = list(said.cut(body))
+        told = []
+        for number, (one, data) in enumerate(pieces, 1):
+            line = {
+                "at": one.at,
+                "container_id": one.container,
+                "function": self._names.get(one.function, ""),
+                "function_id": one.function,
+                "call_id": one.call,
+                "input": one.input,
+                "inputs": one.inputs,
+                "source": one.source,
+                "text": data.decode(errors="replace"),
+            }
+            # One goes on behind the whole message: what is cut off in the middle of it comes again.
+            told.append(event("line", line, said.cursor if number == len(pieces) else ""))
+        return b"".join(told)
 
 
 async def download(asked: Asked) -> Said:
