@@ -92,6 +92,7 @@ def test_everything_comes_back_on_another_machine(kept, tmp_path, new_machine):
         new.close()
 
 
+@pytest.mark.slow
 def test_a_backup_that_is_killed_leaves_no_half_of_one(kept, tmp_path):
     machine, said = kept
     big = tmp_path / "big"

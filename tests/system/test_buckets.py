@@ -151,6 +151,7 @@ def test_what_is_written_is_in_the_bucket_when_the_result_is_there(here, store, 
     nothing_is_left(here)
 
 
+@pytest.mark.slow
 def test_thousands_of_small_files_are_seen_by_the_next_container(here, script):
     path = script("""
         @app.function(volumes={"/data": bucket(key_prefix="many/")})
@@ -363,6 +364,7 @@ def test_no_key_is_in_a_command_line_or_on_the_disk_and_rclone_has_no_rights(her
     nothing_is_left(here)
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_and_returns(here, store, script):
     store.put("in/a.txt", b"from outside")
     process, output = held(here, script(HOLD))
@@ -492,6 +494,7 @@ def test_a_bucket_whose_container_never_came_is_taken_away_by_the_next_agent(sto
     assert asyncio.run(killed_in_between()) == set()
 
 
+@pytest.mark.slow
 def test_what_could_not_be_uploaded_is_said_by_name(store, script, new_machine):
     machine = new_machine(**allowing(store), ALIGHT_BUCKET_UPLOAD="3")
     path = script("""

@@ -88,7 +88,7 @@ def server(machine):
     return next((pid for pid, line in machine.processes().items() if "-m alight.server " in line), None)
 
 
-@pytest.mark.parametrize("fault", ["", "scheduled:3"])
+@pytest.mark.parametrize("fault", ["", pytest.param("scheduled:3", marks=pytest.mark.slow)])
 def test_a_killed_server_neither_loses_nor_doubles_a_run(timed, fault):
     """Killed at any time, and between the moment that a run is written down and its call."""
     if fault:
