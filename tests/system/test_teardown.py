@@ -41,7 +41,7 @@ def main(count: int):
     for number, value in enumerate(square.map(range(count), order_outputs=False)):
         print("done", number, flush=True)
 """
-FEW, MANY = 30, 1000
+FEW, MANY = 15, 1000
 
 
 def many(count: int) -> object:
