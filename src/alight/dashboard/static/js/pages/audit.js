@@ -8,7 +8,7 @@ import { Table } from "../parts/table.js";
 const COLUMNS = [
   { label: "When", width: "112px", phone: true, num: true, cell: ({ at }) => moment(at) },
   { label: "Who", width: "120px", phone: true, cell: ({ who }) => html`<span class="cut">${who}</span>` },
-  { label: "What", width: "minmax(0, 1fr)", phone: true, cell: ({ action }) => html`<span class="strong cut">${action}</span>` },
+  { label: "What", width: "minmax(0, 1.4fr)", phone: true, cell: ({ action }) => html`<span class="strong cut">${action}</span>` },
   { label: "Of", width: "minmax(0, 2fr)", cell: ({ target }) => html`<code class="cut" title=${target}>${target}</code>` },
   { label: "How", width: "minmax(0, 2fr)", cell: ({ detail, problem }) => problem
     ? html`<${State} is="failed"><span class="cut" title=${problem}>${problem}</span><//>` : html`<span class="faint cut" title=${detail}>${detail}</span>` },

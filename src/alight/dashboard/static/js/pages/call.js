@@ -33,7 +33,7 @@ export function Call({ id }) {
     <${Facts} facts=${[
       ["Verb", call.verb], ["Inputs", call.total == null ? `${count(call.accepted)}, more may come` : count(call.total)],
       ["Began", html`<${Ago} at=${call.created_at} />`], ["Took", html`<${Took} from=${call.created_at} to=${call.done_at} />`],
-      ["Cost", cost && money(cost.total ?? cost.cost)], ["Caller", call.caller_gone && "ended before it had sent all inputs"],
+      ["Cost", cost && money(cost.cost)], ["Caller", call.caller_gone && "ended before it had sent all inputs"],
       ["Called by", call.parent_input && html`<code>${call.parent_input}</code>`],
     ]} />
     ${waiting && html`<${Waits} waiting=${waiting} />`}

@@ -60,7 +60,7 @@ function VolumeLink({ id, name }) {
 
 const Usage = ({ container }) => html`<${Windowed} first="15m">${(window) => html`<${Series} key=${window} container=${container} seconds=${WINDOWS[window]} />`}<//>`;
 
-const cores = (value) => value.toFixed(value < 10 ? 2 : 0);
+const cores = (value) => (value === 0 ? "0" : value.toFixed(value < 0.1 ? 3 : value < 10 ? 2 : 0));
 const perSecond = (value) => `${bytes(value)}/s`;
 const watts = (value) => `${Math.round(value)} W`;
 
@@ -72,15 +72,15 @@ function Series({ container, seconds }) {
   if (error && !data) return html`<${Problem} error=${error} />`;
   const { at = [], series = {} } = data ?? {};
   const has = (...names) => names.some((name) => series[name]?.some((value) => value != null));
-  const chart = (title, format, lines, more = {}) => html`<${Chart} key=${title} sync=${id} title=${title} at=${at} format=${format} series=${lines} ...${more} />`;
+  const chart = (title, format, lines, more = {}) => html`<${Chart} key=${title} sync=${id} title=${title} at=${at} format=${format} span series=${lines} ...${more} />`;
   const line = (label, name, tone, fill = false) => ({ label, values: series[name], tone, fill });
   return html`<div class="charts">
-    ${chart("CPU", cores, [line("cores", "cpu", "live", true)])}
+    ${chart("CPU", cores, [line("cores", "cpu", "live", true)], { least: 0.1 })}
     ${chart("Memory", bytes, [line("used", "memory_bytes", "live", true)])}
     ${has("gpu_utilization") && chart("GPU utilisation", percent, [line("busy", "gpu_utilization", "good", true)], { most: 1 })}
     ${has("gpu_memory_bytes") && chart("GPU memory", bytes, [line("used", "gpu_memory_bytes", "good", true)])}
     ${has("gpu_power_watts") && chart("GPU power", watts, [line("draws", "gpu_power_watts", "wait")])}
-    ${has("net_rx_bytes", "net_tx_bytes") && chart("Network", perSecond, [line("in", "net_rx_bytes", "live"), line("out", "net_tx_bytes", "wait")])}
-    ${has("disk_read_bytes", "disk_write_bytes") && chart("Disk", perSecond, [line("read", "disk_read_bytes", "live"), line("written", "disk_write_bytes", "wait")])}
+    ${has("net_rx", "net_tx") && chart("Network", perSecond, [line("in", "net_rx", "live"), line("out", "net_tx", "wait")])}
+    ${has("disk_read", "disk_write") && chart("Disk", perSecond, [line("read", "disk_read", "live"), line("written", "disk_write", "wait")])}
   </div>`;
 }

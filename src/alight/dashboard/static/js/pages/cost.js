@@ -14,11 +14,11 @@ export function Cost() {
   const [text, setText] = useState("");
   const span = SPANS[query.span] ? query.span : "7d";
   const [seconds, resolution] = SPANS[span];
-  const { data, error, loading, refresh } = useQuery("cost", { parameters: { resolution }, last: seconds, every: 30 });
+  const { data, error, loading, refresh } = useQuery("cost", { parameters: { resolution, by: "function" }, last: seconds, every: 30 });
   const sign = { USD: "$", EUR: "€", GBP: "£" }[data?.currency ?? "USD"] ?? `${data?.currency} `;
   const cash = (amount) => money(amount, sign);
   const items = data?.items ?? [];
-  const rows = gathered(items).filter(({ app, name }) => `${app}.${name}`.toLowerCase().includes(text.trim().toLowerCase()));
+  const rows = gathered(items).filter(({ name }) => name.toLowerCase().includes(text.trim().toLowerCase()));
   const sum = (field) => items.reduce((total, item) => total + (item[field] ?? 0), 0);
   return html`
     <${Head} title="Cost" />
@@ -51,8 +51,8 @@ function Days({ items, cash, resolution }) {
 function gathered(items) {
   const found = new Map();
   for (const item of items) {
-    const key = `${item.app} ${item.function} ${item.environment}`;
-    const line = found.get(key) ?? { key, app: item.app, app_id: item.app_id, name: item.function, cost: 0, idle: 0, starting: 0, amounts: {} };
+    const key = `${item.object_id} ${item.function} ${item.environment}`;
+    const line = found.get(key) ?? { key, id: item.object_id, app: item.function ? item.description : "", name: item.function || item.description, cost: 0, idle: 0, starting: 0, amounts: {} };
     for (const field of ["cost", "idle", "starting"]) line[field] += item[field] ?? 0;
     for (const [resource, amount] of Object.entries(item.amounts ?? {})) line.amounts[resource] = (line.amounts[resource] ?? 0) + amount;
     found.set(key, line);
@@ -62,13 +62,19 @@ function gathered(items) {
 
 const columns = (cash) => [
   { label: "Function", width: "minmax(0, 2fr)", phone: true,
-    cell: (line) => html`<a class="cut" href=${`/apps/${line.app_id}`}><span class="faint">${line.app}.</span>${line.name}</a>` },
+    cell: ({ id, app, name }) => html`<a class="cut" href=${`/${id.startsWith("fu-") ? "functions" : "apps"}/${id}`}>${app && html`<span class="faint">${app}.</span>`}${name}</a>` },
   { label: "Used", width: "minmax(0, 2fr)", cell: ({ amounts }) => html`<span class="faint cut" title=${words(amounts)}>${words(amounts)}</span>` },
   { label: "Idle", width: "100px", num: true, cell: ({ idle }) => cash(idle) },
   { label: "Starting", width: "100px", num: true, cell: ({ starting }) => cash(starting) },
   { label: "Cost", width: "100px", num: true, phone: true, cell: ({ cost }) => html`<span class="strong">${cash(cost)}</span>` },
 ];
 
-/** "cpu 3 min 5 s, gpu:A100 41 s": what is counted in seconds; other units as numbers. */
-const words = (amounts) => Object.entries(amounts).filter(([, amount]) => amount > 0)
-  .map(([name, amount]) => `${name.replaceAll("_", " ")} ${/joule|byte|mib|gib/i.test(name) ? amount.toPrecision(3) : duration(amount)}`).join(", ");
+const hours = (unit) => (amount) => `${(amount / 3600).toPrecision(2)} ${unit} hours`;
+const AMOUNTS = {
+  container: (amount) => `containers for ${duration(amount)}`, cpu: hours("core"), memory: hours("GiB"),
+  energy: (amount) => `${(amount / 3.6e6).toPrecision(2)} kWh`, storage: (amount) => `${amount.toPrecision(2)} GiB hours stored`,
+};
+
+/** "containers for 3 min 5 s, 0.05 core hours, A100 for 41 s" */
+const words = (amounts) => Object.entries(amounts).filter(([name, amount]) => amount > 0 && (AMOUNTS[name] || name.startsWith("gpu:")))
+  .map(([name, amount]) => AMOUNTS[name]?.(amount) ?? `${name.slice(4)} for ${duration(amount)}`).join(", ");

@@ -110,7 +110,7 @@ function Declared({ of }) {
     ["CPU", resources.cpu == null ? "default" : `${resources.cpu} cores${resources.cpu_limit ? `, at most ${resources.cpu_limit}` : ""}`],
     ["Memory", resources.memory == null ? "default" : `${mebibytes(resources.memory)}${resources.memory_limit ? `, at most ${mebibytes(resources.memory_limit)}` : ""}`],
     ["GPU", resources.gpus?.join(", else ")],
-    ["Timeout", spec.timeout != null && duration(spec.timeout)],
+    ["Timeout", duration(spec.timeout ?? 300)],
     ["Retries", retries.max_retries > 0 && `${retries.max_retries}, after ${duration(retries.initial_delay)}`],
     ["Containers", `${scaling.min_containers ?? 0} to ${scaling.max_containers ?? "any number"}, ${scaling.buffer_containers ?? 0} spare`],
     ["Idle ones end after", scaling.scaledown_window != null && duration(scaling.scaledown_window)],

@@ -7,8 +7,8 @@ import { Table } from "../parts/table.js";
 
 const columns = (names) => [
   { label: "Image", width: "minmax(0, 2fr)", phone: true,
-    cell: (image) => html`<span class="strong cut">${names.get(image.image_id)?.join(", ") || image.title || "–"}</span>` },
-  { label: "Id", width: "140px", cell: ({ image_id: id }) => html`<${Id} id=${id} />` },
+    cell: (image) => html`<span class="strong cut">${called(image, names) || image.title || "–"}</span>` },
+  { label: "Id", width: "140px", cell: ({ ids, digest }) => html`<${Id} id=${ids[0] ?? digest} />` },
   { label: "State", width: "100px", phone: true, cell: (image) => html`<${State} is=${image.in_use ? "in use" : "unused"} tone=${image.in_use ? "good" : "calm"} />` },
   { label: "Layers", width: "72px", num: true, cell: ({ layers }) => count(layers.length) },
   { label: "Size", width: "92px", num: true, phone: true, cell: (image) => bytes(image.bytes) },
@@ -16,6 +16,8 @@ const columns = (names) => [
   { label: "Built", width: "84px", num: true, cell: (image) => html`<${Ago} at=${image.made_at} />` },
   { label: "Last used", width: "84px", num: true, cell: (image) => html`<${Ago} at=${image.used_at} />` },
 ];
+
+const called = ({ ids }, names) => ids.flatMap((id) => names.get(id) ?? []).join(", ");
 
 export function Images() {
   const [text, setText] = useState("");
@@ -26,13 +28,13 @@ export function Images() {
   }
   const all = data?.images ?? [];
   const rows = all.filter((image) =>
-    `${image.image_id} ${image.title} ${names.get(image.image_id) ?? ""}`.toLowerCase().includes(text.trim().toLowerCase()));
+    `${image.digest} ${image.ids.join(" ")} ${image.title} ${called(image, names)}`.toLowerCase().includes(text.trim().toLowerCase()));
   const own = all.reduce((sum, image) => sum + image.own_bytes, 0);
   return html`
     <${Head} title="Images"><p class="faint">${all.length ? `${plural(all.length, "image")}; layers that no other image shares take ${bytes(own)}. “alight image prune” frees what is unused.` : ""}</p><//>
     <div class="tools"><${Filter} value=${text} set=${setText} label="Filter images" /></div>
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />`
       : loading ? html`<${Loading} />`
-      : rows.length ? html`<${Table} label="Images" columns=${columns(names)} rows=${rows} named=${({ image_id: id }) => id} />`
+      : rows.length ? html`<${Table} label="Images" columns=${columns(names)} rows=${rows} named=${({ digest, node }) => `${digest} ${node}`} />`
       : html`<${Empty} title=${text ? "No image fits." : "No image was built yet."} command=${!text && "alight run hello.py"} />`}`;
 }

@@ -1,5 +1,5 @@
 // The machines, and who holds which GPU.
-import { bytes, count, mebibytes, percent, plural } from "../lib/format.js";
+import { bytes, count, mebibytes, percent, plural, short } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { useQuery } from "../lib/query.js";
 import { Bar, Empty, Head, Id, Loading, Problem, Section, State } from "../parts/basics.js";
@@ -43,8 +43,7 @@ export function Machines() {
 
 function Gpu({ gpu }) {
   const { name, index, machine, memory, memory_used: used, utilization, temperature, power, health, fault, fake } = gpu;
-  const holders = [gpu.holders ?? gpu.holder ?? []].flat().filter(Boolean);
-  const total = memory * 1048576;
+  const holders = gpu.holders?.length ? gpu.holders : [gpu.holder].filter(Boolean);
   const wrong = fault || (health && !["ok", "healthy", ""].includes(health) ? health : "");
   return html`<article class="gpu">
     <header><span class="strong">${name}${fake ? html` <span class="faint">fake</span>` : ""}</span>
@@ -53,9 +52,9 @@ function Gpu({ gpu }) {
     ${wrong && html`<p class="bad">${wrong}</p>`}
     <div class="meters">
       <span>Busy</span><${Bar} label="Utilisation" parts=${[{ name: "busy", value: utilization ?? 0, tone: "live" }, { name: "idle", value: 1 - (utilization ?? 0), tone: "rest" }]} /><b class="num">${percent(utilization)}</b>
-      <span>Memory</span><${Bar} label="Memory" parts=${[{ name: "used", value: used ?? 0, tone: "live" }, { name: "free", value: Math.max(0, total - (used ?? 0)), tone: "rest" }]} /><b class="num">${used == null ? mebibytes(memory) : `${bytes(used)} of ${mebibytes(memory)}`}</b>
+      <span>Memory</span><${Bar} label="Memory" parts=${[{ name: "used", value: used ?? 0, tone: "live" }, { name: "free", value: Math.max(0, memory - (used ?? 0)), tone: "rest" }]} /><b class="num">${used == null ? bytes(memory) : `${bytes(used)} of ${bytes(memory)}`}</b>
     </div>
     <p class="num faint">${temperature == null ? "– °C" : `${Math.round(temperature)} °C`} · ${power == null ? "– W" : `${Math.round(power)} W`}</p>
-    <p class="cut">${holders.length ? holders.map((id) => html`<a key=${id} href=${`/containers/${id}`}><code>${id}</code></a> `) : html`<span class="faint">held by nobody</span>`}</p>
+    <p class="cut">${holders.length ? holders.map((id) => html`<a key=${id} href=${`/containers/${id}`}>${(id === gpu.holder && gpu.holder_function) || html`<code>${short(id)}</code>`}</a> `) : html`<span class="faint">held by nobody</span>`}</p>
   </article>`;
 }

@@ -1,5 +1,5 @@
 // Charts over time. The library draws on a canvas; colours come from the theme, the legend shows the value under the cursor.
-import { stamp } from "../lib/format.js";
+import { bytes, stamp } from "../lib/format.js";
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 
 const HEIGHT = 150;
@@ -7,9 +7,9 @@ const HEIGHT = 150;
 /**
  * `at` are unix times, `series` [{label, values, tone, fill}] with null for what is not known. `format` makes a value
  * readable, `whole` values are counted, `dots` shows values that
- * stand alone. Charts with the same `sync` share their cursor. The place is as high before the data is there as after.
+ * stand alone, `span` draws lines over what is not known, `least` is where the axis ends at least. Charts with the same `sync` share their cursor. The place is as high before the data is there as after.
  */
-export function Chart({ title, at, series, format = String, sync, most, whole = false, step = false, dots = false }) {
+export function Chart({ title, at, series, format = String, sync, most, whole = false, step = false, dots = false, span = false, least = 0 }) {
   const place = useRef(null);
   const plot = useRef(null);
   const data = useRef(null);
@@ -34,7 +34,7 @@ export function Chart({ title, at, series, format = String, sync, most, whole = 
     const begin = async () => {
       const { default: UPlot } = await import("../../vendor/uplot.mjs");
       if (!alive || !place.current) return;
-      const options = drawing({ series, format, sync, most, whole, step, dots, width: place.current.clientWidth, setUnder, UPlot });
+      const options = drawing({ series, format, sync, most, whole, step, dots, span, least, width: place.current.clientWidth, setUnder, UPlot });
       plot.current = new UPlot(options, data.current, place.current);
       observer = new ResizeObserver(() => place.current && plot.current?.setSize({ width: place.current.clientWidth, height: HEIGHT }));
       observer.observe(place.current);
@@ -67,6 +67,8 @@ export function Chart({ title, at, series, format = String, sync, most, whole = 
 
 const WHOLE = [1, 2, 5].flatMap((number) => [0, 1, 2, 3, 4, 5, 6].map((power) => number * 10 ** power)).sort((one, other) => one - other);
 
+const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power);
+
 const columns = (at, series) => [at ?? [], ...series.map(({ values }) => values ?? [])];
 
 function lastKnown(series) {
@@ -75,7 +77,7 @@ function lastKnown(series) {
   return values.length - 1;
 }
 
-function drawing({ series, format, sync, most, whole, step, dots, width, setUnder, UPlot }) {
+function drawing({ series, format, sync, most, whole, step, dots, span, least, width, setUnder, UPlot }) {
   const theme = getComputedStyle(document.documentElement);
   const of = (name) => theme.getPropertyValue(name).trim();
   const axis = {
@@ -88,13 +90,13 @@ function drawing({ series, format, sync, most, whole, step, dots, width, setUnde
     padding: [8, 8, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false }, ...(sync && { sync: { key: sync } }) },
-    scales: { x: { time: true }, y: { range: (_, low, high) => [0, most ?? Math.max(high * 1.1 || 1, 1e-9)] } },
+    scales: { x: { time: true }, y: { range: (_, low, high) => [0, most ?? Math.max(high * 1.1 || 1, least)] } },
     axes: [
       { ...axis, grid: { show: false }, size: 26, space: 70, values: times },
-      { ...axis, size: 58, space: 34, ...(whole && { incrs: WHOLE }), values: (_, ticks) => ticks.map((tick) => format(tick)) },
+      { ...axis, size: 58, space: 34, ...((whole && { incrs: WHOLE }) || (format === bytes && { incrs: BINARY })), values: (_, ticks) => ticks.map((tick) => format(tick)) },
     ],
     series: [{}, ...series.map(({ label, tone, fill }) => ({
-      label, stroke: of(`--${tone}`), width: 1.5, points: { show: dots, size: 4, fill: of(`--${tone}`) },
+      label, stroke: of(`--${tone}`), width: 1.5, spanGaps: span, points: { show: dots, size: 4, fill: of(`--${tone}`) },
       ...(step && { paths: UPlot.paths.stepped({ align: -1 }) }),
       ...(fill && { fill: `color-mix(in srgb, ${of(`--${tone}`)} 14%, transparent)` }),
     }))],
