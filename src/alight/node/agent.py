@@ -98,7 +98,7 @@ class Agent:
             blobs=blobs,
         )
         locks = GpuLocks(settings.lock_folder) if settings.lock_folder is not None else GpuLocks()
-        run = self._home / "run"
+        run = settings.home / "run"
         mps = Mps(run / "mps") if settings.gpu_sharing == desk.MPS else None
         self._desk = GpuDesk(gpus, locks, mps, run, self._session.report_soon)
         keeper = Keeper(shop, dns, settings.templates, settings.home)
