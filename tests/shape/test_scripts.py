@@ -10,7 +10,7 @@ import pytest
 from tests.shape import tree
 
 SHELL = ["scripts/lib.sh", "scripts/test", "scripts/demo", ".ci/run"]
-RUN = ["scripts/test", "scripts/demo", "scripts/surface", "scripts/map", ".ci/run", "bench/run.py"]
+RUN = ["scripts/test", "scripts/demo", "scripts/surface", "scripts/map", "scripts/vendor", ".ci/run", "bench/run.py"]
 
 
 @pytest.mark.parametrize("name", SHELL)
