@@ -23,7 +23,9 @@ _WINDOW = 2 << 20
 _LARGEST_RECORD = 64 << 20
 #: Acknowledged bytes that are given back to the disk at once: a chatty container must not fill it.
 _FREED = 8 << 20
-_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
+#: Bytes a second that one container's output takes of the way to the server; what is more waits in its file.
+_RATE = 32 << 20
+_BURST = 0.5  # seconds of that at once
 
 _IN_MODIFY = 0x2
 _EVENT = struct.Struct("iIII")
@@ -91,6 +93,7 @@ class OutputTail:
         self.sent = acked
         self.acked = acked
         self._freed = 0
+        self._due = 0.0  # on the loop's clock, when the next piece may go
 
     def notice(self, delay: float) -> None:
         """There is more, or there may be: send it within ``delay`` seconds."""
@@ -118,13 +121,14 @@ class OutputTail:
         """
         async with self._turn:
             while until is None or self.sent < until:
-                if until is None and self.sent - self.acked >= _WINDOW:
+                if until is None and (self.sent - self.acked >= _WINDOW or self._must_wait()):
                     return
                 data = self._read(self.sent)
                 if not data:
                     return
                 before = self.sent
                 self.sent += len(data)
+                self._due += len(data) / _RATE
                 if not await self._send(Report("log", self._id, offset=before), data):
                     self.sent = min(self.sent, before)
                     return
@@ -145,12 +149,19 @@ class OutputTail:
             os.close(self._fd)
             self._fd = -1
 
+    def _must_wait(self) -> bool:
+        """Whether it has had its share for now; it goes on by itself."""
+        now = asyncio.get_running_loop().time()
+        self._due = max(self._due, now - _BURST)
+        if self._due <= now:
+            return False
+        asyncio.get_running_loop().call_soon(self.notice, self._due - now)
+        return True
+
     def _free(self) -> None:
         """Give back the blocks of what the server keeps. Offsets stay; a file system that cannot do it keeps them."""
         if self._fd >= 0:
-            libc = ctypes.CDLL(None)
-            fallocate = getattr(libc, "fallocate64", None) or libc.fallocate  # musl has one name, glibc two
-            fallocate(self._fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(self.acked))
+            output.free(self._fd, 0, self.acked)
         self._freed = self.acked
 
     def _begin(self) -> None:

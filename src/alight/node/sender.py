@@ -35,6 +35,7 @@ class Sender:
         self._task: asyncio.Task[None] | None = None
         self._with_log = False
         self._connection = 0
+        self._placed = 0  # where the log ended that was noted last as somebody's
         self._shipped = -1  # where the log ended that belongs before the last answer; -1: nobody looked
 
     def at_once(self, kept: Kept, head: bytes) -> bool:
@@ -46,6 +47,8 @@ class Sender:
             if self._at.watched():
                 return False
             self._shipped = -1
+            if values is not None and self._note_place(values):
+                head = b""
         elif not self._at.engine.is_drained(self._at.container_id) or self._at.tail.size() != self._shipped:
             return False
         if values is not None:
@@ -54,6 +57,21 @@ class Sender:
             return self._at.session.send_soon(head or values.encode(), kept.body)
         said = encode_report(Report("output", self._at.container_id, kept.output))
         return self._at.session.send_soon(said, kept.body)
+
+    def _note_place(self, values: chunk.Outputs) -> bool:
+        """Say where the log ends that these values come with, so that it is known whose it is; nobody waits for it.
+        Without QUIET it is more than is known to be in the log. False: they say all there is to say."""
+        quiet = values.flags & chunk.QUIET and self._at.engine.is_drained(self._at.container_id)
+        if not quiet:
+            had = values.flags & chunk.QUIET
+            values.flags &= ~chunk.QUIET
+            return bool(had)
+        size = self._at.tail.size()
+        if size == self._placed:
+            return False
+        self._placed = values.log_offset = size
+        values.flags |= chunk.UNSENT
+        return True
 
     def in_turn(self, kept: Kept) -> None:
         """Send it after those before it."""
@@ -68,6 +86,7 @@ class Sender:
         """
         self._connection += 1
         self._shipped = -1
+        self._placed = 0
         self._queue.clear()
         self._with_log = True
         for kept in self._outbox.waiting():
@@ -106,6 +125,9 @@ class Sender:
         """False: the server is away."""
         if kept.values is not None:
             kept.values.log_offset = offset
+            kept.values.flags &= ~chunk.UNSENT
+            if not offset:
+                self._note_place(kept.values)
         elif kept.output is not None:
             kept.output = replace(kept.output, log_offset=offset)
         try:

@@ -187,7 +187,8 @@ def pieces_of(outputs: chunk.Outputs, body: bytes, seen: Ranges) -> List[Any]:
     """(start, piece) of what is new in a frame of outputs; ``seen`` learns of it."""
     found = []
     sizes, positions = outputs.sizes, outputs.positions
-    more = (outputs.is_reference, None, outputs.container, outputs.log_offset)
+    awaited = 0 if outputs.flags & chunk.UNSENT else outputs.log_offset
+    more = (outputs.is_reference, None, outputs.container, awaited)
     if type(positions) is range:
         for start, stop in seen.add(positions.start, positions.stop):
             if stop - start == len(sizes):

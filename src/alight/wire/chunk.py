@@ -31,6 +31,7 @@ LAST = 8  # inputs: the call has no more after these
 SPAWNED = 16  # inputs: nobody waits for the call, so its container's log has to tell what failed
 JSON = 64  # inputs: arguments are JSON, and so will the value be
 QUIET = 32  # outputs: what their container printed until now has left its pipes
+UNSENT = 128  # outputs: the log up to ``log_offset`` is noted as theirs, and not on its way: nobody waits for it
 
 #: More inputs than this never share a chunk.
 MOST = 1024
@@ -241,7 +242,9 @@ def stamped(head: Buffer, container: str) -> bytes:
 
 
 def log_offset_of(head: Buffer) -> int:
-    """Where the log ends that belongs before these outputs, read from their head without the rest."""
+    """Where the log ends that goes before these outputs, read from their head without the rest."""
+    if head[1] & UNSENT:
+        return 0
     offset: int = _LOG_END.unpack_from(head, _LOG_OFFSET)[0]
     return offset
 

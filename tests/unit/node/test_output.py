@@ -80,3 +80,37 @@ def test_a_loss_at_the_very_end_is_told_on_closing(path, monkeypatch):
     file.close()
     file.close()
     assert b"4 bytes" in next(output.read(path)).data
+
+
+def test_a_flood_is_dropped_and_told_once_the_server_has_taken_what_waits(path, monkeypatch):
+    monkeypatch.setenv("ALIGHT_OUTPUT_MIB", "4")
+    file = output.OutputFile(str(path))
+    line = b"x" * 1023 + b"\n"
+    for _ in range(200):
+        file.write(output.STDOUT, line * 64)
+    written = file.size
+    assert 4 << 20 < written < 7 << 20
+    with path.open("r+b") as agent:
+        assert output.free(agent.fileno(), 0, written)
+    for _ in range(64):
+        file.write(output.STDERR, line * 64)
+    file.close()
+    records = [one for one in output.parse(path.read_bytes()[written:])[0] if one.data.startswith(b"[alight]")]
+    (note,) = records
+    kept = (
+        sum(one.data.count(b"x\n") for one in output.parse(path.read_bytes()[written:])[0])
+        + written // (1024 * 64) * 64
+    )
+    dropped = int(note.data.split()[1].replace(b",", b""))
+    assert kept + dropped == 264 * 64
+    assert note.stream == output.STDERR
+
+
+def test_what_was_dropped_last_is_told_at_the_end(path, monkeypatch):
+    monkeypatch.setenv("ALIGHT_OUTPUT_MIB", "1")
+    file = output.OutputFile(str(path))
+    for _ in range(100):
+        file.write(output.STDOUT, b"y\n" * 20000)
+    file.close()
+    last = list(output.read(path))[-1]
+    assert b"lines were dropped" in last.data
