@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Optional, Tuple
 
 import click
 
-from alight.cli import options, session, tables, terminal
+from alight.cli import options, service, session, tables, terminal
 from alight.cli.terminal import Style
-from alight.sdk import config
+from alight.sdk import config, services
 from alight.wire.backups import BackupMade, BackupMake, BackupSaid
 from alight.wire.codec import loads_head
 from alight.wire.errors import Error
@@ -78,7 +79,8 @@ def restore(directory: Path, key: Optional[Path], without_secrets: bool) -> None
     command = [sys.executable, "-m", "alight.server.restoring", str(directory), "--home", str(config.home())]
     command += ["--key", str(key)] if key is not None else []
     command += ["--without-secrets"] if without_secrets else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    settings = service.settings() if services.of(config.home()) else {}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**settings, **os.environ})
     if done.returncode:
         sentence, _, hint = done.stderr.strip().partition("\nhint: ")
         raise Error(terminal.clean(sentence), hint=terminal.clean(hint) or None)

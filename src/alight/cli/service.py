@@ -95,6 +95,21 @@ def state() -> Dict[str, str]:
     return found
 
 
+def settings() -> Dict[str, str]:
+    """What the services find in their environment: the ALIGHT_… lines of their file of settings."""
+    found = {}
+    try:
+        lines = SETTINGS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        name, is_one, value = line.strip().partition("=")
+        if is_one and name.startswith("ALIGHT_"):
+            with contextlib.suppress(ValueError):  # systemd leaves out what it cannot read, too
+                found[name] = "".join(shlex.split(value)[:1])
+    return found
+
+
 def python() -> Optional[Path]:
     """The Python that the server's unit starts."""
     for line in (UNITS / _NAMES[0]).read_text(encoding="utf-8").splitlines():

@@ -32,15 +32,17 @@ from alight.wire import errors, ids
 from alight.wire.backups import BackupManifest
 from alight.wire.version import __version__
 
+_LIMITS = ".limits"  # in the volumes' directory: what the node knows of limits, by id
 _NEW = ".restoring"
 _MOVED = ".restoring"  # names the volumes that are being put in their places: without it they are somebody's
 
 
 class _Found(NamedTuple):
-    """What a database holds: secrets that cannot be opened, and volumes by their ids."""
+    """What a database holds: secrets that cannot be opened, volumes by their ids, and those that lost their limit."""
 
     unreadable: tuple[str, ...]
     volumes: dict[str, str]
+    unlimited: tuple[str, ...]
 
 
 def main() -> int:
@@ -83,12 +85,14 @@ def restore(source: Path, home: Path, key: Path | None, *, lossy: bool = False) 
     state, volumes = home / "server", _volumes(home)
     _check_none(home, [state / DATABASE])
     _finish_killed(home, volumes)
-    _check_none(home, [*(volumes / one.volume_id for one in manifest.volumes)])
+    _check_none(home, [place for one in manifest.volumes for place in _places(volumes, one.volume_id)])
     if state.is_dir() and any(state.iterdir()):  # of a server that never got as far as a database
         _check_none(home, [next(state.iterdir())])
     new_state, new_volumes = _beside(state), _beside(volumes / "volumes")
     try:
         found = _bring(source, manifest, new_state, new_volumes, key, lossy=lossy)
+        places = (volumes, new_volumes)
+        empty = [name for one, name in found.volumes.items() if not any((at / one).is_dir() for at in places)]
         moved = [one.volume_id for one in manifest.volumes]
         (home / _MOVED).write_text(json.dumps(moved))
         sync_folder(home)
@@ -98,17 +102,24 @@ def restore(source: Path, home: Path, key: Path | None, *, lossy: bool = False) 
         new_state.rename(state)  # from here on it is restored
         sync_folder(home)
         (home / _MOVED).unlink()
+        for one in found.volumes:  # deleted here after the backup: it is there again
+            (volumes / ".gone" / one).unlink(missing_ok=True)
     finally:
         for left in (new_state, new_volumes):
             shutil.rmtree(left, ignore_errors=True)
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.made_at))
     said = [f"Restored the server of {made} into {home}: {len(manifest.files)} files, {len(manifest.volumes)} volumes"]
+    if manifest.volumes and volumes != home / "node" / "volumes":
+        said.append(f"The volumes lie in {volumes}, which ALIGHT_VOLUMES has to name when the node is started, too")
     if found.unreadable:
         said.append(f"These secrets have no values: {', '.join(found.unreadable)}. Make them anew with --force")
-    brought = {one.volume_id for one in manifest.volumes}
-    empty = sorted(name for volume_id, name in found.volumes.items() if volume_id not in brought)
     if empty:
-        said.append(f"The files of these volumes are not in the backup, so they are empty: {', '.join(empty)}")
+        said.append(f"The files of these volumes are not in the backup, so they are empty: {', '.join(sorted(empty))}")
+    if found.unlimited:
+        said.append(
+            f"These volumes had a size limit and have none now: {', '.join(found.unlimited)}. A limit is set when a "
+            "volume is made: copy the files into one made with `alight volume create --size`"
+        )
     return said + list(manifest.notes)
 
 
@@ -116,6 +127,7 @@ def _bring(
     source: Path, manifest: BackupManifest, state: Path, volumes: Path, key: Path | None, *, lossy: bool
 ) -> _Found:
     """Lay out all of it beside its place; returns what is in it."""
+    limits = volumes.parent / _LIMITS
     for folder in (state, volumes):
         folder.mkdir(mode=0o700, parents=True)
     archives = {one.file: one.volume_id for one in manifest.volumes}
@@ -125,7 +137,7 @@ def _bring(
             backup_folder.take(source, one, state / one.path)
     if key is not None:
         _take_key(key, state / "key")
-    found = asyncio.run(_settle(state, source))
+    found = asyncio.run(_settle(state, source, limits))
     lost = found.unreadable
     if lost and not lossy:
         there = (state / "key").exists()
@@ -142,14 +154,19 @@ def _bring(
     return found
 
 
-async def _settle(state: Path, source: Path) -> _Found:
+async def _settle(state: Path, source: Path, limits: Path) -> _Found:
     """Bring the database up to date and end what was only true where it comes from; what is in it."""
     store = await open_store(state / DATABASE)
     try:
         why = f"it was on the machine that the backup {source} is of"
         await store.write([("containers_left_behind", {"now": time.time(), "why": why})])
-        volumes = {str(row["volume_id"]): str(row["name"]) for row in await store.read("volumes_all")}
-        return _Found(await Secrets(store, Vault(state / "key")).unreadable(), volumes)
+        rows = await store.read("volumes_all")
+        volumes = {str(row["volume_id"]): str(row["name"]) for row in rows}
+        # A limit is the filesystem's to keep, where the volume was made; what is no more must not be shown.
+        lost = [row for row in rows if row["size_limit"] and not (limits / row["volume_id"]).exists()]
+        await store.write([("volume_limit", {"volume_id": row["volume_id"], "size": 0}) for row in lost])
+        unlimited = tuple(str(row["name"]) for row in lost)
+        return _Found(await Secrets(store, Vault(state / "key")).unreadable(), volumes, unlimited)
     finally:
         await store.close()
 
@@ -194,9 +211,23 @@ def _unpack(archive: Path, into: Path) -> None:
 
 def _volumes(home: Path) -> Path:
     """The directory of all volumes, as a node of this state directory has it."""
-    path = Path(os.environ.get("ALIGHT_VOLUMES") or home / "node" / "volumes")
-    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    chosen = os.environ.get("ALIGHT_VOLUMES", "")
+    path = Path(chosen) if chosen else home / "node" / "volumes"
+    if not path.is_absolute():
+        raise errors.InvalidError(f"ALIGHT_VOLUMES={chosen} is no absolute path", hint="name a directory from /")
+    try:
+        path.mkdir(mode=0o711, parents=not chosen, exist_ok=True)
+    except OSError as error:
+        raise errors.InvalidError(
+            f"the directory of the volumes, {path}, cannot be used: {error.strerror}",
+            hint="mount its filesystem first, let root write to it, or unset ALIGHT_VOLUMES",
+        ) from error
     return path
+
+
+def _places(volumes: Path, volume_id: str) -> list[Path]:
+    """Where a volume is, and what else a node knows of it: an image would be mounted over its files."""
+    return [volumes / volume_id, volumes / ".images" / f"{volume_id}.ext4", volumes / _LIMITS / volume_id]
 
 
 def _finish_killed(home: Path, volumes: Path) -> None:

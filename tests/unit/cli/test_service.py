@@ -66,3 +66,11 @@ def test_only_root_with_systemd_installs(folder, monkeypatch):
     monkeypatch.setattr(service.shutil, "which", lambda name: None)
     with pytest.raises(Error, match="not started by systemd"):
         service.check_can_install()
+
+
+def test_settings_of_the_services_are_read_as_systemd_reads_them(tmp_path, monkeypatch):
+    file = tmp_path / "alight"
+    monkeypatch.setattr(service, "SETTINGS", file)
+    assert service.settings() == {}
+    file.write_text("# ALIGHT_A=1\nALIGHT_VOLUMES=/srv/volumes\nALIGHT_B='of two words'\nPATH=/x\nALIGHT_C=\"open\n")
+    assert service.settings() == {"ALIGHT_VOLUMES": "/srv/volumes", "ALIGHT_B": "of two words"}

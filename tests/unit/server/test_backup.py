@@ -329,6 +329,73 @@ def test_volumes_that_a_killed_restore_had_put_in_place_are_replaced(world, tmp_
     assert not (home / ".restoring").exists()
 
 
+def with_volumes(tmp_path, world, monkeypatch):
+    """A backup of two volumes that had limits, one of them with its files; the root that ALIGHT_VOLUMES names."""
+    made = {}
+
+    async def volumes(place, client):
+        for name in ("packed", "bare"):
+            made[name] = (await client.ask("volume.ensure", VolumeEnsure(name, create=True), VolumeInfo)).volume_id
+            limited = {"volume_id": made[name], "size": 1 << 30}
+            await place.server.parts.store.write([("volume_limit", limited)])
+
+    backed_up(world, tmp_path, volumes, with_key=True)
+    content = archive((member("note"), b"kept"))
+    (tmp_path / "backup/volumes").mkdir(exist_ok=True)
+    (tmp_path / "backup/volumes/one.tar").write_bytes(content)
+    manifest = json.loads((tmp_path / "backup/manifest.json").read_text())
+    digest = hashlib.sha256(content).hexdigest()
+    manifest["files"].append({"path": "volumes/one.tar", "size": len(content), "sha256": digest})
+    one = {"volume_id": made["packed"], "name": "packed", "environment": "main", "file": "volumes/one.tar"}
+    manifest["volumes"] = [one]
+    (tmp_path / "backup/manifest.json").write_text(json.dumps(manifest))
+    root = tmp_path / "elsewhere"
+    monkeypatch.setenv("ALIGHT_VOLUMES", str(root))
+    return root, made
+
+
+def test_volumes_come_back_where_the_node_has_them_and_without_a_limit_that_nobody_keeps(world, tmp_path, monkeypatch):
+    root, made = with_volumes(tmp_path, world, monkeypatch)
+    root.mkdir()
+    (root / ".gone").mkdir()
+    (root / ".gone" / made["packed"]).touch()
+    (root / ".limits").mkdir()
+    (root / ".limits" / made["bare"]).write_text("{}")  # this one is there still, with its limit
+    (root / made["bare"]).mkdir()
+
+    async def limits(place, client):
+        rows = await place.server.parts.store.read("volumes_all")
+        assert {row["name"]: row["size_limit"] for row in rows} == {"packed": 0, "bare": 1 << 30}
+
+    said = restored(tmp_path, limits)
+    assert (root / made["packed"] / "data/note").read_text() == "kept"
+    assert not (root / ".gone" / made["packed"]).exists(), "the node would refuse it as one that was deleted"
+    assert not (tmp_path / "again/node/volumes").exists()
+    assert f"The volumes lie in {root}" in said[1]
+    assert "had a size limit and have none now: packed." in said[2]
+    assert len(said) == 3, "nothing is empty"
+
+
+@pytest.mark.parametrize("left", ["{}/data/file", ".limits/{}", ".images/{}.ext4"])
+def test_what_a_node_knows_of_these_volumes_is_not_mixed_with_the_backups(world, tmp_path, monkeypatch, left):
+    root, made = with_volumes(tmp_path, world, monkeypatch)
+    place = root / left.format(made["packed"])
+    place.parent.mkdir(parents=True)
+    place.write_text("of another life")
+    with pytest.raises(errors.AlreadyExistsError, match="has state already"):
+        restoring.restore(tmp_path / "backup", tmp_path / "again", None)
+    assert names(root) == {left.format(made["packed"])}
+    assert not (tmp_path / "again/server").exists()
+
+
+def test_a_volumes_directory_that_cannot_be_is_refused(world, tmp_path, monkeypatch):
+    with_volumes(tmp_path, world, monkeypatch)
+    for chosen, said in (("volumes", "is no absolute path"), (str(tmp_path / "no/such/place"), "cannot be used")):
+        monkeypatch.setenv("ALIGHT_VOLUMES", chosen)
+        with pytest.raises(errors.InvalidError, match=said):
+            restoring.restore(tmp_path / "backup", tmp_path / "again", None)
+
+
 def archive(*members):
     into = io.BytesIO()
     with tarfile.open(fileobj=into, mode="w") as tar:

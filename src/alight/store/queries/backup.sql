@@ -1,6 +1,6 @@
 -- name: volumes_all
 -- The volumes of all environments.
-SELECT volume_id, name, environment FROM volumes ORDER BY environment, name;
+SELECT volume_id, name, environment, size_limit FROM volumes ORDER BY environment, name;
 
 -- name: secrets_of_keys
 -- How many secrets each key has sealed.
