@@ -1,8 +1,10 @@
-"""Real GPUs: `pytest -m gpu` on a machine that has one, with NVIDIA's driver. Builds an image with PyTorch (about 3 GB).
+"""Real GPUs: `pytest -m gpu` on a machine that has one, with NVIDIA's driver. Builds an image with PyTorch (3 GB).
 
 Nothing here is pretended; where there is no GPU every test is skipped. What it printed on a machine belongs into
 docs/performance.md, with the machine's name (`-s` shows it).
 """
+
+# ruff: noqa: T201  what it prints is its product
 
 from __future__ import annotations
 
