@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 import uuid
-from datetime import datetime
 from typing import Any, List, Optional, Set, Tuple
 
 import click
@@ -15,7 +13,9 @@ import click
 from alight.cli import dashboard as pages
 from alight.cli import options, schedule_words, session, tables, terminal
 from alight.cli.errors import UsageError
-from alight.wire.codec import loads_head, to_plain
+from alight.cli.logs import Wanted, app_logs, show
+from alight.cli.moments import parse_when
+from alight.wire.codec import to_plain
 from alight.wire.deploying import (
     AppDescribed,
     AppFind,
@@ -27,7 +27,8 @@ from alight.wire.deploying import (
     DeployVersions,
 )
 from alight.wire.errors import NotFoundError
-from alight.wire.messages import AppEvent, AppList, AppListed, AppStop, AppSummary, AppWatch
+from alight.wire.logs import LogQuery
+from alight.wire.messages import AppList, AppListed, AppStop, AppSummary
 from alight.wire.starts import AppStats
 from alight.wire.states import AppState
 from alight.wire.version import __version__
@@ -70,30 +71,12 @@ def list_(limit: int, environment: Optional[str], as_json: bool) -> None:
     tables.show(columns, rows, as_json=as_json, empty="No apps yet. `alight run script.py` starts one.")
 
 
-@app.command()
-@click.argument("app_name", metavar="APP")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the app ends.")
-@click.option("-n", "--tail", type=click.IntRange(min=0), help="Only the last N pieces of output. [default: 100]")
-@click.option("--since", metavar="WHEN", help="Only what is younger: 2026-01-31T12:00, or 2h 30m for so long ago.")
-@click.option("--timestamps", is_flag=True, help="Put the time before each line.")
-@options.environment
-def logs(
-    app_name: str, follow: bool, tail: Optional[int], since: Optional[str], timestamps: bool, environment: Optional[str]
-) -> None:
-    """Show what an app's containers printed. APP is a name or an id."""
-    if follow and (tail is not None or since is not None):
-        raise UsageError("--follow excludes --tail and --since")
-    after = parse_when(since, time.time()) if since else 0.0
-    found = _find(app_name, environment)
-    count = tail if tail is not None else (100 if since is None and not follow else -1)
-    request = AppWatch(app_id=found.app_id, hold=False, logs=True, follow=follow, since=after, tail=count)
-    _show_output(request, timestamps=timestamps)
+app.add_command(app_logs)
 
 
 def follow(app_id: str, *, timestamps: bool) -> None:
     """Show what an app's containers print from now on."""
-    request = AppWatch(app_id=app_id, hold=False, logs=True, follow=True, since=time.time())
-    _show_output(request, timestamps=timestamps)
+    show(LogQuery(app_id, follow=True, tail=0), Wanted.plain(timestamps=timestamps))
 
 
 @app.command()
@@ -235,17 +218,6 @@ def stop(app_name: str, yes: bool, environment: Optional[str]) -> None:
     print(f"Stopped {_shown(found)}", file=sys.stderr)
 
 
-def _show_output(request: AppWatch, *, timestamps: bool) -> None:
-    from alight.cli import render  # noqa: PLC0415  start-up weight
-
-    drawing = render.make_renderer()
-    try:
-        for head, body in session.stream("app.watch", request):
-            _draw(drawing, loads_head(AppEvent, head), body, timestamps=timestamps)
-    finally:
-        drawing.close()
-
-
 def _show_notes(done: DeployDone) -> None:
     for note in done.notes:
         print(note, file=sys.stderr)
@@ -268,19 +240,6 @@ def _state(one: DeployVersion, current: int, staged: Set[int], promoted: Set[int
     return ", ".join(part for part in (state, back) if part)
 
 
-def parse_when(text: str, now: float) -> float:
-    """Unix seconds of an ISO moment in local time, or of "1d 2h 30m 10s" ago. Raises UsageError."""
-    ago = re.fullmatch(r"\s*(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+)s)?\s*", text)
-    if ago and any(ago.groups()):
-        days, hours, minutes, seconds = (int(part or 0) for part in ago.groups())
-        return now - (days * 86400 + hours * 3600 + minutes * 60 + seconds)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is no moment", hint="write 2026-01-31T12:00, or 2h 30m for so long ago") from None
-    return moment.timestamp()
-
-
 def _find(name_or_id: str, environment: Optional[str]) -> AppSummary:
     """The app of this name or id; of several with one name the one that lives, else the newest."""
     request = AppList(environment=session.environment(environment), name_or_id=name_or_id)
@@ -288,18 +247,6 @@ def _find(name_or_id: str, environment: Optional[str]) -> AppSummary:
     if not apps:
         raise NotFoundError(f"there is no app {name_or_id!r}", hint="`alight app list` shows what there is")
     return next((one for one in apps if one.state != AppState.STOPPED), apps[0])
-
-
-def _draw(drawing: Any, event: AppEvent, body: bytes, *, timestamps: bool) -> None:
-    if event.kind == "output":
-        if timestamps:
-            stamp = (tables.when(event.time) or "").encode() + b" "
-            body = b"".join(stamp + line for line in body.splitlines(keepends=True))
-        drawing.output(event.container, event.function, event.fd, body)
-    elif event.kind == "system" and event.text:
-        drawing.note(event.text)
-    elif event.kind == "stopped" and event.text:
-        drawing.note(f"the app has stopped: {event.text}")
 
 
 def _shown(found: AppSummary) -> str:

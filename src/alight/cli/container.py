@@ -12,10 +12,10 @@ import click
 from alight.cli import options, session, tables, terminal
 from alight.cli.container_exec import exec_
 from alight.cli.errors import UsageError
+from alight.cli.logs import container_logs
 from alight.cli.terminal import Style
 from alight.wire import ids
-from alight.wire.codec import loads_head, to_plain
-from alight.wire.messages import AppEvent, AppWatch
+from alight.wire.codec import to_plain
 from alight.wire.record import shape_of
 from alight.wire.starts import (
     ContainerDetails,
@@ -39,6 +39,7 @@ def container() -> None:
 
 
 container.add_command(exec_)
+container.add_command(container_logs)
 
 
 @container.command("list")
@@ -91,31 +92,6 @@ def show(container_id: str, as_json: bool) -> None:
     style = Style(colour=terminal.wants_colour(sys.stdout))
     for line in _lines(details, style, time.time()):
         print(line)
-
-
-@container.command()
-@click.argument("container_id", metavar="CONTAINER")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the container ends.")
-@click.option("-n", "--tail", type=click.IntRange(min=0), help="Only the last N pieces of output. [default: 100]")
-@click.option("--all", "everything", is_flag=True, help="All that is kept.")
-@click.option("--timestamps", is_flag=True, help="Put the time before each line.")
-def logs(container_id: str, follow: bool, tail: Optional[int], everything: bool, timestamps: bool) -> None:
-    """Show what a container printed. CONTAINER is its id."""
-    if tail is not None and (follow or everything):
-        raise UsageError("--tail excludes --follow and --all")
-    from alight.cli import render  # noqa: PLC0415  start-up weight
-
-    found = _find(container_id).container
-    count = -1 if follow or everything else (100 if tail is None else tail)
-    request = AppWatch(found.app_id, hold=False, follow=follow, tail=count, container=container_id)
-    drawing = render.make_renderer(timestamps=timestamps)
-    try:
-        for head, body in session.stream("app.watch", request):
-            event = loads_head(AppEvent, head)
-            if event.kind == "output":
-                drawing.output(event.container, found.function, event.fd, body)
-    finally:
-        drawing.close()
 
 
 @container.command()

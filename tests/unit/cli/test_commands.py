@@ -16,7 +16,7 @@ from alight.cli.service import units
 from alight.wire.admission import TokenCreated
 from alight.wire.codec import dumps_head
 from alight.wire.errors import AlreadyExistsError, NotFoundError
-from alight.wire.messages import AppEvent, AppListed, AppSummary
+from alight.wire.messages import AppListed
 from alight.wire.stored import SecretInfo, SecretListed, VolumeFile, VolumeFiles, VolumeInfo, VolumeListed
 from alight.wire.transfers import Uploaded
 
@@ -310,21 +310,6 @@ def test_an_empty_list_is_said_to_people_only(server, capsys):
 
 
 # apps
-
-
-def test_logs_are_what_was_printed(server, capfdbinary):
-    server.answers["app.list"] = AppListed((AppSummary("ap-1", "train", "", "running", "main", 1, 0.0),))
-    server.answers["app.watch"] = lambda request: iter(
-        [
-            (dumps_head(AppEvent("output", container="ta-1", fd=1)), b"out \xff"),
-            (dumps_head(AppEvent("output", container="ta-1", fd=2)), b"err\n"),
-            (dumps_head(AppEvent("stopped")), b""),
-        ]
-    )
-    assert main.run(["app", "logs", "train"]) == 0
-    assert capfdbinary.readouterr() == (b"out \xff", b"err\n")
-    (request,) = server.requests("app.watch")
-    assert (request.hold, request.follow, request.tail) == (False, False, 100)
 
 
 def test_an_unknown_app(server, capsys):

@@ -8,8 +8,6 @@ import time
 import pytest
 
 from alight.cli import main, session, start_words
-from alight.wire.codec import dumps_head
-from alight.wire.messages import AppEvent, AppWatch
 from alight.wire.record import replace
 from alight.wire.starts import (
     AppStarts,
@@ -146,15 +144,6 @@ def test_all_of_it_for_programs(server, capsys):
     assert found["start"]["stages"] == {"wait": 0.0004, "exec": 0.06, "import": 3.1, "first_input": 0.002}
     assert found["start"]["imports"] == [["torch", 3.0]]
     assert found["container"]["exit_code"] is None
-
-
-def test_logs_of_one(server, capsys):
-    server.answers["container.show"] = ContainerDetails(summary())
-    output = AppEvent("output", container=BOX, fd=1)
-    server.answers["app.watch"] = [(dumps_head(output), b"hello\n"), (dumps_head(AppEvent("stopped")), b"")]
-    assert main.run(["container", "logs", BOX]) == 0
-    assert capsys.readouterr().out == "hello\n"
-    assert server.asked[1:] == [("app.watch", AppWatch(APP, hold=False, follow=False, tail=100, container=BOX))]
 
 
 def test_a_stop_is_asked_for_and_told(server, capsys):
