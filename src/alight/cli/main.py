@@ -40,7 +40,9 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "call": Entry("call", "call", "Look at calls: what runs, what waits and why"),
         "schedule": Entry("schedule", "schedule", "Functions that run by themselves: list, run now, pause"),
         "container": Entry("container", "container", "List containers, see where their starts went, stop them"),
-        "function": Entry("later", "function", "Look at functions and their calls (not yet)"),
+        "function": Entry("function", "function", "Look at functions: what became of inputs, what containers use"),
+        "top": Entry("top", "top", "Show what runs and what it uses, live"),
+        "gpu": Entry("gpu", "gpu", "List GPUs: who holds them, how they are"),
         "dashboard": Entry("dashboard", "dashboard", "Open the dashboard in a browser"),
     },
     "Keep": {
@@ -53,7 +55,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
     },
     "This machine": {
         "server": Entry("server", "server", "Start, stop and look at the server"),
-        "node": Entry("node", "node", "Lend this machine to a server"),
+        "node": Entry("node", "node", "List machines, lend this one to a server"),
         "doctor": Entry("doctor", "doctor", "Check what this machine can do, and fix what it cannot"),
         "uninstall": Entry("uninstall", "uninstall", "Stop everything and remove Alight's state"),
     },

@@ -1,4 +1,4 @@
-"""``alight node``: lend this machine to a server.
+"""``alight node``: which machines there are, and how to lend this one to a server.
 
 Runs the agent here, in the foreground; `alight server start` starts the one beside its server by itself.
 """
@@ -11,13 +11,38 @@ from typing import Optional
 
 import click
 
+from alight.cli import options, session, tables
 from alight.sdk import config, local
 from alight.wire.errors import ConflictError
+from alight.wire.measures import NodeList, NodeShown, NodesListed
 
 
-@click.group(short_help="Lend this machine to a server.")
+@click.group(short_help="List machines, lend this one to a server.")
 def node() -> None:
-    """Lend this machine to a server."""
+    """List machines, lend this one to a server."""
+
+
+@node.command("list")
+@options.as_json
+def list_(as_json: bool) -> None:
+    """List the machines that containers run on: what each has, and what of it is in use."""
+    found = session.ask("node.list", NodeList(), NodesListed).nodes
+    columns = ("Node ID", "Machine", "State", "Containers", "CPU", "Memory", "GPUs", "Version", "Last seen")
+    rows = [
+        (
+            one.node_id,
+            one.hostname,
+            one.state,
+            one.containers,
+            {"used": one.cpu, "cores": one.cpus} if as_json else _of(one.cpu, one.cpus, "cores"),
+            {"used": one.memory_used, "bytes": one.memory} if as_json else _memory(one),
+            list(one.gpus) if as_json else ", ".join(one.gpus),
+            one.version,
+            one.last_seen if as_json else ("now" if one.state == "connected" else tables.when(one.last_seen)),
+        )
+        for one in found
+    ]
+    tables.show(columns, rows, as_json=as_json, empty="No machine was ever connected. `alight node start` lends one.")
 
 
 @node.command()
@@ -56,3 +81,15 @@ def status() -> None:
     print(f"pid {pid}" if pid is not None else "not running")
     if pid is None:
         raise click.exceptions.Exit(1)
+
+
+def _of(used: Optional[float], whole: float, unit: str) -> str:
+    if not whole:
+        return ""
+    return f"{'?' if used is None else format(used, '.1f')} of {whole:g} {unit}"
+
+
+def _memory(one: NodeShown) -> str:
+    if not one.memory:
+        return ""
+    return f"{'?' if one.memory_used is None else tables.size(one.memory_used)} of {tables.size(one.memory)}"

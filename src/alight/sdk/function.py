@@ -40,11 +40,18 @@ class FunctionLogs:
 class FunctionMetrics:
     """``Function.metrics``."""
 
-    @unimplemented("Function.metrics.schema() would name the metrics of the function; there are none yet")
-    def schema(self, groups: Any = None) -> Any: ...
+    def __init__(self, function: Handle) -> None:
+        self._function = function
 
-    @unimplemented("Function.metrics.export() would return metrics of the function; there are none yet")
-    def export(
+    @dual
+    async def schema(self, groups: Any = None) -> Any:
+        """What is measured, by group: ``{"cpu": MetricsSchema, …}``. ``groups``: only these."""
+        from alight.sdk import measuring  # noqa: PLC0415  only who asks
+
+        return measuring.schema(groups)
+
+    @dual
+    async def export(
         self,
         *,
         since: Any = None,
@@ -52,7 +59,16 @@ class FunctionMetrics:
         bucket_size: Any = None,
         groups: Any = None,
         all_variants: bool = False,
-    ) -> Any: ...
+    ) -> Any:
+        """What its containers used and what became of its inputs: ``alight.types.ObjectMetrics``, series by name.
+
+        ``since`` is an hour before ``until``, which is now (datetimes); at most 7 days. ``bucket_size``: seconds, or
+        "1m" (the default), "5m", "1h", "1d". ``all_variants``: with all that ``with_options`` made of it.
+        """
+        from alight.sdk import measuring  # noqa: PLC0415  only who asks
+
+        callee = await self._function._callee()  # noqa: SLF001  of this package
+        return await measuring.export(callee, since, until, bucket_size, groups, all_variants)
 
 
 class Function(Handle):
@@ -190,7 +206,7 @@ class Function(Handle):
     @property
     def metrics(self) -> FunctionMetrics:
         """Its metrics."""
-        return FunctionMetrics()
+        return FunctionMetrics(self)
 
     @dual
     async def get_web_url(self) -> Optional[str]:
@@ -210,14 +226,25 @@ class Function(Handle):
         return found
 
     @dual
-    @unimplemented("Function.info() would return what the server knows of the function")
-    async def info(self, *, refresh: bool = False) -> Any: ...
+    async def info(self, *, refresh: bool = False) -> Any:
+        """What it was declared with, as the server has it: ``alight.types.FunctionInfo``."""
+        from alight.sdk import measuring  # noqa: PLC0415  only who asks
+
+        del refresh  # it is always asked for
+        return await measuring.function_info(await self._callee())
 
     @dual
-    @unimplemented("Function.stats() would count the function's inputs and containers")
     async def stats(
         self, *, since: Any = None, until: Any = None, container: Any = None, all_variants: bool = False
-    ) -> Any: ...
+    ) -> Any:
+        """What became of its inputs and containers: ``alight.types.FunctionStats``.
+
+        ``since`` is an hour before ``until``, which is now (datetimes); at most 7 days. ``container``: of containers,
+        only this one counts. ``all_variants``: with all that ``with_options`` made of it.
+        """
+        from alight.sdk import measuring  # noqa: PLC0415  only who asks
+
+        return await measuring.function_stats(await self._callee(), since, until, container, all_variants)
 
     # inside
 

@@ -61,9 +61,9 @@ def _used(points: Mapping[str, Sequence[Point]], since: float, step: float, ends
         for at, means, most in row:
             seconds = _FIRST if before is None else min(_LONGEST, at - before)
             before = at
-            place = int((at - since) / step)
-            if not 0 <= place < count:
+            if not since <= at <= ends[-1]:
                 continue
+            place = min(count - 1, int((at - since) / step))
             for name, field in _SUMS.items():
                 value = means[place_of[field]]
                 if not math.isnan(value):
