@@ -16,9 +16,10 @@ function keep(key, data) {
 
 /**
  * The answer to GET `path` with `parameters`, kept fresh by events about `topics` and, with `every` (seconds), by time.
- * With `last` (seconds) it asks for what was since then. `path` null asks nothing. `data` stays what it was while a newer one is on its way, so that nothing jumps.
+ * With `last` (seconds) it asks for what was since then, in the parameter `from`. `path` null asks nothing. `data` stays
+ * what it was while a newer one is on its way, so that nothing jumps.
  */
-export function useQuery(path, { parameters = {}, topics = [], every = 0, last = 0 } = {}) {
+export function useQuery(path, { parameters = {}, topics = [], every = 0, last = 0, from = "since" } = {}) {
   const key = path === null ? null : url(path, { ...parameters, last: last || "" });
   const [, draw] = useState(0);
   const state = useRef({ key: null, data: null, error: null });
@@ -32,7 +33,7 @@ export function useQuery(path, { parameters = {}, topics = [], every = 0, last =
     const ask = async () => {
       [began, running, again, timer] = [performance.now(), true, false, null];
       try {
-        const data = await get(path, last ? { ...parameters, since: now() - last } : parameters, stop.signal);
+        const data = await get(path, last ? { ...parameters, [from]: now() - last } : parameters, stop.signal);
         keep(key, data);
         state.current = { key, data, error: null };
       } catch (error) {

@@ -15,10 +15,11 @@ import { Traceback } from "../parts/traceback.js";
 export function Call({ id }) {
   const { query, set } = useLocation();
   const { data, error, loading, refresh } = useQuery(`calls/${id}`, { topics: [`call:${id}`] });
+  const cost = useQuery(`calls/${id}/cost`, { topics: [`call:${id}`] }).data;
   const first = [["Calls", "/calls"]];
   if (error && !data) return html`<${Head} title=${id} crumbs=${first} /><${Problem} error=${error} retry=${refresh} />`;
   if (loading) return html`<${Head} title=${id} crumbs=${first} /><${Loading} />`;
-  const { call: details, failure: failed, retryable, cost } = data;
+  const { call: details, failure: failed, retryable } = data;
   const { call, waiting } = details;
   const tab = query.tab ?? "overview";
   const crumbs = [["Apps", "/"], [call.app, `/apps/${call.app_id}`], [call.function, `/functions/${call.function_id}`]];
@@ -33,7 +34,7 @@ export function Call({ id }) {
     <${Facts} facts=${[
       ["Verb", call.verb], ["Inputs", call.total == null ? `${count(call.accepted)}, more may come` : count(call.total)],
       ["Began", html`<${Ago} at=${call.created_at} />`], ["Took", html`<${Took} from=${call.created_at} to=${call.done_at} />`],
-      ["Cost", cost && money(cost.cost)], ["Caller", call.caller_gone && "ended before it had sent all inputs"],
+      ["Cost", cost?.cost > 0 && money(cost.cost, cost.currency === "USD" ? "$" : `${cost.currency} `)], ["Caller", call.caller_gone && "ended before it had sent all inputs"],
       ["Called by", call.parent_input && html`<code>${call.parent_input}</code>`],
     ]} />
     ${waiting && html`<${Waits} waiting=${waiting} />`}

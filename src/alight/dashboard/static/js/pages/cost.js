@@ -1,4 +1,5 @@
 // What was used and what that costs: by day, by function, idle time apart.
+import { now } from "../lib/api.js";
 import { duration, money } from "../lib/format.js";
 import { html, useState } from "../lib/html.js";
 import { useQuery } from "../lib/query.js";
@@ -14,7 +15,7 @@ export function Cost() {
   const [text, setText] = useState("");
   const span = SPANS[query.span] ? query.span : "7d";
   const [seconds, resolution] = SPANS[span];
-  const { data, error, loading, refresh } = useQuery("cost", { parameters: { resolution, by: "function" }, last: seconds, every: 30 });
+  const { data, error, loading, refresh } = useQuery("cost", { parameters: { resolution, by: "function" }, last: seconds, from: "start", every: 30 });
   const sign = { USD: "$", EUR: "€", GBP: "£" }[data?.currency ?? "USD"] ?? `${data?.currency} `;
   const cash = (amount) => money(amount, sign);
   const items = data?.items ?? [];
@@ -22,7 +23,7 @@ export function Cost() {
   const sum = (field) => items.reduce((total, item) => total + (item[field] ?? 0), 0);
   return html`
     <${Head} title="Cost" />
-    <div class="tools"><${Filter} value=${text} set=${setText} label="Filter functions" />
+    <div class="tools"><${Filter} value=${text} set=${setText} label="Filter" />
       <${Choice} label="How far back" value=${span} set=${(value) => set({ span: value === "7d" ? "" : value })} options=${Object.keys(SPANS).map((name) => [name, name])} /></div>
     ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />` : loading ? html`<${Loading} />` : !items.length
       ? html`<${Empty} title="Nothing was used in this time." command="alight billing rates">Prices are settings; what is used is counted by the second.<//>`
@@ -32,19 +33,20 @@ export function Cost() {
           <${Tile} label="Of it idle" value=${cash(sum("idle"))} of="containers that waited for inputs" />
           <${Tile} label="Of it starting" value=${cash(sum("starting"))} />
         <//>
-        <${Days} items=${items} cash=${cash} resolution=${resolution} />
-        <${Section} title="By function"><${Table} label="Cost by function" columns=${columns(cash)} rows=${rows} named=${({ key }) => key} /><//>`}`;
+        <${Days} items=${items} cash=${cash} seconds=${seconds} step=${resolution === "h" ? 3600 : 86_400} />
+        <${Section} title="By what it was for"><${Table} label="Cost" columns=${columns(cash)} rows=${rows} named=${({ key }) => key} /><//>`}`;
 }
 
-function Days({ items, cash, resolution }) {
+function Days({ items, cash, seconds, step }) {
   const days = new Map();
+  for (let day = Math.floor((now() - seconds) / step) * step; day <= now(); day += step) days.set(day, { cost: 0, idle: 0 });
   for (const item of items) {
     const day = days.get(item.at) ?? { cost: 0, idle: 0 };
     days.set(item.at, { cost: day.cost + (item.cost ?? 0), idle: day.idle + (item.idle ?? 0) });
   }
   const at = [...days.keys()].sort((one, other) => one - other);
   const values = (field) => at.map((day) => days.get(day)[field]);
-  return html`<div class="charts one"><${Chart} title=${resolution === "h" ? "By hour" : "By day"} at=${at} format=${cash} step=${at.length > 1}
+  return html`<div class="charts one"><${Chart} title=${step === 3600 ? "By hour" : "By day"} at=${at} format=${cash} bars=${step}
     series=${[{ label: "all", values: values("cost"), tone: "live", fill: true }, { label: "idle", values: values("idle"), tone: "wait" }]} /></div>`;
 }
 
@@ -61,7 +63,7 @@ function gathered(items) {
 }
 
 const columns = (cash) => [
-  { label: "Function", width: "minmax(0, 2fr)", phone: true,
+  { label: "For", width: "minmax(0, 2fr)", phone: true,
     cell: ({ id, app, name }) => html`<a class="cut" href=${`/${id.startsWith("fu-") ? "functions" : "apps"}/${id}`}>${app && html`<span class="faint">${app}.</span>`}${name}</a>` },
   { label: "Used", width: "minmax(0, 2fr)", cell: ({ amounts }) => html`<span class="faint cut" title=${words(amounts)}>${words(amounts)}</span>` },
   { label: "Idle", width: "100px", num: true, cell: ({ idle }) => cash(idle) },

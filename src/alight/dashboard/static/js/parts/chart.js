@@ -7,9 +7,10 @@ const HEIGHT = 150;
 /**
  * `at` are unix times, `series` [{label, values, tone, fill}] with null for what is not known. `format` makes a value
  * readable, `whole` values are counted, `dots` shows values that
- * stand alone, `span` draws lines over what is not known, `least` is where the axis ends at least. Charts with the same `sync` share their cursor. The place is as high before the data is there as after.
+ * stand alone, `span` draws lines over what is not known, `least` is where the axis ends at least,
+ * `bars` are columns so many seconds apart. Charts with the same `sync` share their cursor. The place is as high before the data is there as after.
  */
-export function Chart({ title, at, series, format = String, sync, most, whole = false, step = false, dots = false, span = false, least = 0 }) {
+export function Chart({ title, at, series, format = String, sync, most, whole = false, step = false, dots = false, span = false, bars = 0, least = 0 }) {
   const place = useRef(null);
   const plot = useRef(null);
   const data = useRef(null);
@@ -34,7 +35,7 @@ export function Chart({ title, at, series, format = String, sync, most, whole = 
     const begin = async () => {
       const { default: UPlot } = await import("../../vendor/uplot.mjs");
       if (!alive || !place.current) return;
-      const options = drawing({ series, format, sync, most, whole, step, dots, span, least, width: place.current.clientWidth, setUnder, UPlot });
+      const options = drawing({ series, format, sync, most, whole, step, dots, span, bars, least, width: place.current.clientWidth, setUnder, UPlot });
       plot.current = new UPlot(options, data.current, place.current);
       observer = new ResizeObserver(() => place.current && plot.current?.setSize({ width: place.current.clientWidth, height: HEIGHT }));
       observer.observe(place.current);
@@ -77,7 +78,7 @@ function lastKnown(series) {
   return values.length - 1;
 }
 
-function drawing({ series, format, sync, most, whole, step, dots, span, least, width, setUnder, UPlot }) {
+function drawing({ series, format, sync, most, whole, step, dots, span, bars, least, width, setUnder, UPlot }) {
   const theme = getComputedStyle(document.documentElement);
   const of = (name) => theme.getPropertyValue(name).trim();
   const axis = {
@@ -90,13 +91,14 @@ function drawing({ series, format, sync, most, whole, step, dots, span, least, w
     padding: [8, 8, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false }, ...(sync && { sync: { key: sync } }) },
-    scales: { x: { time: true }, y: { range: (_, low, high) => [0, most ?? Math.max(high * 1.1 || 1, least)] } },
+    scales: { x: { time: true, ...(bars && { range: (_, low, high) => [low - bars / 2, high + bars / 2] }) }, y: { range: (_, low, high) => [0, most ?? Math.max(high * 1.1 || 1, least)] } },
     axes: [
       { ...axis, grid: { show: false }, size: 26, space: 70, values: times },
       { ...axis, size: 58, space: 34, ...((whole && { incrs: WHOLE }) || (format === bytes && { incrs: BINARY })), values: (_, ticks) => ticks.map((tick) => format(tick)) },
     ],
     series: [{}, ...series.map(({ label, tone, fill }) => ({
       label, stroke: of(`--${tone}`), width: 1.5, spanGaps: span, points: { show: dots, size: 4, fill: of(`--${tone}`) },
+      ...(bars && { paths: UPlot.paths.bars({ size: [0.6, 48] }) }),
       ...(step && { paths: UPlot.paths.stepped({ align: -1 }) }),
       ...(fill && { fill: `color-mix(in srgb, ${of(`--${tone}`)} 14%, transparent)` }),
     }))],
