@@ -265,9 +265,9 @@ class Gateway:
         if not self.table.is_known(host):
             return Refusal(421, "this host name does not lead here")
         if self.table.takes_paths(host) and head.path == b"/":
-            return Refusal(
-                404, "web functions are at http://<label>.localhost and at /_/<environment>/<app>/<function>/"
-            )
+            said = "web functions are at http://<label>.localhost and at /_/<environment>/<app>/<function>/"
+            ours = "; the dashboard is at http://alight.localhost, at this port" if self.site is not None else ""
+            return Refusal(404, said + ours)
         return Refusal(404, "no web function has this address")
 
     def _session_of(self, head: Request, target: Target) -> Session | Refusal | None:

@@ -42,6 +42,9 @@ class Site:
                 yield b"one"
                 yield b"two"
                 return
+            if target == "/stream/quiet":
+                yield b"one"
+                await asyncio.Event().wait()
             if target == "/stream/fault":
                 yield b"one"
                 raise RuntimeError("a fault of ours")
@@ -151,6 +154,15 @@ def test_who_leaves_ends_the_stream_and_who_reads_slowly_holds_it():
             await asyncio.sleep(0.1)
             assert site.sent > before, "it goes on once there is room"
             assert not site.closed.is_set()
+        await asyncio.wait_for(site.closed.wait(), 5)
+
+    run(work)
+
+
+def test_who_leaves_while_nothing_comes_ends_the_stream_too():
+    async def work(world, site):
+        async with world.client(b"GET /stream/quiet HTTP/1.1\r\n" + HOST + b"\r\n") as (reader, _):
+            await asyncio.wait_for(reader.readuntil(b"one"), 5)
         await asyncio.wait_for(site.closed.wait(), 5)
 
     run(work)

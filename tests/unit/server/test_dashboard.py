@@ -255,6 +255,7 @@ def test_what_is_somebody_elses_is_not_there(world):
         for path, key in (("apps", "apps"), ("calls", "calls"), ("containers", "containers"), ("audit", "entries")):
             found = (await eve.get(path)).body[key]
             assert [one for one in found if one.get("who") != "eve"] == [], path
+        assert (await eve.get("images")).status == 403, "what methods are for whom holds here, too"
         assert app_id in place.server.parts.apps.alive
         assert container in place.server.parts.containers.alive
 
