@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from alight.sdk.client import Client, default_client
+from alight.sdk.logs import Logs
 from alight.sdk.object import environment_or_default, page_of
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
@@ -15,21 +16,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from alight.sdk.app import App
-
-
-class AppLogs:
-    """``App.logs``."""
-
-    @unimplemented("App.logs.fetch() would return the app's output; see `alight app logs`")
-    def fetch(
-        self, *, since: datetime, until: Optional[datetime] = None, source: Any = None, search_text: str = ""
-    ) -> Any: ...
-
-    @unimplemented("App.logs.tail() would return the end of the app's output; see `alight app logs`")
-    def tail(self, entries: int = 100, *, source: Any = None) -> Any: ...
-
-    @unimplemented("App.logs.stream() would follow the app's output; see `alight app logs -f`")
-    def stream(self, timeout: Optional[float] = None) -> Any: ...
 
 
 class AppSandboxes:
@@ -45,9 +31,18 @@ class LaterApp:
     """Deploying and looking; names that this version doesn't do yet, and old ones."""
 
     @property
-    def logs(self) -> AppLogs:
+    def logs(self) -> Logs:
         """The app's output."""
-        return AppLogs()
+        return Logs(self._about_logs)
+
+    async def _about_logs(self) -> Tuple[Client, str, Any]:
+        from alight.sdk import deploying  # noqa: PLC0415  only who asks
+        from alight.sdk.client import default_client  # noqa: PLC0415
+        from alight.wire.logs import LogQuery  # noqa: PLC0415
+
+        app: Any = self
+        app_id = deploying.app_id_of(app)
+        return default_client(), app_id, LogQuery(app_id)
 
     @property
     def sandboxes(self) -> AppSandboxes:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 from alight.sdk import single
 from alight.sdk.callee import Callee
+from alight.sdk.logs import Logs
 from alight.sdk.object import Object
 from alight.sdk.single import call_and_wait
-from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_chunks, dual_function
 from alight.wire import errors, messages
 from alight.wire.ids import CALL, is_id
@@ -34,19 +34,6 @@ async def spawn_many(callee: Callee, iterables: Sequence[Any], kwargs: Mapping[s
     return FunctionCall._started(spawned.call_id, callee)  # noqa: SLF001  of this file
 
 
-class FunctionCallLogs:
-    """``FunctionCall.logs``."""
-
-    @unimplemented("FunctionCall.logs.fetch() would return the call's output; see `alight app logs`")
-    def fetch(self, *, since: Any = None, until: Any = None, source: Any = None, search_text: str = "") -> Any: ...
-
-    @unimplemented("FunctionCall.logs.tail() would return the end of the call's output; see `alight app logs`")
-    def tail(self, entries: int = 100, *, source: Any = None) -> Any: ...
-
-    @unimplemented("FunctionCall.logs.stream() would follow the call's output; see `alight app logs -f`")
-    def stream(self, timeout: Optional[float] = None) -> Any: ...
-
-
 class FunctionCall(Object):
     """A call that somebody started and whose result can be had later, by anybody who knows its id."""
 
@@ -55,9 +42,9 @@ class FunctionCall(Object):
         self._callee: Optional[Callee] = None
 
     @property
-    def logs(self) -> FunctionCallLogs:
+    def logs(self) -> Logs:
         """The call's output."""
-        return FunctionCallLogs()
+        return Logs(self._about_logs)
 
     @staticmethod
     @dual_function
@@ -148,6 +135,11 @@ class FunctionCall(Object):
         from alight.sdk import looking  # noqa: PLC0415  who calls with one input does without
 
         return await looking.gather([(await call._seen_by(), call.object_id) for call in function_calls])  # noqa: SLF001
+
+    async def _about_logs(self) -> Tuple[Client, str, Any]:
+        from alight.wire.logs import LogQuery  # noqa: PLC0415  only who asks
+
+        return await self._via(), self.object_id, LogQuery(call=self.object_id)
 
     async def _seen_by(self) -> Callee:
         client = await self._via()

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
 from alight.sdk import methods, options, parameters
 from alight.sdk.client import Client, default_client
+from alight.sdk.logs import Logs
 from alight.sdk.methods import Found, Service
 from alight.sdk.obj import Obj
 from alight.sdk.object import page_of
@@ -75,6 +76,11 @@ class Cls:
             self._parameters, specs = parameters.of_class(raw, name)
             service.describe(name, found, specs)
         self._service = service
+
+    @property
+    def logs(self) -> Logs:
+        """The output of its methods."""
+        return Logs(self._service._about_logs)  # noqa: SLF001  of this package
 
     def __call__(self, *args: Any, **kwargs: Any) -> Obj:
         """An instance with these parameters, all by keyword. Asks nobody."""

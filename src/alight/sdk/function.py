@@ -11,30 +11,13 @@ from typing import TYPE_CHECKING, Any, Mapping, NoReturn, Optional, Sequence
 
 from alight.sdk.call import Callee, FunctionCall, call_and_wait, spawn, spawn_many
 from alight.sdk.handle import Handle
-from alight.sdk.surface import unimplemented
+from alight.sdk.logs import Logs
 from alight.sdk.sync import dual, dual_chunks
 from alight.wire import ambient, errors
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from alight.sdk import mapping
     from alight.sdk.answers import Answers
-
-
-class FunctionLogs:
-    """``Function.logs``."""
-
-    @unimplemented("Function.logs.fetch() would return the function's output; see `alight app logs`")
-    def fetch(
-        self, *, since: datetime, until: Optional[datetime] = None, source: Any = None, search_text: str = ""
-    ) -> Any: ...
-
-    @unimplemented("Function.logs.tail() would return the end of the function's output; see `alight app logs`")
-    def tail(self, entries: int = 100, *, source: Any = None) -> Any: ...
-
-    @unimplemented("Function.logs.stream() would follow the function's output; see `alight app logs -f`")
-    def stream(self, timeout: Optional[float] = None) -> Any: ...
 
 
 class FunctionMetrics:
@@ -199,9 +182,9 @@ class Function(Handle):
     # what comes later
 
     @property
-    def logs(self) -> FunctionLogs:
+    def logs(self) -> Logs:
         """Its output."""
-        return FunctionLogs()
+        return Logs(self._about_logs)
 
     @property
     def metrics(self) -> FunctionMetrics:

@@ -251,6 +251,13 @@ class Handle(Object):
 
     # inside
 
+    async def _about_logs(self) -> Tuple[Client, str, Any]:
+        """Where its output is asked for, and how."""
+        from alight.wire.logs import LogQuery  # noqa: PLC0415  only who asks
+
+        callee = await self._callee()
+        return callee.client, callee.function_id, LogQuery(function=callee.function_id)
+
     async def _callee(self) -> Callee:
         """What is called: found at the first use, and again in the next run of its app."""
         running = self._running_app()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, AsyncIterator, Dict, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence
 
 from alight.sdk.client import Client
+from alight.sdk.logs import Logs
 from alight.sdk.methods import Service
 from alight.sdk.object import Object
 from alight.sdk.options import Options
 from alight.sdk.surface import unimplemented
-from alight.sdk.sync import dual, dual_gen
+from alight.sdk.sync import dual
 from alight.wire import errors
 from alight.wire.ids import check_name
 from alight.wire.messages import FunctionScale, FunctionScaling
@@ -19,7 +20,6 @@ from alight.wire.urls import SessionEnd, SessionStart, SessionStarted
 
 if TYPE_CHECKING:
     from alight.sdk.reports import (
-        LogEntry,
         MetricsSchema,
         ObjectMetrics,
         ServerAutoscalerSettings,
@@ -110,35 +110,6 @@ class ServerSessions:
         await callee.client.do("web.session_end", SessionEnd(callee.function_id, token))
 
 
-class ServerLogs:
-    """``server.logs``."""
-
-    @dual_gen
-    @unimplemented(f"Server.logs.fetch would return output of the past; {_NOT_YET}")
-    async def fetch(
-        self,
-        *,
-        since: datetime,
-        until: Optional[datetime] = None,
-        source: Optional[str] = None,
-        search_text: str = "",
-    ) -> AsyncIterator[LogEntry]:
-        """Output between two moments."""
-        yield  # type: ignore[misc]
-
-    @dual_gen
-    @unimplemented(f"Server.logs.tail would return the last output; {_NOT_YET}")
-    async def tail(self, entries: int = 100, *, source: Optional[str] = None) -> AsyncIterator[LogEntry]:
-        """The last entries."""
-        yield  # type: ignore[misc]
-
-    @dual_gen
-    @unimplemented(f"Server.logs.stream would return output as it comes; {_NOT_YET}")
-    async def stream(self, timeout: Optional[float] = None) -> AsyncIterator[LogEntry]:
-        """Output as it comes."""
-        yield  # type: ignore[misc]
-
-
 class ServerMetrics:
     """``server.metrics``."""
 
@@ -227,9 +198,9 @@ class Server(Object):
         return ServerSessions(self._service)
 
     @property
-    def logs(self) -> ServerLogs:
+    def logs(self) -> Logs:
         """Its output."""
-        return ServerLogs()
+        return Logs(self._service._about_logs)  # noqa: SLF001  of this package
 
     @property
     def metrics(self) -> ServerMetrics:
