@@ -29,6 +29,7 @@ import alight
 
 app = alight.App("gateway", image=alight.Image.debian_slim(python_version="3.11"))
 VERSION = 1
+SLEEPING = []
 
 
 async def body_of(receive):
@@ -107,8 +108,12 @@ async def application(scope, receive, send):
             print("the client left", flush=True)
             raise
     elif path == "/sleep":
+        SLEEPING.append(None)
         await asyncio.sleep(float(scope["query_string"]))
+        SLEEPING.pop()
         await reply(send, "slept")
+    elif path == "/sleeping":
+        await reply(send, str(len(SLEEPING)))
     elif path == "/raise":
         raise RuntimeError("on purpose")
     else:
@@ -119,6 +124,13 @@ async def application(scope, receive, send):
 @alight.concurrent(max_inputs=50)
 @alight.asgi_app()
 def web():
+    return application
+
+
+@app.function(max_containers=1, scaledown_window=10, timeout=60)
+@alight.concurrent(max_inputs=50)
+@alight.asgi_app()
+def lone():
     return application
 
 
@@ -264,17 +276,20 @@ def test_the_timeout_is_the_limit_of_a_request_and_ends_a_container_that_goes_on
 
 
 def test_a_killed_container_costs_what_it_served_and_nothing_else(web):
-    pid = _on_host(web)
+    pid = _on_host(web, "lone")
     with ThreadPoolExecutor(20) as pool:
         # Posts: what may not be repeated. The others are served by the next container.
-        slow = [pool.submit(web.ask, "/sleep?20", method="POST", body=b"x") for _ in range(4)]
-        time.sleep(1.0)
+        slow = [pool.submit(web.ask, "/sleep?50", "lone", method="POST", body=b"x") for _ in range(4)]
+        until = time.monotonic() + 20
+        while web.ask("/sleeping", "lone") != (200, b"4"):
+            assert time.monotonic() < until, "they have not all begun"
+            time.sleep(0.05)
         os.kill(pid, signal.SIGKILL)
         for one in slow:
             status, said = one.result()
             assert status == 502, said
             assert b"the container that served this request ended" in said
-        assert all(one.result() == (200, b"hello") for one in [pool.submit(web.ask, "/") for _ in range(20)])
+        assert all(one.result() == (200, b"hello") for one in [pool.submit(web.ask, "/", "lone") for _ in range(20)])
 
 
 def test_a_program_of_the_users_own_serves_on_its_port(web):
@@ -333,9 +348,9 @@ def _peak(pid: int) -> int:
     return int(text.partition("VmHWM:")[2].split()[0])
 
 
-def _on_host(web: Web) -> int:
-    """The process of the container that serves, as the host numbers it."""
-    inside, began = web.ask("/pid")[1].decode().split()
+def _on_host(web: Web, function: str) -> int:
+    """The process of the container that serves a function, as the host numbers it."""
+    inside, began = web.ask("/pid", function)[1].decode().split()
     group = Names.of(instance_of(web.machine.home.resolve())).group
     pids = {
         int(pid)
