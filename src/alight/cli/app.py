@@ -12,6 +12,7 @@ import click
 
 from alight.cli import dashboard as pages
 from alight.cli import options, schedule_words, session, tables, terminal
+from alight.cli.budget import app_budget
 from alight.cli.errors import UsageError
 from alight.cli.logs import Wanted, app_logs, show
 from alight.cli.moments import parse_when
@@ -261,3 +262,6 @@ def _shown(found: AppSummary) -> str:
 def dashboard_(app_name: str, browser: Optional[bool], environment: Optional[str]) -> None:
     """Open an app's page of the dashboard. APP is a name or an id."""
     pages.show(_find(app_name, environment).app_id, browser=browser)
+
+
+app.add_command(app_budget)

@@ -9,10 +9,12 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import click
 
-from alight.cli import call_words, options, session, tables, terminal
+from alight.cli import call_words, money, options, session, tables, terminal
 from alight.cli.terminal import Style
 from alight.wire import ids
+from alight.wire.billing import CallCostAsk, CostTold
 from alight.wire.codec import to_plain
+from alight.wire.errors import UnimplementedError
 from alight.wire.messages import (
     CallCancel,
     CallDetails,
@@ -90,11 +92,13 @@ def list_(
 def show(call_id: str, as_json: bool) -> None:
     """Show how a call is doing: who made it, what is done, and why the rest waits. CALL is its id."""
     details = session.ask("call.show", CallShow(call_words.check(call_id)), CallDetails)
+    cost = _cost(details.call.call_id)
     if as_json:
-        print(json.dumps(_whole(details), indent=2))
+        told = cost and {"cost": round(cost.cost, 9), "currency": cost.currency, "amounts": money.rounded(cost.amounts)}
+        print(json.dumps({**_whole(details), "cost": told}, indent=2))
         return
     style = Style(colour=terminal.wants_colour(sys.stdout))
-    for line in _lines(details, style, time.time()):
+    for line in _lines(details, cost, style, time.time()):
         print(line)
 
 
@@ -147,7 +151,15 @@ def graph(call_id: str, as_json: bool) -> None:
         print(f"(the first {_CUT:,} inputs of a call are shown)", file=sys.stderr)
 
 
-def _lines(details: CallDetails, style: Style, now: float) -> List[str]:
+def _cost(call_id: str) -> Optional[CostTold]:
+    """What a call had of containers; None from a server that does not count it."""
+    try:
+        return session.ask("usage.call", CallCostAsk(call_id), CostTold)
+    except UnimplementedError:
+        return None
+
+
+def _lines(details: CallDetails, cost: Optional[CostTold], style: Style, now: float) -> List[str]:
     found = details.call
     state = call_words.state_of(found)
     shade = {"failed": style.bad, "done": style.good}.get(state, style.strong)
@@ -159,6 +171,8 @@ def _lines(details: CallDetails, style: Style, now: float) -> List[str]:
     if found.done_at:
         took = tables.duration(max(0.0, found.done_at - found.created_at))
         pairs.append(("ended", f"{_moment(found.done_at, now)}, after {took}"))
+    if cost is not None and (found.state == "done" or not cost.small):
+        pairs.append(("cost", money.call_line(cost)))
     pairs.append(("inputs", call_words.inputs_of(found)))
     if found.total is None and found.state != "done":
         pairs.append(("", call_words.MORE_MAY_COME))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Optional
+from typing import Any, Optional
 
 import click
 
-from alight.cli import options, session, tables
+from alight.cli import billing, options, session, tables
 from alight.cli.config import set_environment
 from alight.wire.deploying import EnvironmentListed, EnvironmentNamed
 from alight.wire.errors import NotFoundError
@@ -67,3 +67,29 @@ def delete(name: str, yes: bool) -> None:
 
 
 environment.add_command(set_environment, "use")
+
+
+@environment.group("billing")
+def environment_billing() -> None:
+    """What an environment cost. Without ENV it is the one in force."""
+
+
+@environment_billing.command("report")
+@click.argument("name", metavar="[ENV]", required=False)
+@billing.report_options
+def billing_report(name: Optional[str], **asked: Any) -> None:
+    """Print costs by day (or hour) and app."""
+    billing.show_report(_named(name), **asked)
+
+
+@environment_billing.command("summary")
+@click.argument("name", metavar="[ENV]", required=False)
+@click.option("--for", "named", default="this month", metavar="MONTH", help='"this month", "last month" or 2026-01.')
+@options.as_json
+def billing_summary(name: Optional[str], named: str, as_json: bool) -> None:
+    """Print what a month cost, by resource."""
+    billing.show_summary(_named(name), named, as_json=as_json)
+
+
+def _named(name: Optional[str]) -> str:
+    return check_environment(name) if name else session.environment(None) or "main"

@@ -39,6 +39,7 @@ PANELS: Dict[str, Dict[str, Entry]] = {
         "app": Entry("app", "app", "List apps, read their logs, go back a version, stop them"),
         "call": Entry("call", "call", "Look at calls: what runs, what waits and why"),
         "schedule": Entry("schedule", "schedule", "Functions that run by themselves: list, run now, pause"),
+        "billing": Entry("billing", "billing", "What was used, what it cost, and what it may cost"),
         "container": Entry("container", "container", "List containers, see where their starts went, stop them"),
         "function": Entry("function", "function", "Look at functions: what became of inputs, what containers use"),
         "top": Entry("top", "top", "Show what runs and what it uses, live"),

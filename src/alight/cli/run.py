@@ -19,6 +19,7 @@ import click
 from alight.cli import arguments as synthesized
 from alight.cli import terminal, warn
 from alight.cli.errors import UsageError, UserCodeError
+from alight.wire.billing import AppCostAsk, BudgetSet, CostTold
 from alight.wire.errors import Error, InvalidError
 
 
@@ -34,6 +35,9 @@ class _Options:
     gpu: Optional[str]
     timestamps: bool
     interactive: bool
+    max_cost: Optional[str]
+    max_gpu_seconds: Optional[str]
+    stop_at_budget: bool
 
 
 @click.command(
@@ -61,6 +65,9 @@ class _Options:
 @click.option(
     "--gpu", metavar="none|TYPE", help="Run every function on this GPU instead of its own; 'none' runs it without one."
 )
+@click.option("--max-cost", metavar="MONEY", help="What this run may cost: beyond it, new inputs wait.")
+@click.option("--max-gpu-seconds", metavar="SECONDS", help="How many seconds of GPUs this run may have.")
+@click.option("--stop-at-budget", is_flag=True, help="Stop what runs, too, when one of these is reached.")
 @click.option("--timestamps", is_flag=True, help="Put the time before each line of output.")
 @click.option(
     "--substitute-base",
@@ -88,6 +95,7 @@ def run(
     chosen = _Options(interactive=interactive, **options)
     _check_interactive(chosen)
     _check_result_path(chosen.write_result)
+    budget = _budget(chosen)
     if chosen.gpu is not None and not chosen.gpu.strip():
         raise UsageError("--gpu wants a type of GPU, or none", hint="--gpu none runs functions without a GPU")
 
@@ -111,7 +119,7 @@ def run(
     if given is None:
         return
     _check_returns_once(runnable)
-    value = _execute(runnable, given, chosen)
+    value = _execute(runnable, given, chosen, budget)
     if chosen.write_result is not None:
         _write(chosen.write_result, value, runnable.name)
 
@@ -125,7 +133,7 @@ def substitute(substitutes: Tuple[str, ...]) -> None:
     os.environ["ALIGHT_IMAGE_SUBSTITUTES"] = text
 
 
-def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> Any:
+def _execute(runnable: Any, given: synthesized.Arguments, options: _Options, budget: Optional[BudgetSet] = None) -> Any:
     import contextlib  # noqa: PLC0415  start-up weight
 
     from alight.cli import interrupts, render  # noqa: PLC0415  start-up weight
@@ -148,6 +156,7 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> 
                 environment_name=options.environment,
                 _needed=needed,
                 _gpu=options.gpu,
+                _budget=budget,
             ):
                 if drawing is not None:
                     drawing.phase("")
@@ -160,7 +169,7 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options) -> 
         except KeyboardInterrupt:
             interrupted = True
         if drawing is not None and not interrupted:
-            drawing.done(f"Finished in {time.monotonic() - started:.1f} s")
+            drawing.done(f"Finished in {time.monotonic() - started:.1f} s{_cost(runnable.app.app_id)}")
             _tell_slow_start(runnable.app.app_id, drawing)
         if interrupted:
             raise KeyboardInterrupt(_farewell(runnable, options, presses.count))
@@ -174,6 +183,30 @@ def _tell_page(app_id: Optional[str], drawing: Any) -> None:
     line = dashboard.line_of(app_id, "View run at") if app_id else ""
     if line:
         drawing.note(line)
+
+
+def _cost(app_id: Optional[str]) -> str:
+    """What the run had of the machines, and what that cost: ": 41 s on 1 x A100-40GB, $0.03"."""
+    from alight.cli import money, session  # noqa: PLC0415  start-up weight
+
+    try:
+        line = money.run_line(session.ask("usage.app", AppCostAsk(app_id), CostTold)) if app_id else ""
+    except Error:
+        return ""  # the run is done and was told: what it cost can be asked again
+    return f": {line}" if line else ""
+
+
+def _budget(options: _Options) -> Optional[BudgetSet]:
+    """What this run may cost, as a budget whose name is still to come."""
+    from alight.cli import money  # noqa: PLC0415  start-up weight
+
+    cost = money.read(options.max_cost, "--max-cost")
+    seconds = money.read(options.max_gpu_seconds, "--max-gpu-seconds")
+    if cost is None and seconds is None:
+        if options.stop_at_budget:
+            raise UsageError("--stop-at-budget needs a budget", hint="add --max-cost or --max-gpu-seconds")
+        return None
+    return BudgetSet("run", "", cost=cost, gpu_seconds=seconds, stop=options.stop_at_budget)
 
 
 def _tell_slow_start(app_id: Optional[str], drawing: Any) -> None:

@@ -25,6 +25,7 @@ from alight.wire import ambient, errors, messages
 if TYPE_CHECKING:
     from alight.sdk.cls import Cls
     from alight.sdk.deploying import Deployed
+    from alight.wire.billing import BudgetSet
 
 
 class LocalEntrypoint:
@@ -279,6 +280,7 @@ class App(app_more.LaterApp):
         environment_name: Optional[str] = None,
         _needed: Optional[Set[str]] = None,
         _gpu: Optional[str] = None,
+        _budget: Optional[BudgetSet] = None,
     ) -> AsyncIterator[App]:
         """Let the app's functions be called within this block; it is stopped at its end, unless ``detach``.
 
@@ -299,6 +301,7 @@ class App(app_more.LaterApp):
             interactive=interactive,
             needed=None if _needed is None else {self._published_as(name) for name in _needed},
             gpu=_gpu,
+            budget=_budget,
         )
         classes = {made._service.info_name: made._service for made in self._classes.values()}  # noqa: SLF001
         run = running_app.Run(plan, {**self._functions, **classes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
 from alight.sdk import config
@@ -14,6 +15,8 @@ from alight.wire import ambient, deploying, messages
 from alight.wire.errors import NotFoundError, UnimplementedError
 from alight.wire.ids import check_environment
 from alight.wire.states import AppState
+
+DEFAULT_ENVIRONMENT = "main"  # where nothing names one
 
 if TYPE_CHECKING:
     from alight.sdk.reports import AppInfo, BillingReportItem, EnvironmentBillingSummary
@@ -82,15 +85,22 @@ class EnvironmentApps:
 
 
 class EnvironmentBilling:
-    """``environment.billing``."""
+    """``environment.billing``: what was used in it, at the prices of the server."""
+
+    def __init__(self, name: str, client: Optional[Client] = None) -> None:
+        self._name = name or DEFAULT_ENVIRONMENT
+        self._client = client
 
     @dual
-    @unimplemented("Environment.billing.summary would say what the environment cost; there is no billing yet")
     async def summary(self, cycle: Optional[str] = None) -> EnvironmentBillingSummary:
-        """What it cost in a month."""
+        """What it cost in a month: "2026-01", "this month" or "last month"; without one, this month."""
+        from alight.sdk import billing  # noqa: PLC0415  few ask
+        from alight.sdk.reports import EnvironmentBillingSummary  # noqa: PLC0415  few ask
+
+        start, end, costs = await billing.month(self._client or default_client(), self._name, cycle)
+        return EnvironmentBillingSummary(start, end, sum(costs.values(), Decimal(0)), costs)
 
     @dual
-    @unimplemented("Environment.billing.report would itemize what the environment cost; there is no billing yet")
     async def report(
         self,
         *,
@@ -99,7 +109,10 @@ class EnvironmentBilling:
         resolution: str = "d",
         tag_names: Optional[Sequence[str]] = None,
     ) -> List[BillingReportItem]:
-        """What it cost, in rows."""
+        """What it cost, a row for each app and day ("d") or hour ("h"). Times without a zone are UTC."""
+        from alight.sdk import billing  # noqa: PLC0415  few ask
+
+        return await billing.report(self._client or default_client(), self._name, start, end, resolution, tag_names)
 
 
 class EnvironmentRoles:
@@ -183,7 +196,7 @@ class Environment(Object):
     @property
     def billing(self) -> EnvironmentBilling:
         """What it cost."""
-        return EnvironmentBilling()
+        return EnvironmentBilling(self._name, self._client)
 
     @property
     def roles(self) -> EnvironmentRoles:

@@ -18,13 +18,14 @@ from alight.sdk.resolve import Resolver
 from alight.sdk.running import RunningApp
 from alight.sdk.sync import call_blocking
 from alight.wire import errors, messages
-from alight.wire.record import dataclass, field
+from alight.wire.record import dataclass, field, replace
 from alight.wire.spec import FunctionSpec, ImageSpec
 from alight.wire.states import AppState
 
 if TYPE_CHECKING:
     from alight.sdk.carrier import Stream
     from alight.sdk.terminal import Terminal
+    from alight.wire.billing import BudgetSet
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Plan:
     interactive: bool = False
     needed: Optional[Set[str]] = None
     gpu: Optional[str] = None
+    budget: Optional[BudgetSet] = None  # of this run; its name is filled in
 
 
 class Run:
@@ -68,6 +70,11 @@ class Run:
         self._running = RunningApp(plan.client, created, detach=plan.detach)
         # From here on the server would stop the app if this process were to vanish.
         await self._running.watch()
+        if plan.budget is not None:
+            from alight.wire.billing import Budgets  # noqa: PLC0415  only runs that have one
+
+            budget = replace(plan.budget, kind="run", name=created.app_id)
+            await plan.client.call("budget.set", budget, Budgets)
         if plan.interactive:
             from alight.sdk.terminal import Terminal  # noqa: PLC0415  only runs that lend one
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
 
 from alight.sdk.client import Client, default_client
@@ -24,22 +25,28 @@ if TYPE_CHECKING:
         WorkspaceSettings,
     )
 
-_NO_BILLING = "there is no billing yet"
 _NO_PEOPLE = "there are no members beside the owner yet"
 _NO_SERVICE_USERS = "there are no service users yet; `alight setup` makes tokens"
 _NO_SCOPES = "tokens are good in all environments"
 
 
 class WorkspaceBilling:
-    """``workspace.billing``."""
+    """``workspace.billing``: what was used, at the prices of the server. Nobody is charged."""
+
+    def __init__(self, client: Optional[Client] = None) -> None:
+        self._client = client
 
     @dual
-    @unimplemented(f"Workspace.billing.summary would say what everything cost; {_NO_BILLING}")
     async def summary(self, cycle: Optional[str] = None) -> WorkspaceBillingSummary:
-        """What a month cost."""
+        """What a month cost: "2026-01", "this month" or "last month"; without one, this month."""
+        from alight.sdk import billing  # noqa: PLC0415  few ask
+        from alight.sdk.reports import WorkspaceBillingSummary  # noqa: PLC0415  few ask
+
+        start, end, costs = await billing.month(self._client or default_client(), "", cycle)
+        total = sum(costs.values(), Decimal(0))
+        return WorkspaceBillingSummary(start, end, total, costs, {}, total)
 
     @dual
-    @unimplemented(f"Workspace.billing.report would itemize what everything cost; {_NO_BILLING}")
     async def report(
         self,
         *,
@@ -48,12 +55,17 @@ class WorkspaceBilling:
         resolution: str = "d",
         tag_names: Optional[Sequence[str]] = None,
     ) -> List[BillingReportItem]:
-        """What it cost, in rows."""
+        """What it cost, a row for each app and day ("d") or hour ("h"). Times without a zone are UTC."""
+        from alight.sdk import billing  # noqa: PLC0415  few ask
+
+        return await billing.report(self._client or default_client(), "", start, end, resolution, tag_names)
 
     @dual
-    @unimplemented(f"Workspace.billing.rates would return prices; {_NO_BILLING}")
     async def rates(self) -> Dict[str, Any]:
-        """Prices by resource."""
+        """Prices by resource: {"currency": …, "cpu": {"price": …, "unit": "core-hour"}, …}."""
+        from alight.sdk import billing  # noqa: PLC0415  few ask
+
+        return await billing.rates(self._client or default_client())
 
 
 class WorkspaceMembers:
@@ -201,7 +213,7 @@ class Workspace(Object):
     @property
     def billing(self) -> WorkspaceBilling:
         """What everything cost."""
-        return WorkspaceBilling()
+        return WorkspaceBilling(self._client)
 
     @property
     def members(self) -> WorkspaceMembers:

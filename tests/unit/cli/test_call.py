@@ -9,6 +9,7 @@ import pytest
 
 from alight.cli import following, main, session
 from alight.wire import chunk, ids, payload
+from alight.wire.billing import CostTold
 from alight.wire.codec import dumps_head
 from alight.wire.errors import PermissionDeniedError
 from alight.wire.failure import Failure
@@ -46,7 +47,7 @@ class Server:
 
     def __init__(self):
         self.asked = []
-        self.answers = {}
+        self.answers = {"usage.call": CostTold(0.0, "USD", small=True)}
 
     def ask(self, method, request, reply):
         self.asked.append((method, request))
