@@ -6,6 +6,7 @@ An answer is what the route says, as JSON, or several of them put together for a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,7 @@ from alight.wire.stored import NamedList, VolumePath
 
 MOST = 1000  # things in one answer
 _USUAL = 100
+_MONTH = 30 * 86400.0
 _EVERYWHERE = 200  # environments that are looked through
 
 
@@ -160,7 +162,8 @@ async def _call(asked: Asked) -> Any:
         last = max((one[0] for one in details.failed), default=0)
         shown = await asked.one("call.inputs", CallInputs(call_id, max(0, last), 1))
         failure, retryable = shown.inputs[0] if shown.inputs else None, shown.retryable
-    return {"call": details, "failure": failure, "retryable": retryable}
+    cost = await asked.maybe("usage.call", {"call_id": call_id})
+    return {"call": details, "failure": failure, "retryable": retryable, "cost": cost}
 
 
 async def _call_inputs(asked: Asked) -> Any:
@@ -232,10 +235,11 @@ async def _function_metrics(asked: Asked) -> Any:
 
 
 async def _cost(asked: Asked) -> Any:
-    names = ("resolution", "tz", "environment", "app", "owner")
+    names = ("resolution", "tz", "environment", "app", "owner", "by")
     said = {name: asked.text(name) for name in names if asked.text(name)}
-    times = {name: asked.number(name) for name in ("start", "end") if asked.text(name)}
-    return await asked.one("usage.report", {**said, **times})
+    start, end = asked.number("start") or asked.number("since"), asked.number("end") or asked.number("until")
+    start = start or (end or time.time()) - _MONTH
+    return await asked.one("usage.report", {**said, "start": start, "end": end})
 
 
 async def _rates(asked: Asked) -> Any:
