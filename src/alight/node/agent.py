@@ -27,6 +27,7 @@ from alight.node.engine import spawner_life
 from alight.node.engine.base import ContainerState, Engine
 from alight.node.entrance import Entrance
 from alight.node.execs import Execs
+from alight.node.gangs import Gangs
 from alight.node.gpu_use import GpuMeter
 from alight.node.gpus import GpuDesk, GpuLocks, GpuProvider, Mps, desk
 from alight.node.images import Images
@@ -102,8 +103,9 @@ class Agent:
         mps = Mps(run / "mps") if settings.gpu_sharing == desk.MPS else None
         self._desk = GpuDesk(gpus, locks, mps, run, self._session.report_soon)
         keeper = Keeper(shop, dns, settings.templates, settings.home)
+        gangs, meter = Gangs(engine), GpuMeter(gpus.gpus)
         self._around = Surroundings(
-            shop, self._session, notices, dns, self._desk, keeper, set(), self._forget, GpuMeter(gpus.gpus)
+            shop, self._session, notices, dns, self._desk, gangs, keeper, set(), self._forget, meter
         )
         self._commands = Commands(self._around, self.shut_down)
         self._execs = Execs(engine, self._commands.containers)

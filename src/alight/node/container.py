@@ -25,6 +25,7 @@ from alight.node.doors import Doors
 from alight.node.ends import Ends
 from alight.node.engine.base import ContainerState
 from alight.node.exchange import Exchange
+from alight.node.gangs import Member
 from alight.node.held_volumes import HeldVolumes
 from alight.node.ledger import Ledger
 from alight.node.logs import OutputTail
@@ -36,15 +37,7 @@ from alight.node.surroundings import Surroundings
 from alight.node.volumes import same_directory
 from alight.wire import chunk, errors
 from alight.wire.codec import Kind
-from alight.wire.commands import (
-    HeldContainer,
-    LinkHello,
-    LinkReady,
-    Output,
-    Report,
-    Run,
-    StartContainer,
-)
+from alight.wire.commands import HeldContainer, LinkHello, LinkReady, Output, Report, Run, StartContainer
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +73,7 @@ class Container:
         found = start.function.buckets
         self._gate = held_buckets.Gate(self._engine, self.id, found) if found else None
         self._stopper = Stopping(self, self._engine)
+        self._member = Member(start.container_id, start.cluster, around.gangs)
         self._starting = False
         self._begun = False
         self._level = 0  # of the template that it was forked from
@@ -114,6 +108,7 @@ class Container:
         self.meter.take_up()
         self._tail.acked = self._tail.sent = exchange.ledger.log_acked
         self.ready = exchange.ledger.ready and state.status == "running"
+        self._member.adopt()
         self.life = asyncio.get_running_loop().create_task(self._guarded(self._live_on(state)))
 
     def give(self, inputs: chunk.Inputs, head: bytes, body: bytes) -> None:
@@ -258,12 +253,7 @@ class Container:
             await self._never_started(error)
             return
         except OSError as error:
-            await self._never_started(
-                errors.ResourceExhaustedError(
-                    f"the container of {self._start.function.name} could not be prepared: {error}",
-                    hint="`alight doctor` looks at the disk and at what the machine allows",
-                )
-            )
+            await self._never_started(endings.not_prepared(self._start.function.name, error))
             return
         await self._until_end()
 
@@ -311,6 +301,8 @@ class Container:
         limit = start.function.startup_timeout or start.function.timeout
         if limit:
             self._startup = asyncio.get_running_loop().call_later(limit, self._startup_expired, limit)
+        if self._member.must_wait:
+            self.soon(self._meet())
         self._start_runtime()
         # The runtime waits for neither: questions about names wait in their socket, output in its file.
         await self._attend(start.function.block_network)
@@ -405,6 +397,7 @@ class Container:
 
     async def _release(self) -> None:
         self._around.keeper.gone(self.id)
+        self._member.leave()
         await self._around.gpus.release(self.id)
         await self._around.dns.stop(self.id)
         await self._volumes.release(self.id)
@@ -468,7 +461,7 @@ class Container:
         """The other end of a link with what a fork of a template of ``level`` has to know in it already. None: it is to
         dial, because something has to be looked at before it may begin."""
         prepared = self._prepared
-        if prepared is None or prepared.mounts:
+        if prepared is None or prepared.mounts or self._member.must_wait:
             return None
         link, theirs = await self._doors.give(self._first_pid)
         link.send(Kind.LINK_START, starts.for_runtime(self._start, prepared, level), prepared.serialized)
@@ -567,12 +560,20 @@ class Container:
     def _start_runtime(self) -> None:
         """Tell the runtime what it is for, once both it and we are ready for that."""
         link, prepared = self._link, self._prepared
-        if link is None or prepared is None or not self._begun:
+        if link is None or prepared is None or not self._begun or self._member.must_wait:
             return
         message = starts.for_runtime(self._start, prepared, self._level)
         link.send(Kind.LINK_START, message, prepared.serialized)
         self._stages.reached("other", "import")
         self._was_told(prepared)
+
+    async def _meet(self) -> None:
+        try:
+            self._start = replace(self._start, cluster=await self._member.meet())
+            self._start_runtime()
+        except errors.Error as error:
+            self._start_error = error
+            self._stopper.kill_soon()
 
     def _was_told(self, prepared: Prepared) -> None:
         execs.remember(self._folder, prepared)
@@ -581,11 +582,7 @@ class Container:
         self._start = replace(self._start, secrets={}, bucket_secrets={})
 
     def _startup_expired(self, limit: float) -> None:
-        name = self._start.function.name
-        self._start_error = errors.FunctionTimeoutError(
-            f"{name} was not ready within {limit:g} s of its container's start",
-            hint="importing its code takes longer than that: raise startup_timeout (or timeout)",
-        )
+        self._start_error = endings.not_in_time(self._start.function.name, limit)
         self._stopper.kill_soon()
 
     def _give_up(self, reason: str) -> None:

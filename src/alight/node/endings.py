@@ -73,3 +73,19 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def not_prepared(name: str, error: OSError) -> errors.Error:
+    """Why the container of a function did not start: the machine refused something."""
+    return errors.ResourceExhaustedError(
+        f"the container of {name} could not be prepared: {error}",
+        hint="`alight doctor` looks at the disk and at what the machine allows",
+    )
+
+
+def not_in_time(name: str, limit: float) -> errors.Error:
+    """Why a container of a function was ended before it was ready."""
+    return errors.FunctionTimeoutError(
+        f"{name} was not ready within {limit:g} s of its container's start",
+        hint="importing its code takes longer than that: raise startup_timeout (or timeout)",
+    )

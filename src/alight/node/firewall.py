@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import subprocess
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,21 @@ _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _SECONDS = 20
 
 
-def ruleset(names: Names, subnet: str) -> str:
-    """The whole table as nft reads it; replaces one of the same name in one step."""
+def ruleset(names: Names, subnet: str, gangs: Collection[Sequence[str]] = ()) -> str:
+    """The whole table as nft reads it; replaces one of the same name in one step.
+
+    ``gangs``: the network devices of containers that may reach each other, and nobody else's.
+    """
     ours = f'"{names.prefix}*"'
+    pairs = ", ".join(filter(None, map(_pairs, gangs)))
+    elements = f"elements = {{ {pairs} }}" if pairs else ""
     return f"""table inet {names.table} {{}}
 delete table inet {names.table}
 table inet {names.table} {{
+    set together {{
+        type ifname . ifname
+        {elements}
+    }}
     chain origin {{
         type filter hook prerouting priority raw; policy accept;
         iifname {ours} fib saddr . iif oif missing counter drop
@@ -47,6 +57,7 @@ table inet {names.table} {{
     }}
     chain out {{
         ct state established,related accept
+        iifname . oifname @together accept
         oifname {ours} reject
         meta nfproto ipv6 reject
         ip daddr 169.254.0.0/16 reject
@@ -59,19 +70,34 @@ table inet {names.table} {{
 """
 
 
-def install(names: Names, subnet: str) -> None:
-    """Put the table in place and see that packets may pass. Idempotent.
+def install(names: Names, subnet: str, gangs: Collection[Sequence[str]] = ()) -> None:
+    """Put the table in place and see that packets may pass. Idempotent. For ``gangs`` see ``ruleset``.
 
     Raises:
         EngineError: nft is missing or refuses.
     """
-    _nft(["-f", "-"], ruleset(names, subnet))
+    _nft(["-f", "-"], ruleset(names, subnet, gangs))
     if _IP_FORWARD.read_text(encoding="ascii").strip() != "1":
         _IP_FORWARD.write_text("1", encoding="ascii")
         log.warning("switched net.ipv4.ip_forward on: containers reach the network through this machine")
     _remove_foreign(names)
     for chain in dropping_chains(_chains(), names.table):
         _let_through(names, chain)
+
+
+def connect(names: Names, devices: Sequence[str]) -> None:
+    """Let the containers behind these devices reach each other."""
+    if len(devices) > 1:
+        _nft(["-f", "-"], f"add element inet {names.table} together {{ {_pairs(devices)} }}\n")
+
+
+def disconnect(names: Names, devices: Sequence[str]) -> None:
+    """Take back what ``connect`` did."""
+    if len(devices) > 1:
+        # Added first, for all of it: after a reload of the table by others some may be gone, and none may be missing.
+        pairs = _pairs(devices)
+        table = f"element inet {names.table} together {{ {pairs} }}"
+        _nft(["-f", "-"], f"add {table}\ndelete {table}\n")
 
 
 def holds(names: Names) -> bool:
@@ -104,6 +130,10 @@ def dropping_chains(listing: list[dict[str, Any]], own_table: str) -> list[dict[
         and one.get("family") in {"ip", "inet"}
         and one.get("table") != own_table
     ]
+
+
+def _pairs(devices: Sequence[str]) -> str:
+    return ", ".join(f'"{one}" . "{other}"' for one in devices for other in devices if one != other)
 
 
 def _let_through(names: Names, chain: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from alight.builder import BuiltImage
 from alight.node import channel, held_buckets, runtime_files
 from alight.node.blobs import Blobs
-from alight.node.engine.base import Bind, ContainerPlan, Engine, Limits
+from alight.node.engine.base import Bind, ContainerPlan, Engine, Limits, rank_name
 from alight.node.gpus import GpuProvider, Injection, inject
 from alight.node.images import Images
 from alight.node.runtime_files import RuntimeFiles
@@ -128,7 +128,7 @@ async def _isolated(
         argv=(image.python_path, MAIN),
         env={**_environment(image, function, injected), **reserved},
         cwd=image.workdir or "/root",
-        hostname="alight",
+        hostname=rank_name(start.cluster.rank) if start.cluster is not None else "alight",
         binds=tuple(binds),
         limits=_limits(function.resources),
         network="none" if function.block_network else "full",
@@ -179,7 +179,7 @@ async def _bare(
         argv=(image.python_path, str(library / _RUNTIME)),
         env=env,
         cwd=str(Path(home, "root")) if home else str(folder),
-        hostname="alight",
+        hostname=rank_name(start.cluster.rank) if start.cluster is not None else "alight",
         network="none" if function.block_network else "full",
     )
     return Prepared(plan, _on_this_machine(function, code), reserved, str(folder / "spool"), serialized)

@@ -111,6 +111,7 @@ class Spawner:
             "forget": self._do_forget,
             "dns": self._do_dns,
             "socket": self._do_socket,
+            "gang": self._do_gang,
             "shutdown": self._do_shutdown,
             **self._forks.commands,
             **self._programs.commands,
@@ -288,6 +289,7 @@ class Spawner:
             "subnet": str(self.network.subnet),
             "users": self._runtime.users,
             "forks": self._forks.are_possible,
+            "gangs": self._gangs(),
         }
         return client.send({"n": number, "ok": answer})
 
@@ -336,6 +338,25 @@ class Spawner:
             raise EngineError(f"The container {container.request.id} has ended, and its network with it")
         with self.network.socket_in(container.space, int(message["family"]), int(message["kind"])) as one:
             return client.send({"n": number, "ok": 1}, [one.fileno()])
+
+    def _do_gang(self, client: Client, number: int, message: dict[str, Any]) -> bool:
+        found: list[tuple[str, str]] = []
+        for name in message["ids"]:
+            container = self._find({"id": name})
+            space = container.space
+            if space is None or space.address is None or space.device is None:
+                raise EngineError(f"The container {name} has ended, or has no network")
+            container.gang = str(message["gang"])
+            found.append((space.address, space.device))
+        return client.send({"n": number, "ok": found})
+
+    def _gangs(self) -> dict[str, list[str]]:
+        # For an engine that comes anew: which devices may reach each other.
+        gangs: dict[str, list[str]] = {}
+        for container in self.containers.values():
+            if container.gang and container.space is not None and container.space.device is not None:
+                gangs.setdefault(container.gang, []).append(container.space.device)
+        return gangs
 
     def _do_shutdown(self, client: Client, number: int, _: dict[str, Any]) -> bool:
         self._ending = (client, number)

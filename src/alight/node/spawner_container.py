@@ -103,6 +103,7 @@ class Container:
         self._runtime = runtime
         self._network = network
         self.space: Space | None = None
+        self.gang = ""  # which containers may reach it
         self.pipes: dict[int, int] = {}
         self._output: OutputFile | None = None
         self.launcher: int | None = None

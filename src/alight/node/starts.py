@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from alight.node import gangs
 from alight.node.prepare import Prepared
 from alight.wire.commands import LinkStart, StartContainer
 from alight.wire.record import replace
@@ -38,7 +39,8 @@ def for_runtime(start: StartContainer, prepared: Prepared, template: int = 0) ->
         start.function_id,
         start.image_id,
         replace(prepared.function, env={}),
-        {**env, **reserved},
+        {**gangs.environment(start.cluster), **env, **reserved},
         prepared.spool,
         template,
+        start.cluster,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from alight.node.gangs import Gangs
 from alight.node.gpu_use import GpuMeter
 from alight.node.gpus import GpuDesk
 from alight.node.keeper import Keeper
@@ -27,6 +28,7 @@ class Surroundings:
     notices: Inotify
     dns: Dns
     gpus: GpuDesk
+    gangs: Gangs
     keeper: Keeper
     """Starts containers, from templates where there are some."""
     watched: set[str]

@@ -55,6 +55,7 @@ def identify(start: Dict[str, Any]) -> None:
         function_id=start["function_id"],
         function_name=start["function"]["name"],
         image_id=start["image_id"],
+        cluster=start.get("cluster"),
     )
 
 

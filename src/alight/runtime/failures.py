@@ -51,6 +51,14 @@ def outcome(error: BaseException, name: str, *, leaving: str, cancelled: bool) -
     return head, body
 
 
+def note(error: BaseException, text: str) -> None:
+    """Add a note to an exception, if it takes any; any Python since 3.9 carries it, and 3.11 prints it."""
+    try:
+        error.__notes__ = [*getattr(error, "__notes__", ()), text]  # type: ignore[attr-defined,unused-ignore]
+    except Exception:  # noqa: BLE001  a user's class may refuse
+        return
+
+
 def in_words(error: BaseException, what: str) -> Tuple[Dict[str, Any], bytes]:
     """The failure (and the error, if it is one of ours) in plain words; the exception, pickled. ``what`` raised it."""
     sentence = exit_sentence(error, what)

@@ -124,6 +124,8 @@ def run_one(
             iterator = _iterator(target, target.call(*args, **kwargs))
             args = kwargs = None
             for item in iterator:
+                if runner.follows:
+                    continue  # the caller gets the items of rank 0
                 arm(False)
                 body, size = items.packed(item)
                 del item
@@ -164,6 +166,8 @@ async def run_async(runner: Runner, given: Given, index: int, target: Target, lo
         args = kwargs = None
         try:
             async for item in generator:
+                if runner.follows:
+                    continue  # the caller gets the items of rank 0
                 body, size = items.packed(item)
                 while not items.may_go(size):
                     await room.wait()

@@ -54,6 +54,15 @@ class Runner:
         self.given: Any = None  # whose input's user code runs in the main thread right now: a Given
         self.armed: Optional[int] = None  # and the input's index; None: a cancellation has nothing to interrupt
         self.leaving = ""  # the signal that told the container to end
+        self.follows = False  # it works with others, and what it returns is nobody's
+        self._rank = ""  # which of them it is
+
+    def join(self, cluster: Dict[str, Any]) -> None:
+        """Be one of the containers of a cluster: values are rank 0's alone, failures say whose they are."""
+        rank, ids = cluster["rank"], cluster["container_ids"]
+        self.follows = rank > 0
+        if len(ids) > 1:
+            self._rank = f"raised by rank {rank} of {len(ids)} ({ids[rank]})"
 
     def run(self, given: Given) -> None:
         """Take inputs of a chunk until its line is empty."""
@@ -127,14 +136,15 @@ class Runner:
             data = bytearray(data)
         return payload.loads(data, target.arguments)
 
-    @staticmethod
-    def packed(target: Target, value: Any) -> Any:
+    def packed(self, target: Target, value: Any) -> Any:
         """What a function returned: bytes that are a copy, since user code may change it, or the parts of something
         that is too large for a frame."""
         if ambient.terminal is not None and not target.streams:
             leave_terminal()
         if type(value).__name__ in _LATER:
             raise _not_a_value(target, value)
+        if self.follows:
+            value = None
         try:
             parts = payload.dumps(value, "the result")
         except SerializationError:
@@ -169,6 +179,8 @@ class Runner:
             os._exit(70)
         leave_terminal()
         cancelled = given.is_cancelled(index) and not isinstance(error, Exception)
+        if self._rank and isinstance(error, Exception):
+            failures.note(error, self._rank)
         head, body = failures.outcome(error, target.name, leaving=self.leaving, cancelled=cancelled)
         if given.is_spawned and head["status"] == "exception":
             failures.print_local(error)

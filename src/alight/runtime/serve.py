@@ -117,6 +117,8 @@ class Service:
             stdio.flush()
             return False
         self.runner = Runner(targets, self.link.outputs, start.get("spool", ""))
+        if start.get("cluster"):
+            self.runner.join(start["cluster"])
         self._way = self._choose(start["function"].get("autoscaling", {}), site)
         stdio.flush()
         self.link.ready(self._stages.told(), ok=True)

@@ -233,6 +233,8 @@ def made_from(app: Any, raw: type, checked: Options, shape: Shape) -> Cls:
         raise InvalidError(f"{where} is @concurrent() and its method {batched[0].name}() @batched(): one of the two")
     if shape.cluster is not None and len(found) != 1:
         raise InvalidError(f"{where} is @clustered() and has {len(found)} methods: it can have one")
+    if shape.cluster is not None and (batched or any(one.shape.web is not None for one in found.values())):
+        raise InvalidError(f"{where} is @clustered(): its method can be neither @batched() nor one of the web")
     if batched:
         scaling = options.batched(checked.autoscaling, batched[0].shape.batch)
         checked = options.replaced(checked, {"autoscaling": scaling})

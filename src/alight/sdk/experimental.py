@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 
 from alight.sdk import shaping
 from alight.sdk.client import Client
+from alight.sdk.cluster import here
 from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual, dual_function
 from alight.wire import ambient
@@ -17,7 +18,7 @@ from alight.wire.errors import DeprecationError, InvalidError
 if TYPE_CHECKING:
     from alight.sdk.secret import Secret
 
-_NO_CLUSTERS = "functions on several containers at once are not there yet"
+_NO_FABRIC = "all containers of a cluster are on one machine, which has no other network than get_cluster_info() names"
 _NO_SERVERS = "servers on a port are not there yet"
 _NO_APPS = "`alight app list` shows apps; from Python they cannot be listed yet"
 
@@ -156,12 +157,17 @@ def deprecation_warning(
     warnings.warn(msg, DeprecationError, stacklevel=2)
 
 
-@unimplemented(f"get_cluster_info would describe the containers that work on this input; {_NO_CLUSTERS}")
 def get_cluster_info() -> ClusterInfo:
-    """The containers that work on this input."""
+    """The containers that work on this input, by rank. InvalidError outside of ``@clustered`` functions.
+
+    Containers have IPv4 addresses: ``container_ips`` are the same as ``container_ipv4_ips``.
+    """
+    found = here("get_cluster_info()")
+    addresses = list(found["addresses"])
+    return ClusterInfo(found["rank"], found["cluster_id"], addresses, list(addresses), [])
 
 
-@unimplemented(f"get_fabric_peers would return the containers on this one's fast network; {_NO_CLUSTERS}")
+@unimplemented(f"get_fabric_peers would return the containers on this one's fast network; {_NO_FABRIC}")
 def get_fabric_peers() -> List[int]:
     """The ranks on this container's fast network."""
 

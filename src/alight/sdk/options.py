@@ -58,6 +58,7 @@ class Options:
     restrict_access: bool = False
     enable_memory_snapshot: bool = False
     is_generator: Optional[bool] = None
+    cluster: int = 0  # containers for each input; 0: one alone
     hosted_only: Dict[str, Any] = field(default_factory=dict)
 
 
@@ -106,8 +107,19 @@ def check(given: Mapping[str, Any], old: Mapping[str, Any], where: str, shape: S
         restrict_access=bool(values.get("restrict_modal_access")),
         enable_memory_snapshot=bool(values.get("enable_memory_snapshot")),
         is_generator=values.get("is_generator"),
+        cluster=_cluster(shape, values, where),
         hosted_only=_hosted_only(values),
     )
+
+
+def _cluster(shape: Shape, values: Mapping[str, Any], where: str) -> int:
+    if shape.cluster is None:
+        return 0
+    if shape.max_concurrent_inputs:
+        raise InvalidError(f"{where} is @clustered() and @concurrent(): its containers take one input at a time")
+    if values.get("block_network"):
+        raise InvalidError(f"{where} is @clustered(), and block_network=True keeps its containers from each other")
+    return shape.cluster[0]
 
 
 def schedule(value: Any, where: str) -> Any:

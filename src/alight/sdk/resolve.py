@@ -82,6 +82,7 @@ class Resolver:
             enable_memory_snapshot=options.enable_memory_snapshot,
             schedule=options.schedule.to_plain() if options.schedule is not None else {},
             hosted_only=options.hosted_only,
+            cluster=options.cluster,
             **traits,
         )
 

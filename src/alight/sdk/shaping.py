@@ -15,6 +15,7 @@ from alight.wire.record import dataclass, replace
 
 _MOST_IN_BATCH = 1000
 _LONGEST_WAIT_MS = 600_000
+_LARGEST_CLUSTER = 64
 _WEB = frozenset({"asgi_app", "fastapi_endpoint", "web_server", "wsgi_app"})
 _HOOKS = frozenset({"enter", "exit"})
 
@@ -138,9 +139,13 @@ def batched(_given: Any = None, /, *, max_batch_size: int, wait_ms: int) -> Call
 
 
 def clustered(_given: Any = None, /, *, size: int, rdma: bool = False) -> Callable[[Any], Shaped]:
-    """Run each input on ``size`` containers at once that can reach each other; the result is that of rank 0."""
+    """Run each input on ``size`` containers at once that can reach each other; the result is that of rank 0.
+
+    They start together, or not at all, and a rank that fails fails the input. ``rdma`` changes nothing: all are on one
+    machine.
+    """
     needs_parentheses("clustered", _given)
-    _whole("@clustered", "size", size, 1)
+    _whole("@clustered", "size", size, 1, _LARGEST_CLUSTER)
     return lambda thing: add(thing, "clustered", cluster=(size, bool(rdma)))
 
 
@@ -187,6 +192,8 @@ def _exclude(one: str, other: str) -> bool:
     pair = {one, other}
     if one == other or pair <= _WEB or pair == {"batched", "concurrent"}:
         return True
+    if "clustered" in pair and pair & {"concurrent", "batched", *_WEB}:
+        return True  # its containers take one input at a time, all together
     return bool(pair & _HOOKS and pair - _HOOKS) or ("batched" in pair and bool(pair & _WEB))
 
 

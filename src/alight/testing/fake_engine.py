@@ -82,6 +82,13 @@ class FakeEngine:
         del container_id
         return {os.getpid()}
 
+    async def connect(self, gang: str, container_ids: Sequence[str]) -> tuple[str, ...]:
+        self.told.append(("connect", gang))
+        return tuple(f"192.0.2.{rank + 1}" for rank in range(len(container_ids)))
+
+    async def disconnect(self, gang: str) -> None:
+        self.told.append(("disconnect", gang))
+
     async def dns_sockets(self, container_id: str) -> None:
         self.told.append(("dns", container_id))
 

@@ -25,6 +25,7 @@ class Container:
     function_id: str
     function_name: str
     image_id: str
+    cluster: Optional[dict] = None  # type: ignore[type-arg]  # a ``commands.Cluster`` in plain words
 
 
 #: None on a laptop and in child processes; set once by the runtime before any user code.

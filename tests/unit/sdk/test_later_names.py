@@ -41,9 +41,7 @@ def block(manager):
         lambda: alight.Sandbox.create("ls", app=None, timeout=3),
         lambda: asyncio.run(alight.Sandbox.create.aio("ls")),
         lambda: alight.Sandbox.from_id("sb-1").filesystem.read_text("/x"),
-        lambda: alight.Cluster.from_context(),
         lambda: alight.Workspace.from_context().name,
-        lambda: alight.experimental.get_cluster_info(),
         lambda: alight.experimental.Stream.from_name("log").append(1),
     ],
 )

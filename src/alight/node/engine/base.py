@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 DEFAULT_PIDS = 4096
 
 
+def rank_name(rank: int) -> str:
+    """What a container that works with others is called by them, and by itself."""
+    return f"rank-{rank}"
+
+
 class EngineError(errors.Error):
     """A container could not be started, reached or ended."""
 
@@ -234,6 +239,17 @@ class Engine(Protocol):
 
     async def netns_socket(self, container_id: str, family: int, kind: int) -> socket.socket:
         """A new socket in its network, which reaches its 127.0.0.1. The caller closes it."""
+        ...
+
+    async def connect(self, gang: str, container_ids: Sequence[str]) -> tuple[str, ...]:
+        """Let running containers reach each other on any port, until ``disconnect``; their addresses in that order.
+
+        They find each other by the names "rank-0", "rank-1" … as well.
+        """
+        ...
+
+    async def disconnect(self, gang: str) -> None:
+        """Take back what ``connect`` did, for those that are left. Nothing happens to a gang that nobody knows."""
         ...
 
     async def close(self) -> None:

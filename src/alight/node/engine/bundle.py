@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alight.node import mounts
 from alight.node.engine import mountpoints, oci_config
-from alight.node.engine.base import EngineError
+from alight.node.engine.base import EngineError, rank_name
 from alight.node.network import DNS_ADDRESS
 
 if TYPE_CHECKING:
     from alight.node.engine.base import ContainerPlan
+
+
+_HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,15 @@ def write(plan: ContainerPlan, directory: Path, group: str, base: int, node: Nod
     }
 
 
+def write_hosts(directory: Path, addresses: Sequence[str]) -> None:
+    """Let a running container know the others of its gang, and itself, by "rank-0", "rank-1" …
+
+    In place: a file of another number would not be the one that is bound into it.
+    """
+    names = "".join(f"{address} {rank_name(rank)}\n" for rank, address in enumerate(addresses))
+    (directory / "etc" / "hosts").write_text(f"{_HOSTS}{names}", encoding="utf-8")
+
+
 def _place(plan: ContainerPlan, directory: Path, base: int) -> str:
     return mounts.place(plan.id) if base else str(directory)
 
@@ -117,7 +130,7 @@ def _write_etc(plan: ContainerPlan, etc: Path) -> None:
     texts = {
         "resolv.conf": f"nameserver {DNS_ADDRESS[0]}\n" if plan.network == "full" else "",
         "hostname": f"{plan.hostname}\n",
-        "hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {plan.hostname}\n",
+        "hosts": f"{_HOSTS}127.0.1.1 {plan.hostname}\n",
     }
     for name, text in texts.items():
         (etc / name).write_text(text, encoding="utf-8")

@@ -61,6 +61,7 @@ class OciEngine:
         self._waiters: dict[str, list[asyncio.Future[ContainerState]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
+        self._gangs: dict[str, list[str]] = {}  # their network devices
         self.starting = Starting()
         """What the OCI runtime starts is started within ``one`` of it."""
         self._moving: Moving | None = None
@@ -101,7 +102,8 @@ class OciEngine:
             self._moving = self._moving or Moving(moving.path_of(self._home))
             if not cgroups.weigh(self._names.group, os.cpu_count() or 1):
                 log.info("containers together weigh as one program beside the host's: its cpu groups cannot be set")
-            await asyncio.to_thread(firewall.install, self._names, hello["subnet"])
+            self._gangs = {gang: list(devices) for gang, devices in hello.get("gangs", {}).items()}
+            await asyncio.to_thread(firewall.install, self._names, hello["subnet"], list(self._gangs.values()))
             self._adopt(await client.ask("list"))
             await self._forks.open()
             await self.buckets.open()
@@ -202,6 +204,23 @@ class OciEngine:
         self._state(container_id)
         found = await self._spawner().ask_descriptors("socket", id=container_id, family=int(family), kind=int(kind))
         return socket.socket(fileno=found[0])
+
+    async def connect(self, gang: str, container_ids: Sequence[str]) -> tuple[str, ...]:
+        found = await self._spawner().ask("gang", gang=gang, ids=list(container_ids))
+        addresses = tuple(str(address) for address, _ in found)
+        self._gangs[gang] = [str(device) for _, device in found]
+        await asyncio.to_thread(firewall.connect, self._names, self._gangs[gang])
+        for container_id in container_ids:
+            try:
+                await asyncio.to_thread(bundle.write_hosts, self.directory(container_id), addresses)
+            except OSError as error:
+                raise EngineError(f"The container {container_id} could not be told of its cluster: {error}") from error
+        return addresses
+
+    async def disconnect(self, gang: str) -> None:
+        devices = self._gangs.pop(gang, None)
+        if devices:
+            await asyncio.to_thread(firewall.disconnect, self._names, devices)
 
     async def close(self) -> None:
         await self.buckets.close()
@@ -375,7 +394,7 @@ class OciEngine:
             try:
                 if not await asyncio.to_thread(firewall.holds, self._names):
                     log.warning("our firewall rules were gone and are put back: containers were not kept apart")
-                    await asyncio.to_thread(firewall.install, self._names, subnet)
+                    await asyncio.to_thread(firewall.install, self._names, subnet, list(self._gangs.values()))
             except EngineError as error:
                 log.error("the firewall cannot be kept: %s", error)
 
