@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from alight.node import users
+
 SCRIPT = """
 import shutil
 from pathlib import Path
@@ -123,3 +125,42 @@ def test_a_size_that_means_nothing(rooted):
     small = rooted.run("volume", "create", "roots-odd", "--size", "1KB", status=None)
     assert "64 MiB is the smallest limit" in small.stderr
     assert all(row["name"] != "roots-odd" for row in rooted.json("volume", "list"))
+
+
+@pytest.fixture
+def unmapped(tmp_path):
+    """A directory on a filesystem whose files cannot be shown with other owners."""
+    lower, upper, mounted = folders = [tmp_path / name for name in ("lower", "upper", "mounted")]
+    for folder in folders:
+        folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", upper], check=True)  # the disk may be an overlay itself
+    options = f"lowerdir={lower},upperdir={upper}/up,workdir={upper}/work"
+    (upper / "up").mkdir()
+    (upper / "work").mkdir()
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, mounted], check=True)
+    mounted.chmod(0o755)
+    if users.possible(str(mounted)):
+        pytest.skip("this kernel shows files of overlays with other owners")
+    yield mounted
+    subprocess.run(["umount", mounted], check=True)
+    subprocess.run(["umount", upper], check=True)
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_filesystem_that_cannot_show_other_owners_is_refused_unless_that_is_wanted(
+    new_machine, unmapped, script, given_up
+):
+    machine = new_machine(
+        ALIGHT_VOLUMES=str(unmapped / "volumes"), **({"ALIGHT_USER_NAMESPACES": "0"} if given_up else {})
+    )
+    try:
+        done = machine.run("run", f"{script}::write", status=0 if given_up else 1)
+        if not given_up:
+            assert "cannot show files with other owners" in done.stderr
+            assert "does not start without one" in done.stderr
+            assert "ALIGHT_USER_NAMESPACES=0" in done.stderr
+        assert machine.run("volume", "get", "roots-data", "models/weights", "-", status=None).stdout == (
+            "precious" if given_up else ""
+        )
+    finally:
+        machine.close()

@@ -56,7 +56,6 @@ class OciEngine:
         self._node = bundle.Node(_machine(), self._home / "node" / "mountpoints", self._home / "node" / "runtime")
         self._user_namespaces = user_namespaces
         self._maps = False
-        self._cannot_map: set[str] = set()
         self._states: dict[str, ContainerState] = {}
         self._waiters: dict[str, list[asyncio.Future[ContainerState]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -259,7 +258,7 @@ class OciEngine:
     async def _start(self, plan: ContainerPlan, request: dict[str, Any]) -> ContainerState:
         try:
             with self.starting.one():
-                return self.started(await self._ask_start(plan, request))
+                return self.started(await self._start_with_buckets(plan, request))
         except EngineError as error:
             await asyncio.to_thread(shutil.rmtree, self.directory(plan.id), ignore_errors=True)
             raise _explained(error, plan) from error
@@ -268,16 +267,6 @@ class OciEngine:
         with contextlib.suppress(EngineError):
             await starting
             await self.remove(container_id)
-
-    async def _ask_start(self, plan: ContainerPlan, request: dict[str, Any]) -> Any:
-        try:
-            return await self._start_with_buckets(plan, request)
-        except users.CannotMap as error:
-            if str(error) not in self._cannot_map:
-                self._cannot_map.add(str(error))
-                log.warning("%s. Containers with it have no user namespace", error)
-            request = self.bundle(replace(plan, users="host"), self.directory(plan.id))
-            return await self._start_with_buckets(plan, request)
 
     async def _start_with_buckets(self, plan: ContainerPlan, request: dict[str, Any]) -> Any:
         if not plan.buckets:
@@ -430,6 +419,12 @@ def _machine() -> oci_config.Machine:
 
 
 def _explained(error: EngineError, plan: ContainerPlan) -> EngineError:
+    if isinstance(error, users.CannotMap):
+        return EngineError(
+            f"{error.message}. So a container with it cannot have a user namespace, and does not start without one",
+            hint="keep volumes on ext4, XFS or Btrfs; or give up the user namespaces of all containers of this "
+            "machine: ALIGHT_USER_NAMESPACES=0 for the node",
+        )
     if error.hint is None and "executable file" in error.message and "not found" in error.message:
         return EngineError(error.message, hint=f"The image has no {plan.argv[0]!r} on its PATH")
     return error
