@@ -163,7 +163,13 @@ def test_a_broken_gpu_is_not_given_and_everybody_says_why(script, machine):
     assert going.answer()[0].endswith("-0"), call_id
     doctor = machine.run("doctor", status=None).stdout
     assert "fallen off the bus" in doctor, doctor
+    listed = machine.run("gpu", "list").stdout
+    assert "fallen off the bus" in listed, listed
     path.unlink()
+    broken = next(one["uuid"] for one in machine.json("gpu", "list") if one["index"] == 1)
+    machine.run("gpu", "restore", broken)
+    settled(lambda: "fallen off the bus" not in machine.run("gpu", "list").stdout)
+    assert machine.run("gpu", "restore", broken, status=None).returncode == 1, "it is in service"
 
 
 def test_a_gpu_is_never_given_twice_when_server_and_agent_are_killed(script, machine):

@@ -7,6 +7,7 @@ from typing import Optional
 import click
 
 from alight.cli import options, session, tables
+from alight.wire.gpus import GpuRestore
 from alight.wire.measures import GpuShown, GpusListed, NodeList
 
 
@@ -46,6 +47,18 @@ def list_(as_json: bool) -> None:
         for one in found
     ]
     tables.show(heads, shown, as_json=False, empty="No machine that is connected has a GPU.")
+
+
+@gpu.command("restore")
+@click.argument("uuid")
+def restore(uuid: str) -> None:
+    """Have a GPU serve again that is out of service. UUID may be its beginning.
+
+    For who has looked at what was wrong with it (`alight doctor` says what). If the driver still reports it, the GPU is
+    out of service again within seconds.
+    """
+    session.tell("gpu.restore", GpuRestore(uuid))
+    click.echo(f"{uuid} is to serve again; `alight gpu list` says whether it does")
 
 
 def _holder(one: GpuShown) -> str:

@@ -45,6 +45,8 @@ class Commands:
             self._watch(command)
         elif kind == "measure":
             self._around.gpu_use.until = max(self._around.gpu_use.until, time.time() + min(command.grace, _LOOK_MOST))
+        elif kind == "gpu":
+            self._around.gpus.restore(command.gpu)
         elif kind == "shutdown":
             self._shut_down()
         else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from alight.server import auth
 from alight.server.prometheus import CONTENT_TYPE, Page
 from alight.server.request import Routes
+from alight.server.routes import gpus as gpus_routes
 from alight.server.routes import measures as measures_routes
 from alight.server.series import Series
 from alight.server.services.container_views import ContainerViews
@@ -70,7 +71,8 @@ class Measuring:
         views = MeasureViews(parts.store, self.measures, parts.functions, self._now_of)
         machines = MachineViews(parts.store, parts.nodes, parts.containers, self.measures.look)
         declared = Declared(parts.store, parts.functions, self._now_of)
-        return measures_routes.routes(views, containers, machines, declared)
+        measured = measures_routes.routes(views, containers, machines, declared)
+        return {**measured, **gpus_routes.routes(parts.nodes)}
 
     async def page(self, asker: Asker) -> Answer:
         """``/metrics``: for the server's owner, and with ALIGHT_METRICS_OPEN=1 for everybody on this machine."""

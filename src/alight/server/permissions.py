@@ -139,6 +139,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "app.report": _PEOPLE,
     "node.list": _PEOPLE,
     "gpu.list": _PEOPLE,
+    "gpu.restore": _OWNER,
     "function.view": _PEOPLE,
     "function.series": _PEOPLE,
     "call.inputs": _PEOPLE,

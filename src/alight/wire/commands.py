@@ -207,7 +207,8 @@ class Command:
     template of it, when there is time. watch: whether anybody watches ``app_id``'s output (``on``). ack: the output
     frames ``serials`` of ``container`` are committed, and the node's own answers ``answered``; ``container`` +
     ``offset``: its log is kept up to there; ``ended``: the end of ``container`` is recorded. measure: somebody looks:
-    say every second, for ``grace`` seconds from now, what everything uses. shutdown: end all
+    say every second, for ``grace`` seconds from now, what everything uses. gpu: ``gpu`` was looked at and is in service
+    again. shutdown: end all
     containers, the spawner and the agent itself.
     """
 
@@ -224,6 +225,7 @@ class Command:
     offset: int = 0
     ended: bool = False
     reason: str = ""
+    gpu: str = ""
 
 
 @dataclass(frozen=True)

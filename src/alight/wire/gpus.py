@@ -104,6 +104,14 @@ class Grant:
         return f"{self.uuid}@{self.memory}" + (f"/{self.percent}" if self.percent else "")
 
 
+@dataclass(frozen=True)
+class GpuRestore:
+    """gpu.restore → {}: somebody has looked at this GPU; it is to be in service again. ``uuid``: it, or how its name
+    begins, as lists show it."""
+
+    uuid: str
+
+
 def grant(text: str) -> Grant:
     """Read what was handed out. Anything that is no share is a whole GPU's uuid."""
     found = _SHARE.fullmatch(text) if "@" in text else None

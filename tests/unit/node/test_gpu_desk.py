@@ -112,8 +112,13 @@ def test_a_broken_gpu_is_out_of_service_until_the_node_starts_again(lab):
         assert json.loads((lab.folder / "gpus.json").read_text())["out"]
         with pytest.raises(errors.ServiceError, match="out of service: it is lost"):
             await lab.desk.take("c1", "u", (lab.provider.gpus()[1].uuid,))
+        await lab.desk.release("c1")
         lab.look()
         assert lab.faults == ["", "it is lost"]
+        lab.desk.restore(lab.provider.gpus()[1].uuid)
+        await wait_until(lambda: not any(lab.faults))
+        assert [gpu.fault for gpu in lab.told[-1].found] == ["", ""]
+        await lab.desk.take("c1", "u", (lab.provider.gpus()[1].uuid,))
         running.cancel()
 
     run(play)

@@ -81,6 +81,8 @@ def test_what_is_wrong_is_said_and_stays(change, said):
     assert said in provider.health()["GPU-a"]
     nvml.gpus[0].update(lost=False, ecc=3, remap=False)
     assert list(provider.health()) == ["GPU-a"]
+    provider.forget("GPU-a")
+    assert provider.health() == {}
 
 
 def test_an_instance_shares_the_fate_of_its_gpu():

@@ -55,6 +55,10 @@ class GpuProvider(Protocol):
         """What is wrong with GPUs, by uuid; those without anything are left out. What was wrong once, stays so."""
         ...
 
+    def forget(self, uuid: str) -> None:
+        """Somebody has looked at this GPU: what was wrong until now does not count any more."""
+        ...
+
     def watch(self) -> None:
         """Listen for what the driver says of GPUs by itself, until ``close``."""
         ...

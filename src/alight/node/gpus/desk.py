@@ -70,7 +70,7 @@ class GpuDesk:
         self._wrong: dict[str, str] = {}
         self._left: dict[str, _Left] = {}
         self._baseline: dict[str, int] = self._read()
-        self._mode: dict[str, str] = {}
+        self._restoring: asyncio.Task[None] | None = None
 
     def described(self) -> tuple[GpuInfo, ...]:
         """All of this machine, with what is wrong with them."""
@@ -126,6 +126,10 @@ class GpuDesk:
                 await asyncio.sleep(_MEMORY_EVERY)
         finally:
             self._provider.close()
+
+    def restore(self, uuid: str) -> None:
+        """Somebody has looked at a GPU: it serves again, unless the driver says anew what is wrong with it."""
+        self._restoring = asyncio.get_running_loop().create_task(self._restore(uuid))
 
     def health(self) -> Mapping[str, str]:
         """Why GPUs are out of service, by uuid."""
@@ -191,6 +195,16 @@ class GpuDesk:
             for uuid, what in new.items():
                 log.error("the GPU %s is out of service until the node starts again: %s", uuid, what)
             self._changed()
+
+    async def _restore(self, uuid: str) -> None:
+        self._provider.forget(uuid)
+        found = await asyncio.to_thread(self._provider.health)
+        for one in [one for one in self._wrong if one not in found]:
+            log.info("the GPU %s is back in service", one)
+            del self._wrong[one]
+        self._left.pop(uuid, None)
+        self._wrong.update({one: what for one, what in found.items() if one in self._gpus})
+        self._changed()
 
     async def _look_at_memory(self, uuids: tuple[str, ...]) -> None:
         used, alive = await asyncio.to_thread(lambda: (self._provider.used_memory(), self._provider.live_memory()))

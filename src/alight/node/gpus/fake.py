@@ -60,6 +60,9 @@ class FakeGpus:
                 self._seen[uuid] = str(told["fault"])
         return dict(self._seen)
 
+    def forget(self, uuid: str) -> None:
+        self._seen.pop(uuid, None)
+
     def watch(self) -> None:
         """There is no driver to listen to."""
 

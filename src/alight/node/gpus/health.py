@@ -1,7 +1,8 @@
 """What is wrong with GPUs, by what NVIDIA's driver says: asked now and then, and heard when it happens.
 
-What was wrong once stays so until the node starts again: a GPU that lost memory or fell off its bus once is nothing to
-start work on before somebody has looked at it. Errors of programs (a wild pointer in a kernel) are no fault of a GPU.
+What was wrong once stays so until the node starts again, or somebody says that it was looked at: a GPU that lost memory
+or fell off its bus is nothing to start work on before. Errors of programs (a wild pointer in a kernel) are no fault of
+a GPU.
 """
 
 from __future__ import annotations
@@ -52,6 +53,14 @@ class Health:
                     for gpu in self._gpus:
                         self._look_at(nvml, gpu)
         return dict(self._wrong)
+
+    def forget(self, uuid: str) -> None:
+        """Of this GPU, and of all MIG instances that are of the same."""
+        whole = next((gpu.parent or gpu.uuid for gpu in self._gpus if gpu.uuid == uuid), uuid)
+        self._before.pop(whole, None)
+        for gpu in self._gpus:
+            if whole in {gpu.uuid, gpu.parent}:
+                self._wrong.pop(gpu.uuid, None)
 
     def listen(self) -> None:
         """Hear of XID events in a thread, for the driver's library waits for them."""

@@ -57,6 +57,9 @@ class NvmlGpus:
     def health(self) -> Mapping[str, str]:
         return self._health.look()
 
+    def forget(self, uuid: str) -> None:
+        self._health.forget(uuid)
+
     def watch(self) -> None:
         self._health.listen()
 
