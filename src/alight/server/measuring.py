@@ -154,7 +154,7 @@ class Measuring:
     def _ended(self) -> list[tuple[tuple[tuple[str, str], ...], Minute]]:
         """By app and function: variants, and apps of one name, count together."""
         found: dict[tuple[tuple[str, str], ...], Minute] = {}
-        for name, one in self.measures.tally.since_start.items():
+        for name, one in self.measures.tally.since_start().items():
             found.setdefault(tuple(self._names(name).items()), Minute()).add(one)
         return sorted(found.items())
 

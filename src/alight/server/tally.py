@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from alight.wire.states import ResultStatus
@@ -17,12 +17,12 @@ MINUTE = 60
 _SMALLEST = 1e-4  # seconds: what is shorter counts as that
 _PARTS = 4  # buckets between a duration and its double
 _MOST = 140  # the last bucket: about a month
-_FAILED = {ResultStatus.TIMEOUT: "timeout", ResultStatus.CANCELLED: "cancelled", ResultStatus.SUCCESS: "success"}
 _SUCCESS = ResultStatus.SUCCESS
 OUTCOMES = ("success", "failure", "timeout", "cancelled")
 #: Bounds of the histograms that are shown to others: every eighth bucket, four times the one before.
 BOUNDS = tuple(_SMALLEST * 4.0**step for step in range(15))
 
+_ceil, _log2 = math.ceil, math.log2
 Spread = dict[int, int]
 """How many durations fell into which bucket."""
 
@@ -31,7 +31,7 @@ def bucket_of(seconds: float) -> int:
     """Where a duration is counted."""
     if seconds <= _SMALLEST:
         return 0
-    return min(_MOST, math.ceil(_PARTS * math.log2(seconds / _SMALLEST)))
+    return min(_MOST, _ceil(_PARTS * _log2(seconds / _SMALLEST)))
 
 
 def middle_of(bucket: int) -> float:
@@ -57,12 +57,26 @@ class Answer(Protocol):
 
 
 class Minute:
-    """One function in one minute, or in all since the server started."""
+    """One function in one minute, or in all since the server started. ``end``: unix time from which on it is over."""
 
-    __slots__ = ("cancelled", "failure", "minute", "queue", "queue_seconds", "run", "run_seconds", "success", "timeout")
+    __slots__ = (
+        "cancelled",
+        "changed",
+        "end",
+        "failure",
+        "minute",
+        "queue",
+        "queue_seconds",
+        "run",
+        "run_seconds",
+        "success",
+        "timeout",
+    )
 
     def __init__(self, minute: int = 0) -> None:
         self.minute = minute
+        self.end = (minute + 1) * MINUTE
+        self.changed = False
         self.success = self.failure = self.timeout = self.cancelled = 0
         self.queue: Spread = {}
         self.run: Spread = {}
@@ -70,8 +84,15 @@ class Minute:
 
     def count(self, status: str, inputs: int, run: float | None, queue: float | None) -> None:
         """So many inputs ended so; ``run`` seconds each on average, the first of them after ``queue`` seconds."""
-        name = _FAILED.get(status, "failure")
-        setattr(self, name, getattr(self, name) + inputs)
+        self.changed = True
+        if status == _SUCCESS:
+            self.success += inputs
+        elif status == ResultStatus.TIMEOUT:
+            self.timeout += inputs
+        elif status == ResultStatus.CANCELLED:
+            self.cancelled += inputs
+        else:
+            self.failure += inputs
         if run is not None:
             bucket = bucket_of(run)
             self.run[bucket] = self.run.get(bucket, 0) + inputs
@@ -79,7 +100,7 @@ class Minute:
         if queue is not None:
             bucket = bucket_of(queue)
             self.queue[bucket] = self.queue.get(bucket, 0) + 1
-            self.queue_seconds += queue
+            self.queue_seconds += max(0.0, queue)
 
     def add(self, other: Minute) -> None:
         """Have another's counts, too."""
@@ -93,55 +114,59 @@ class Minute:
 
 
 class Tally:
-    """All functions. ``takes_out`` gives what is to be written down, minute by minute."""
+    """All functions. ``take_out`` gives what is to be written down, minute by minute."""
 
     def __init__(self) -> None:
         self._now: dict[str, Minute] = {}
-        self._changed: set[str] = set()
         self._over: list[tuple[str, Minute]] = []
-        self.since_start: dict[str, Minute] = {}
+        self._before: dict[str, Minute] = {}  # all that came before the minutes of now
 
-    def ended(
-        self, function_id: str, status: str, inputs: int, now: float, run: float | None, queue: float | None
-    ) -> None:
-        """Inputs of a function have their end."""
-        minute = int(now // MINUTE)
-        one = self._now.get(function_id)
-        if one is None or one.minute < minute:  # a clock that is set back makes no minute twice
-            if one is not None and function_id in self._changed:
-                self._over.append((function_id, one))
-            one = self._now[function_id] = Minute(minute)
-        self._changed.add(function_id)
-        one.count(status, inputs, run, queue)
-        whole = self.since_start.get(function_id)
-        if whole is None:
-            whole = self.since_start[function_id] = Minute()
-        whole.count(status, inputs, run, queue)
+    def ended(self, function_id: str, status: str, inputs: int, now: float) -> None:
+        """Inputs of a function have their end without any answer."""
+        self._minute(function_id, now).count(status, inputs, None, None)
 
     def answered(self, call: Asked, frame: Answer, inputs: int) -> None:
         """A container has answered inputs of a call. Those that were answered together count with their mean; how long
         a call waited is known of those with one input."""
+        now = time.time()
+        one = self._now.get(call.function_id)
+        if one is None or now >= one.end:
+            one = self._minute(call.function_id, now)
         run = queue = None
-        ended = frame.ended
-        if ended:
+        if frame.ended:
             run = frame.busy / len(frame.positions)
             if call.total == 1:
-                queue = max(0.0, ended - frame.busy - call.created_at)
-        status = frame.output.status if frame.output is not None else _SUCCESS
-        self.ended(call.function_id, status, inputs, time.time(), run, queue)
+                queue = frame.ended - frame.busy - call.created_at
+        one.count(_SUCCESS if frame.output is None else frame.output.status, inputs, run, queue)
 
     def take_out(self) -> list[tuple[str, Minute]]:
         """What has changed since this was asked last: each is that minute as it is now."""
-        found = self._over + [(name, self._now[name]) for name in self._changed]
-        self._over, self._changed = [], set()
+        found, self._over = self._over, []
+        for name, one in self._now.items():
+            if one.changed:
+                one.changed = False
+                found.append((name, one))
         return found
 
-    def forget(self, function_ids: Iterable[str]) -> None:
-        """These functions are gone."""
-        for function_id in function_ids:
-            if function_id not in self._changed:
-                self._now.pop(function_id, None)
-            self.since_start.pop(function_id, None)
+    def since_start(self) -> dict[str, Minute]:
+        """All that was counted, by function."""
+        found: dict[str, Minute] = {}
+        for minutes in (self._before, self._now):
+            for name, one in minutes.items():
+                found.setdefault(name, Minute()).add(one)
+        return found
+
+    def _minute(self, function_id: str, now: float) -> Minute:
+        one = self._now.get(function_id)
+        if one is not None and now < one.end:  # a clock that is set back makes no minute twice
+            one.changed = True
+            return one
+        if one is not None:
+            self._before.setdefault(function_id, Minute()).add(one)
+            if one.changed:
+                self._over.append((function_id, one))
+        made = self._now[function_id] = Minute(int(now // MINUTE))
+        return made
 
 
 def percentile(spread: Mapping[int, int], share: float) -> float | None:

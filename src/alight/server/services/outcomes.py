@@ -193,7 +193,7 @@ class Outcomes:
         number = self._book.next_number()
         call.last = number
         row = Recorded(number, REST, 0, range(max(1, call.accepted)), json.dumps(said).encode(), body)
-        self.tally.ended(call.function_id, output.status, call.accepted - call.ended, time.time(), None, None)
+        self.tally.ended(call.function_id, output.status, call.accepted - call.ended, time.time())
         self._count(call, 0, call.accepted - call.ended)
         status = output.status if output.status == ResultStatus.CANCELLED else results.FAILED
         statements: list[Statement] = [("output_add", row.row(call.call_id, time.time()))]
@@ -380,7 +380,7 @@ class Outcomes:
             head = results.end_of_input(output)
             recorded = Recorded(self._book.next_number(), END, position, range(position, position + 1), head, body)
             self._count(call, 0, 1)
-            self.tally.ended(call.function_id, output.status, 1, time.time(), None, None)
+            self.tally.ended(call.function_id, output.status, 1, time.time())
             self._forget_references(call, recorded.positions)
             self._tell(call, recorded)
             # A call of one input that was cancelled is a cancelled call, not a failed one.
