@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from urllib.parse import quote
 
@@ -83,21 +82,16 @@ def hello():
     return answer
 '''
 CALLS = """
-import json
-
 import alight
 
 def of(name):
     return alight.Function.from_name("foundry", name)
 
-calls = {
-    "train": of("train").spawn(),
-    "embed": of("embed").spawn(),
-    "square": of("square").spawn_map(range(400)),
-    "chain": of("chain").spawn_map(range(3)),
-}
-calls["wants_two"] = of("wants_two").spawn()
-print(json.dumps({name: call.object_id for name, call in calls.items()}))
+of("train").spawn()
+of("embed").spawn()
+of("square").spawn_map(range(400))
+of("chain").spawn(3)
+of("wants_two").spawn()
 """
 
 
@@ -112,8 +106,9 @@ class Shop:
         machine.run("deploy", folder / "foundry.py", cwd=folder)
         self.app = next(one["app_id"] for one in machine.json("app", "list"))
         (folder / "calls.py").write_text(CALLS)
-        self.calls = json.loads(machine.python(folder / "calls.py").stdout)
         self.folder = folder
+        machine.python(folder / "calls.py")
+        self.calls = {one["function"].rpartition(".")[2]: one["call_id"] for one in machine.json("call", "list")}
 
     def api(self, tab, path):
         return tab.evaluate("path => fetch('/api/v1/' + path).then(answer => answer.json())", path)
@@ -233,7 +228,8 @@ def test_a_log_goes_on_by_itself_with_colours_and_carriage_returns(shop, look):
     text = eye.tab.locator(".line .text").last
     first = text.inner_text()
     eye.tab.wait_for_function(
-        "first => { const all = document.querySelectorAll('.line .text'); return all[all.length - 1].innerText !== first }",
+        "first => { const all = document.querySelectorAll('.line .text');"
+        " return all[all.length - 1].innerText !== first }",
         arg=first,
     )
     drawn = text.inner_text()
@@ -289,8 +285,9 @@ def test_lists_follow_what_happens(shop, look):
 
 
 def test_the_inputs_of_a_call_are_asked_for_as_they_come_into_sight(shop, look):
-    many = shop.call("call = of('square').spawn_map(range(5000)); print(call.object_id)")
+    shop.call("of('square').spawn_map(range(5000))")
     eye = look()
+    many = shop.api(eye.tab, "calls?limit=1")["calls"][0]["call_id"]
     eye.go(f"/calls/{many}", ".rows .row")
     eye.tab.wait_for_function("() => document.querySelector('.table').ariaRowCount === '5001'")
     eye.tab.evaluate("window.scrollTo(0, document.body.scrollHeight)")

@@ -2,7 +2,7 @@
 // terminal would obey (cursor moves, titles, links) is left out.
 
 // CSI … final byte | OSC … end | other escapes of two or three characters
-const SEQUENCE = /\x1b(?:\[([0-9;:?<=>]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*[0-~])/g;
+const SEQUENCE = /\x1b(?:\[([0-9;:?<=>]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*(?![[\]PX^_])[0-~])/g;
 // eslint-disable-next-line no-control-regex
 const CONTROL = /[\x00-\x07\x0b-\x0c\x0e-\x1a\x1c-\x1f\x7f]/g;
 const PLAIN = Object.freeze({});

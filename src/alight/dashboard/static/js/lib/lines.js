@@ -57,11 +57,14 @@ export class Lines {
     const found = [];
     const open = new Map();
     try {
-      const [{ at }] = this.rows;
-      await this.read({ ...this.parameters, until: at, tail: PART }, (records) => joinLines(found, records, open));
-      const known = new Set(this.rows.slice(0, PART).map(name));
-      const fresh = found.filter((row) => row.at < at || !known.has(name(row)));
-      if (found.length < PART) this.first = true;
+      // Many lines may have the time of the first one, for what is written at once has one time: those that are held
+      // already are asked for again, and taken out.
+      const until = this.rows[0].at + 1e-6;
+      const held = this.rows.slice(0, this.rows.findIndex(({ at }) => at >= until) >>> 0);
+      const tail = PART + held.length;
+      await this.read({ ...this.parameters, until, tail }, (records) => joinLines(found, records, open));
+      const fresh = without(found, held);
+      if (fresh.length < PART) this.first = true;
       if (fresh.length) this.rows = [...fresh, ...this.rows];
       this.news.before += fresh.length;
     } catch (error) {
@@ -114,6 +117,17 @@ export class Lines {
 }
 
 const name = ({ at, container_id: container, source, text }) => `${at} ${container} ${source} ${text}`;
+
+/** The rows that are not among `held`, each of which takes away one. */
+function without(rows, held) {
+  const counts = new Map();
+  for (const row of held) counts.set(name(row), (counts.get(name(row)) ?? 0) + 1);
+  return rows.filter((row) => {
+    const left = counts.get(name(row)) ?? 0;
+    if (left) counts.set(name(row), left - 1);
+    return !left;
+  });
+}
 
 const LONG = 4_096; // an unfinished line, a progress bar say, keeps what came after its last carriage return
 
