@@ -336,6 +336,8 @@ def test_bad_requests_get_sentences(world):
             "logs",
             "logs?app=none",
             f"logs?app={app_id}&tail=-1",
+            f"logs?app={app_id}&since=yesterday",
+            f"logs?app={app_id}&source=stdin",
             "volumes/vo-none/download",
             "volumes/vo-none/files",
             "nothing",
