@@ -86,9 +86,10 @@ def follow(app_id: str, *, timestamps: bool) -> None:
 @options.environment
 @options.as_json
 def stats(app_name: str, since: Optional[str], environment: Optional[str], as_json: bool) -> None:
-    """Show how an app's containers started: percentiles by function and stage.
+    """Show what became of an app's inputs, and how its containers started: percentiles by function and stage.
 
-    APP is an id, or a name: then all apps of that name count, for each run of a script is an app.
+    Inputs are those of the last hour, or since WHEN (7 days at most). APP is an id, or a name: then the inputs are
+    those of the newest app of that name, and the starts those of all of them, for each run of a script is an app.
     """
     from alight.cli import start_words  # noqa: PLC0415  start-up weight
 

@@ -15,7 +15,7 @@ _NAMES = {"queue_time": "waited", "run_time": "ran", "cold_start": "started in"}
 
 def window(since: Optional[str], until: Optional[str]) -> Tuple[float, float]:
     """Unix times of two options; 0 where nothing is said."""
-    from alight.cli.app import parse_when  # noqa: PLC0415  few commands need it
+    from alight.cli.moments import parse_when  # noqa: PLC0415  few commands need it
 
     now = time.time()
     return (parse_when(since, now) if since else 0.0, parse_when(until, now) if until else 0.0)

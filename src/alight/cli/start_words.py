@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any, Dict, Sequence, Tuple
 
-from alight.cli import session, tables, terminal
+from alight.cli import measure_words, session, tables, terminal
 from alight.wire.codec import to_plain
+from alight.wire.measures import AppAsked, AppReport, FunctionReport
 from alight.wire.record import shape_of
 from alight.wire.starts import AppStarts, AppStats, FunctionStarts
 
+_LONGEST = 7 * 86400.0  # counts of inputs are kept for so long
 _SLOW = 2.0  # seconds from which a run says what would help
 
 
 def show(asked: AppStats, *, as_json: bool) -> None:
     """Ask and print."""
     found = session.ask("app.stats", asked, AppStarts)
+    since = max(asked.since, time.time() - _LONGEST) if asked.since else 0.0
+    ended = session.ask("app.report", AppAsked(found.app_id, since=since), AppReport)
     if as_json:
-        print(json.dumps(_whole(found), indent=2))
+        inputs = [measure_words.whole(one) for one in ended.functions]
+        print(json.dumps({**_whole(found), "inputs": inputs}, indent=2))
         return
+    print(f"Inputs of {found.app_id} since {tables.when(ended.since)}")
+    heads = (
+        "Function",
+        "Succeeded",
+        "Failed",
+        "Timed out",
+        "Running",
+        "Waiting",
+        "Waited p50",
+        "p95",
+        "Ran p50",
+        "p95",
+    )
+    tables.show(heads, [_ended(one) for one in ended.functions], as_json=False)
     columns = ("Function", "Stage", "Starts", "p50 ms", "p95 ms", "p99 ms")
     rows = [row for function in found.functions for row in _rows(function)]
     tables.show(columns, rows, as_json=False, empty="No container of this app has started yet.")
@@ -38,6 +58,12 @@ def slowest(app_id: str) -> str:
     return (
         f"{one.function} took {one.slowest:.1f} s to start: {one.remedies[0]} (alight container show {one.slowest_id})"
     )
+
+
+def _ended(one: FunctionReport) -> Tuple[Any, ...]:
+    spreads = [one.input_spreads.get(name) or {} for name in ("queue_time", "run_time")]
+    times = [measure_words.seconds(spread[share]) if spread else "" for spread in spreads for share in ("50", "95")]
+    return (one.name, one.success, one.failure, one.timeout, one.running, one.waiting, *times)
 
 
 def _rows(one: FunctionStarts) -> Sequence[Tuple[Any, ...]]:
