@@ -161,14 +161,16 @@ class Apps:
         return found
 
     def with_names(self, text: str) -> str:
-        """A sentence that names apps by their ids, with the names that they have."""
+        """A sentence that names apps by their ids, with the names that they have; a command in it stays one."""
 
         def named(found: re.Match[str]) -> str:
             app = self.alive.get(found.group())
             name = app.name or app.description if app is not None else ""
             return f"{name} ({found.group()})" if name else found.group()
 
-        return _APP_ID.sub(named, text)
+        parts = text.split("`")
+        parts[::2] = [_APP_ID.sub(named, part) for part in parts[::2]]
+        return "`".join(parts)
 
     async def owner_of(self, app_id: str) -> tuple[str, str] | None:
         """Owner and environment of an app, stopped ones too."""

@@ -70,14 +70,10 @@ def used_up(limit: Limit, amounts: Mapping[str, float], prices: Prices) -> str:
 
 def sentence(limit: Limit, what: str) -> str:
     """What somebody reads whose inputs wait for a budget."""
-    if limit.kind == RUN:
-        raised = f"alight app budget {limit.name} --cost …"
-        return f"held: the budget of this run ({what}) is used up; raise it with `{raised}`"
-    if limit.kind == USER:
-        raised = f"alight billing budget --user {limit.name} --month …"
-        return f"held: the budget of {limit.name} for this month ({what}) is used up; raise it with `{raised}`"
-    raised = f"alight app budget {limit.name} --month …"
-    return f"held: the budget of {limit.name} for this month ({what}) is used up; raise it with `{raised}`"
+    option = "--gpu-seconds" if what.endswith("GPU-seconds") else "--cost" if limit.kind == RUN else "--month"
+    command = f"alight billing budget --user {limit.name}" if limit.kind == USER else f"alight app budget {limit.name}"
+    whose = "this run" if limit.kind == RUN else f"{limit.name} for this month"
+    return f"held: the budget of {whose} ({what}) is used up; raise it with `{command} {option} …`"
 
 
 def gpu_seconds(amounts: Mapping[str, float]) -> float:
@@ -179,7 +175,7 @@ class BudgetKeeper:
             return
         self._inbox.put(now)
         for app_id in [one for one in why if one not in before.why]:
-            log.info("%s is held: %s", app_id, why[app_id])
+            log.info("%s: %s", app_id, why[app_id])
             self._hub.tell(app_id, AppEvent("system", text=why[app_id]))
         for app_id in [one for one in before.why if one not in why]:
             self._hub.tell(app_id, AppEvent("system", text="it goes on: its budget is not used up any more"))
