@@ -1,5 +1,5 @@
 // One EventSource for the whole page: the server names what changed, and whoever shows it asks again.
-import { renewed, url } from "./api.js";
+import { get, renewed, url } from "./api.js";
 
 const PATIENCE = 2500; // ms without a connection until the page says so
 
@@ -23,6 +23,7 @@ export function watchConnection(told) {
 
 export function connect() {
   if (state.source) return;
+  get("overview").then(({ waiting, running }) => state.counts ?? change({ counts: { waiting, running } }), () => {});
   const source = new EventSource(url("events"));
   state.source = source;
   source.addEventListener("open", () => {

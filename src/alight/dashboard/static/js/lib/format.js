@@ -80,7 +80,8 @@ export const percent = (part) => (part == null ? "–" : `${Math.round(part * 10
 export function money(amount, currency = "$") {
   if (amount == null) return "–";
   if (amount === 0) return `${currency}0`;
-  return `${currency}${amount < 0.01 ? amount.toPrecision(2) : amount.toFixed(amount < 1 ? 3 : 2)}`;
+  if (amount < 0.00005) return `< ${currency}0.0001`;
+  return `${currency}${amount.toFixed(amount < 0.01 ? 4 : amount < 1 ? 3 : 2)}`;
 }
 
 /** The tail of an id: enough to tell two apart in a list. */

@@ -53,6 +53,15 @@ const ending = ({ why, exit_code: code, signal }) =>
 const Volumes = ({ volumes }) => html`<span class="urls">${volumes.map(({ volume_id: id, name, path, read_only: fixed }) => html`
   <span key=${path}><${VolumeLink} id=${id} name=${name} /> <span class="faint">at <code>${path}</code>${fixed ? ", read only" : ""}</span></span>`)}</span>`;
 
+/** Without what was before the container's first measurement. */
+function known(data) {
+  const { at = [], series = {} } = data ?? {};
+  const all = Object.values(series);
+  const first = at.findIndex((_, index) => all.some((values) => values[index] != null));
+  if (first <= 0) return { at, series };
+  return { at: at.slice(first), series: Object.fromEntries(Object.entries(series).map(([name, values]) => [name, values.slice(first)])) };
+}
+
 function VolumeLink({ id, name }) {
   const { data } = useQuery(name ? null : `volumes/${id}`);
   return html`<a href=${`/volumes/${id}`}>${name || data?.volume.name || id}</a>`;
@@ -70,7 +79,7 @@ function Series({ container, seconds }) {
   const parameters = { points: 300, ...(ended && { since: Math.max(container.created_at, ended - seconds), until: ended }) };
   const { data, error } = useQuery(`containers/${id}/series`, { parameters, last: ended ? 0 : seconds, every: ended ? 0 : 2 });
   if (error && !data) return html`<${Problem} error=${error} />`;
-  const { at = [], series = {} } = data ?? {};
+  const { at, series } = known(data);
   const has = (...names) => names.some((name) => series[name]?.some((value) => value != null));
   const chart = (title, format, lines, more = {}) => html`<${Chart} key=${title} sync=${id} title=${title} at=${at} format=${format} span series=${lines} ...${more} />`;
   const line = (label, name, tone, fill = false) => ({ label, values: series[name], tone, fill });

@@ -50,11 +50,16 @@ function Days({ items, cash, seconds, step }) {
     series=${[{ label: "all", values: values("cost"), tone: "live", fill: true }, { label: "idle", values: values("idle"), tone: "wait" }]} /></div>`;
 }
 
+/** "app.function" apart. */
+function named({ description, function: name }) {
+  return name && description.endsWith(`.${name}`) ? { app: description.slice(0, -name.length - 1), name } : { app: "", name: description };
+}
+
 function gathered(items) {
   const found = new Map();
   for (const item of items) {
     const key = `${item.object_id} ${item.function} ${item.environment}`;
-    const line = found.get(key) ?? { key, id: item.object_id, app: item.function ? item.description : "", name: item.function || item.description, cost: 0, idle: 0, starting: 0, amounts: {} };
+    const line = found.get(key) ?? { key, id: item.object_id, ...named(item), cost: 0, idle: 0, starting: 0, amounts: {} };
     for (const field of ["cost", "idle", "starting"]) line[field] += item[field] ?? 0;
     for (const [resource, amount] of Object.entries(item.amounts ?? {})) line.amounts[resource] = (line.amounts[resource] ?? 0) + amount;
     found.set(key, line);

@@ -1,30 +1,35 @@
 // The machines, and who holds which GPU.
-import { bytes, count, mebibytes, percent, plural, short } from "../lib/format.js";
+import { bytes, count, percent, plural, short } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { useQuery } from "../lib/query.js";
 import { Bar, Empty, Head, Id, Loading, Problem, Section, State } from "../parts/basics.js";
 import { Table } from "../parts/table.js";
 
 const MACHINES = [
-  { label: "Machine", width: "minmax(0, 2fr)", phone: true, cell: (node) => html`<span class="strong cut">${node.hostname}</span>` },
-  { label: "Id", width: "140px", cell: ({ node_id: id }) => html`<${Id} id=${id} />` },
-  { label: "Engine", width: "90px", cell: ({ engine }) => engine },
-  { label: "Cores", width: "72px", num: true, phone: true, cell: ({ cpus }) => count(cpus) },
-  { label: "Memory", width: "92px", num: true, phone: true, cell: ({ memory }) => mebibytes(memory) },
-  { label: "GPUs", width: "minmax(0, 1fr)", num: true, cell: (node) => html`<span class="cut">${gpuWords(node)}</span>` },
-  { label: "Containers", width: "92px", num: true, phone: true, cell: ({ containers }) => count(containers) },
+  { label: "Machine", width: "minmax(0, 1.4fr)", phone: true, cell: (node) => html`<span class="strong cut">${node.hostname}</span>` },
+  { label: "Id", width: "104px", cell: ({ node_id: id }) => html`<${Id} id=${id} />` },
+  { label: "State", width: "104px", phone: true, cell: ({ state }) => html`<${State} is=${state} tone=${state === "connected" ? "good" : "bad"} />` },
+  { label: "Cores busy", width: "minmax(150px, 1fr)", cell: ({ cpu, cpus }) => html`<${Part} used=${cpu} of=${cpus}
+    text=${`${cpu == null ? "–" : cpu.toFixed(1)} / ${count(cpus)}`} />` },
+  { label: "Memory used", width: "minmax(220px, 1.2fr)", cell: ({ memory, memory_used: used }) => html`<${Part} used=${used} of=${memory}
+    text=${`${bytes(used)} / ${bytes(memory)}`} />` },
+  { label: "GPUs", width: "minmax(0, 1fr)", cell: (node) => html`<span class="cut" title=${gpuWords(node)}>${gpuWords(node)}</span>` },
+  { label: "Containers", width: "84px", num: true, phone: true, cell: ({ containers }) => count(containers) },
 ];
+
+const Part = ({ used, of, text }) => html`<span class="inputs"><span class="num">${text}</span>
+  <${Bar} label=${text} parts=${[{ name: "used", value: used ?? 0, tone: "live" }, { name: "free", value: Math.max(0, of - (used ?? 0)), tone: "rest" }]} /></span>`;
 
 /** "2 × A100-40GB (fake)" */
 function gpuWords({ gpus, fake_gpus: fake }) {
   const kinds = new Map();
   for (const gpu of gpus) kinds.set(gpu, (kinds.get(gpu) ?? 0) + 1);
   const words = [...kinds].map(([name, number]) => `${number} × ${name}`).join(", ");
-  return words ? words + (fake ? " (fake)" : "") : "–";
+  return words ? words + (fake && !/fake/i.test(words) ? " (fake)" : "") : "–";
 }
 
 export function Machines() {
-  const nodes = useQuery("nodes", { topics: ["nodes", "containers"], every: 10 });
+  const nodes = useQuery("nodes", { topics: ["nodes", "containers"], every: 5 });
   const gpus = useQuery("gpus", { topics: ["nodes", "containers"], every: 2 });
   const { data, error, loading, refresh } = nodes;
   return html`
@@ -46,7 +51,7 @@ function Gpu({ gpu }) {
   const holders = gpu.holders?.length ? gpu.holders : [gpu.holder].filter(Boolean);
   const wrong = fault || (health && !["ok", "healthy", ""].includes(health) ? health : "");
   return html`<article class="gpu">
-    <header><span class="strong">${name}${fake ? html` <span class="faint">fake</span>` : ""}</span>
+    <header><span class="strong">${name}${fake && !/fake/i.test(name) ? html` <span class="faint">fake</span>` : ""}</span>
       <${State} is=${wrong ? "out of service" : holders.length ? "held" : "free"} tone=${wrong ? "bad" : holders.length ? "live" : "good"} /></header>
     <p class="faint cut">${machine}, number ${index} · <${Id} id=${gpu.uuid} /></p>
     ${wrong && html`<p class="bad">${wrong}</p>`}

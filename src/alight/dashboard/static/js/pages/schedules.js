@@ -10,12 +10,12 @@ import { Table } from "../parts/table.js";
 const columns = (refresh, one) => [
   { label: "Function", width: "minmax(0, 2fr)", phone: true,
     cell: (line) => html`<a class="cut" href=${`/functions/${line.function_id}`}>${!one && html`<span class="faint">${line.app}.</span>`}${line.function}</a>` },
-  { label: "Schedule", width: "minmax(0, 1fr)", phone: true, cell: ({ schedule }) => html`<code class="cut" title=${scheduled(schedule)}>${scheduled(schedule)}</code>` },
-  { label: "Next", width: "110px", num: true, phone: true,
+  { label: "Schedule", width: "minmax(0, 1fr)", cell: ({ schedule }) => html`<code class="cut" title=${scheduled(schedule)}>${scheduled(schedule)}</code>` },
+  { label: "Next", width: "92px", num: true, phone: true,
     cell: (line) => (line.paused ? html`<${State} is="paused" />` : line.next_at ? html`<${Ago} at=${line.next_at} />` : "never") },
   { label: "Last run", width: "minmax(0, 1fr)", cell: (line) => line.last_call
     ? html`<a href=${`/calls/${line.last_call}`} title=${line.last_error}><${State} is=${line.last_status || "unknown"} /></a>` : html`<span class="faint">none yet</span>` },
-  { label: "", width: "190px", num: true, cell: (line) => html`<${Actions} line=${line} refresh=${refresh} />` },
+  { label: "", width: "150px", num: true, phone: true, cell: (line) => html`<${Actions} line=${line} refresh=${refresh} />` },
 ];
 
 function Actions({ line, refresh }) {

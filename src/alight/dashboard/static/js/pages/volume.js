@@ -20,7 +20,7 @@ export function Volume({ id }) {
     <${Head} title=${volume.name || id} crumbs=${crumbs} id=${volume.volume_id}>
       <${Facts} facts=${[
         ["Environment", volume.environment], ["Size", volume.size >= 0 && `${bytes(volume.size)}${volume.limit ? ` of ${bytes(volume.limit)}` : ""}`],
-        ["Files", volume.files >= 0 && count(volume.files)], ["Version", volume.version], ["Written", volume.committed_at > 0 && html`<${Ago} at=${volume.committed_at} />`],
+        ["Files", volume.files >= 0 && count(volume.files)], ["Version", volume.version || ""], ["Written", volume.committed_at > 0 && html`<${Ago} at=${volume.committed_at} />`],
         ["Mounted by", volume.mounted?.join(", ")],
       ]} />
     <//>

@@ -88,7 +88,7 @@ function drawing({ series, format, sync, most, whole, step, dots, span, bars, le
   return {
     width,
     height: HEIGHT,
-    padding: [8, 8, 0, 0],
+    padding: [8, 22, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false }, ...(sync && { sync: { key: sync } }) },
     scales: { x: { time: true, ...(bars && { range: (_, low, high) => [low - bars / 2, high + bars / 2] }) }, y: { range: (_, low, high) => [0, most ?? Math.max(high * 1.1 || 1, least)] } },

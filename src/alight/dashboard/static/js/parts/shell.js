@@ -18,7 +18,12 @@ const BELONGS = { apps: "/", functions: "/" };
 export function Frame({ path, children }) {
   const [link, setLink] = useState({ connected: true, counts: null });
   const [keys, setKeys] = useState(false);
+  const places = useRef(null);
   useEffect(() => watchConnection(setLink), []);
+  useEffect(() => {
+    const chosen = places.current.querySelector("[aria-current]");
+    if (chosen) places.current.scrollLeft = chosen.offsetLeft - 60; // on a phone they are a line that can be moved
+  }, [path]);
   useKeys(setKeys);
   const root = path.split("/")[1];
   const here = BELONGS[root] ?? `/${root}`;
@@ -26,7 +31,7 @@ export function Frame({ path, children }) {
     <a class="skip" href="#page">Skip to the page</a>
     <aside class="side">
       <a class="brand" href="/"><img src="/static/icon.svg" alt="" width="20" height="20" />Alight</a>
-      <nav aria-label="Pages">${PLACES.map((place, at) => place === null ? html`<hr key=${at} />` : html`
+      <nav aria-label="Pages" ref=${places}>${PLACES.map((place, at) => place === null ? html`<hr key=${at} />` : html`
         <a key=${place[0]} href=${place[0]} aria-current=${place[0] === here ? "page" : undefined}>${place[1]}</a>`)}</nav>
       <${Footer} link=${link} showKeys=${() => setKeys(true)} />
     </aside>
