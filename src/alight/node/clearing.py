@@ -12,6 +12,7 @@ from alight.node.engine import spawner_life
 from alight.node.engine.forks import SHELL, TEMPLATE
 from alight.node.engine.oci import OciEngine
 from alight.node.engine.process import ProcessEngine
+from alight.node.gpus import Mps
 from alight.node.network import Names
 from alight.node.volume_limits import Limits
 
@@ -32,6 +33,7 @@ async def clear(home: Path, instance: str, runtime: str) -> list[str]:
         spawners = spawner_life.running(home)
         groups = _alive(Names.of(instance))
         await OciEngine(home, instance, runtime=runtime).shutdown()
+        await asyncio.to_thread(Mps(home / "run" / "mps").end)
         await asyncio.to_thread(Limits(volumes.root(home / "node"), images=False).close)
         # Those that look like it are its children, and younger.
         ended += [f"spawner (pid {min(spawners)})"] if spawners else []

@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from alight.scheduler.state import Gpu, Used
 from alight.scheduler.topology import best_linked
 from alight.wire import errors
 from alight.wire import gpus as written
 from alight.wire.gpus import ANY, KNOWN, Grant
+from alight.wire.record import replace as replace_record
 
 #: NVML reports a little less than names say (ECC, reserved, the borders of MIG instances).
 _ROOM = 0.9
@@ -41,10 +43,14 @@ class Request:
         return bool(self.percent or self.memory)
 
 
-def parse(text: str, present: Iterable[Gpu]) -> Request:
-    """Read one choice. Raises InvalidError for a name that neither the table nor a machine here knows."""
+def parse(text: str, present: Iterable[Gpu], aliases: Mapping[str, str] = MappingProxyType({})) -> Request:
+    """Read one choice. Raises InvalidError for a name that neither the table nor a machine here knows.
+
+    ``aliases``: names of the site's own, before all others (``wire.gpus.aliases``).
+    """
     asked = written.read(text)
     here = list(present)
+    asked = replace_record(asked, type=aliases.get(written.key(asked.type), asked.type))
     name = written.canonical(asked.type)
     if not name:
         name = next((gpu.type for gpu in here if written.key(gpu.type) == written.key(asked.type)), "")

@@ -126,7 +126,7 @@ def check_possible(state: State, name: str, need: Need) -> str:
     Without a machine nothing is impossible: one may join. Raises InvalidError for a GPU that nobody knows.
     """
     everything = [gpu for node in state.nodes.values() for gpu in node.gpus]
-    asked = [gpus.parse(text, everything) for text in need.gpus]
+    asked = [gpus.parse(text, everything, state.aliases) for text in need.gpus]
     if not state.nodes:
         return ""
     choices = requests(state, need)
@@ -160,7 +160,7 @@ def _read_requests(state: State, need: Need) -> list[gpus.Request]:
     choices = []
     for text in need.gpus:
         try:
-            request = gpus.parse(text, everything)
+            request = gpus.parse(text, everything, state.aliases)
         except errors.InvalidError:
             continue  # said when it was published; the machine that knew the name may have left
         # Waiting for the very type is the rule only where it could ever come free in that number.

@@ -311,6 +311,7 @@ class State:
     possible: set[tuple[int, tuple[str, ...], int]] = field(default_factory=set)  # what some machine here can run
     claimed: dict[str, int] = field(default_factory=dict)  # ``room``: MiB to come that somebody waits for, by node
     orphaned: dict[str, str] = field(default_factory=dict)  # containers of apps that have ended, and their machines
+    aliases: Mapping[str, str] = field(default_factory=dict)  # the site's own names of GPUs
     claimed_gpus: set[str] = field(default_factory=set)
     #: Apps whose inputs wait because a budget is used up, and the sentence that says so.
     budgets: dict[str, str] = field(default_factory=dict)

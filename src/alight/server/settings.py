@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alight.gateway.limits import Limits
-from alight.wire import errors
+from alight.wire import errors, gpus
 
 DEFAULT_PORT = 9009
 DEFAULT_WEB_PORT = 9080
@@ -42,6 +42,7 @@ class Settings:
     web_key: str = ""
     web_plain: bool = False  # others than this machine's own may reach the web gateway in plain HTTP
     web_terminal: bool = True  # the dashboard may open terminals in containers
+    gpu_aliases: dict[str, str] = field(default_factory=dict)  # the site's own names of GPUs
     metrics_open: bool = False  # everybody on this machine may read /metrics, without a token
     web: Limits = field(default_factory=Limits)
 
@@ -83,7 +84,7 @@ def default_home() -> Path:
 def from_environment(home: Path, listen: str) -> Settings:
     """Settings with what the environment says: ALIGHT_HOLDER_GRACE, ALIGHT_NODE_GRACE, ALIGHT_IMAGES_KEPT,
     ALIGHT_LOGS_KEPT, ALIGHT_SCHEDULES_LATE (seconds), ALIGHT_IMAGES_GIB, ALIGHT_LOGS_MIB, ALIGHT_LOGS_GIB,
-    ALIGHT_VERSIONS_KEPT.
+    ALIGHT_VERSIONS_KEPT, ALIGHT_GPU_ALIASES.
     """
     return Settings(
         home,
@@ -103,6 +104,7 @@ def from_environment(home: Path, listen: str) -> Settings:
         web_key=os.environ.get("ALIGHT_WEB_KEY", ""),
         web_plain=os.environ.get("ALIGHT_WEB_PLAIN") == "1",
         web_terminal=os.environ.get("ALIGHT_WEB_TERMINAL", "1") != "0",
+        gpu_aliases=gpus.aliases(os.environ.get("ALIGHT_GPU_ALIASES", "")),
         metrics_open=os.environ.get("ALIGHT_METRICS_OPEN") == "1",
         web=_web_limits(),
     )

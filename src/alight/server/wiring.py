@@ -439,7 +439,7 @@ async def start(settings: Settings) -> Server:
 
 def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
     inbox, hub = Inbox(), Hub()
-    state = State(make_id=lambda: ids.new_id(ids.CONTAINER))
+    state = State(make_id=lambda: ids.new_id(ids.CONTAINER), aliases=settings.gpu_aliases)
     functions = Functions(store, inbox, lambda name, need: place.check_possible(state, name, need))
     apps = Apps(store, functions, hub, inbox, settings.holder_grace)
     functions.names = names = WebNames(functions, apps.alive)

@@ -164,6 +164,21 @@ def key(name: str) -> str:
     return re.sub(r"[^A-Z0-9+]", "", _MAKERS.sub("", re.sub(r"[-_]+", " ", name.upper())))
 
 
+def aliases(text: str) -> Dict[str, str]:
+    """Names of a site's own, by ``key``: "small=L4, H100=RTX-4090". Raises InvalidError."""
+    found: Dict[str, str] = {}
+    for one in filter(None, (part.strip() for part in text.split(","))):
+        name, _, meant = one.partition("=")
+        try:
+            asked = read(meant)
+        except InvalidError:
+            asked = Asked("")
+        if not asked.type or asked != Asked(asked.type) or not key(name) or ":" in name or "!" in name:
+            raise InvalidError(f"{one!r} gives no GPU a name", hint='write it as "small=L4, large=A100-80GB"')
+        found[key(name)] = asked.type
+    return found
+
+
 def nearest(name: str, present: Iterable[str] = ()) -> List[str]:
     """Up to three names that somebody may have meant, those of GPUs that are ``present`` among them."""
     import difflib  # noqa: PLC0415  for mistakes alone

@@ -208,6 +208,16 @@ def test_a_list_is_tried_in_order():
     assert arrive(world, "2", "f") == [("a",)]
 
 
+def test_a_site_s_names_come_before_all_others():
+    world = Pretend()
+    world.state.aliases = {"SMALL": "L4", "H100": "A100"}
+    world.node(gpus=(A100, L4))
+    published(world, ("f", "small"), ("g", "H100!"))
+    assert place.check_possible(world.state, "f", Need(gpus=("small:0.5",))) == ""
+    assert arrive(world, "1", "f") == [("l",)]
+    assert arrive(world, "2", "g") == [("a",)]
+
+
 def test_typos_get_the_nearest_names():
     with pytest.raises(errors.InvalidError, match="no such GPU") as caught:
         gpus.parse("A10O", [A100])

@@ -117,6 +117,7 @@ OWNERS_ALONE = {
     "token.list",
     "token.delete",
     "setup.pending",
+    "gpu.restore",
     "setup.approve",
 }
 

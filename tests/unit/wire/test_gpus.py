@@ -57,6 +57,13 @@ def test_requests_that_cannot_be(text):
         gpus.read(text)
 
 
+def test_a_site_gives_names_of_its_own():
+    assert gpus.aliases("small=L4, H100 = RTX 4090,") == {"SMALL": "L4", "H100": "RTX-4090"}
+    for wrong in ("small", "=L4", "small=", "small=L4:2", "small=L4!", "a:2=L4"):
+        with pytest.raises(InvalidError, match="gives no GPU a name"):
+            gpus.aliases(wrong)
+
+
 @pytest.mark.parametrize("one", [gpus.Grant("GPU-a"), gpus.Grant("GPU-a", 20480), gpus.Grant("MIG-a", 20480, 50)])
 def test_what_was_handed_out_is_read_as_it_is_written(one):
     assert gpus.grant(str(one)) == one
