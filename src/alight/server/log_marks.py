@@ -6,6 +6,7 @@ log ended when they had, if anybody knows. A line belongs to what ran when it wa
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from pathlib import Path
 from alight.server.log_segments import path_of, segments_of
 
 _FORM = struct.Struct("!ddQQQI31s")  # began, ended, log offset, first and last position, attempt, call
-#: Seconds in which output is read from its pipe after it was written; what is later goes to the next input.
+#: Seconds that the times of inputs may be wrong by: a frame that waits for company says when it left.
 LATE = 0.003
 _LATER = 0.25  # seconds after an input's end in which output still counts as its own, when no other one runs
+_AROUND = 0.05  # seconds around inputs that run together in which output may be theirs
 _LOOKED_AT = 512  # notes in which inputs that run together are looked for
 _NOTHING: tuple[float, float, tuple[Mark, ...]] = (1.0, 0.0, ())
 
@@ -98,9 +100,9 @@ class Whose:
         self._marks: Marks | None = None
         self._known: tuple[float, float, tuple[Mark, ...]] = _NOTHING
 
-    def of(self, at: float, position: int, running: Sequence[Mark] = ()) -> tuple[Mark, ...]:
-        """Who ran when output that ends at ``position`` of the log was read, at ``at``. ``running`` is what the
-        container has now, in order of its turn."""
+    def of(self, at: float, position: int, after: float, running: Sequence[Mark] = ()) -> tuple[Mark, ...]:
+        """Who ran when output that ends at ``position`` of the log was written, which was read at ``at``; ``after`` is
+        when output was read before that. ``running`` is what the container has now, in order of its turn."""
         low, high, found = self._known
         if low < at <= high:
             return found
@@ -108,7 +110,7 @@ class Whose:
             self._marks = Marks(self._folder)
         if self._together:
             return self._all_at(self._marks, at, running)
-        return self._one_at(self._marks, at, position, running)
+        return self._one_at(self._marks, at, position, after, running)
 
     def close(self) -> None:
         """Let go of the files; may be used again."""
@@ -117,33 +119,36 @@ class Whose:
             self._marks.close()
             self._marks = None
 
-    def _one_at(self, marks: Marks, at: float, position: int, running: Sequence[Mark]) -> tuple[Mark, ...]:
-        number = marks.first_until(at - LATE)
-        while number < marks.count and (ended := marks[number]).ended < at and 0 < ended.offset < position:
-            number += 1  # it was over, and this was printed after that
+    def _one_at(
+        self, marks: Marks, at: float, position: int, after: float, running: Sequence[Mark]
+    ) -> tuple[Mark, ...]:
+        number = marks.first_until(at)
         before = marks[number - 1] if number else None
-        if number < marks.count:
-            mark = marks[number]
-        elif running:
-            mark = running[0]
-        else:
-            return (before,) if before is not None and _is_rest(before, at, position) else ()
-        follows = before.ended + LATE if before is not None else 0.0
+        if before is not None and not before.offset and after <= before.ended and at - before.ended <= _LATER:
+            return (before,)  # something of it was in the pipe when it had ended, and this was read first
+        mark = marks[number] if number < marks.count else running[0] if running else None
+        if mark is None:
+            return (before,) if before is not None and _is_rest(before, at, position, math.inf) else ()
+        ended = before.ended if before is not None else 0.0
         # Inputs of one frame ran one after the other, and nobody knows when they paused.
-        began = mark.began if mark.stop - mark.start == 1 else min(mark.began, max(follows, mark.began - _LATER))
-        if at < began - LATE:
-            return (before,) if before is not None and _is_rest(before, at, position) else ()
-        self._known = (max(began - LATE, follows), mark.ended, (mark,))
+        began = mark.began if mark.stop - mark.start == 1 else min(mark.began, max(ended, mark.began - _LATER))
+        if at < began:
+            if before is not None and _is_rest(before, at, position, began):
+                return (before,)
+            return (mark,) if at >= began - LATE else ()
+        self._known = (max(began, ended, at), mark.ended, (mark,))
         return (mark,)
 
     def _all_at(self, marks: Marks, at: float, running: Sequence[Mark]) -> tuple[Mark, ...]:
-        number = marks.first_until(at - LATE)
+        number = marks.first_until(at - _AROUND)
         until = min(marks.count, number + _LOOKED_AT)
-        found = [mark for mark in (marks[one] for one in range(number, until)) if mark.began - LATE <= at]
-        found += [mark for mark in running if mark.began - LATE <= at]
+        found = [mark for mark in (marks[one] for one in range(number, until)) if mark.began - _AROUND <= at]
+        found += [mark for mark in running if mark.began - _AROUND <= at]
         return tuple(found)
 
 
-def _is_rest(before: Mark, at: float, position: int) -> bool:
-    """Whether output between two inputs is what the first one left in its pipe."""
-    return position <= before.offset or at <= before.ended + _LATER
+def _is_rest(before: Mark, at: float, position: int, began: float) -> bool:
+    """Whether output that was read before the next input ``began`` is what the one before left in its pipe."""
+    if before.offset:
+        return position <= before.offset
+    return at - before.ended <= min(_LATER, began - at)

@@ -36,6 +36,7 @@ class Bit:
     data: bytes
     start: int
     end: int
+    after: float = 0.0  # when the log was written to last before this
     container: str = ""
     function: str = ""
     call: str = ""
@@ -56,8 +57,8 @@ class Assembler:
         self._places = places
         self._held: dict[int, Bit] = {}
 
-    def feed(self, record: Record, key: float) -> Bit | None:
-        """The lines that this record completes."""
+    def feed(self, record: Record, key: float, after: float) -> Bit | None:
+        """The lines that this record completes. ``after``: the key of the record before it, of either stream."""
         data, start = record.data, record.end - len(record.data)
         skip = self._places.get(record.fd, 0) - start
         if skip > 0:
@@ -68,16 +69,16 @@ class Assembler:
         if held is not None:
             data, start = held.data + data, held.start
         if record.fd == SYSTEM:
-            return Bit(key, self._name, record.at, record.fd, data, start, record.end)
+            return Bit(key, self._name, record.at, record.fd, data, start, record.end, after)
         cut = data.rfind(b"\n") + 1
         if not cut and len(data) < LONGEST:
-            self._held[record.fd] = Bit(key, self._name, record.at, record.fd, data, start, record.end)
+            self._held[record.fd] = Bit(key, self._name, record.at, record.fd, data, start, record.end, after)
             return None
         cut = cut or len(data)
         end = record.end - (len(data) - cut)
         if cut < len(data):
-            self._held[record.fd] = Bit(key, self._name, record.at, record.fd, data[cut:], end, record.end)
-        return Bit(key, self._name, record.at, record.fd, data[:cut], start, end)
+            self._held[record.fd] = Bit(key, self._name, record.at, record.fd, data[cut:], end, record.end, after)
+        return Bit(key, self._name, record.at, record.fd, data[:cut], start, end, after)
 
     def rest(self) -> list[Bit]:
         """The lines that are not finished."""
@@ -105,8 +106,8 @@ class Reader:
                 break
             key = block.key
             for record in self._file.records(block):
-                key = max(key, record.at)
-                bit = assembler.feed(record, key)
+                after, key = key, max(key, record.at)
+                bit = assembler.feed(record, key, after)
                 if bit is not None:
                     self.places[bit.fd] = bit.end
                     if key >= since and not (until and key > until):
@@ -149,8 +150,8 @@ class Reader:
         firsts: dict[int, Bit] = {}
         key, last = block.key, block.start
         for record in self._file.records(block):
-            key, last = max(key, record.at), record.end
-            bit = assembler.feed(record, key)
+            after, key, last = key, max(key, record.at), record.end
+            bit = assembler.feed(record, key, after)
             if bit is not None and (bit.fd == SYSTEM or bit.fd in firsts):
                 bits.append(bit)
             elif bit is not None:
@@ -296,14 +297,14 @@ def _split(bit: Bit) -> tuple[Bit, list[Bit]]:
         return bit, []
     # Records that a line is put together from lie apart, so that only the end of the whole is a place of the log.
     middle = max(bit.start, bit.end - (len(bit.data) - cut))
-    first = Bit(bit.key, bit.name, bit.at, bit.fd, bit.data[:cut], bit.start, middle)
-    return first, [Bit(bit.key, bit.name, bit.at, bit.fd, bit.data[cut:], middle, bit.end)]
+    first = Bit(bit.key, bit.name, bit.at, bit.fd, bit.data[:cut], bit.start, middle, bit.after)
+    return first, [Bit(bit.key, bit.name, bit.at, bit.fd, bit.data[cut:], middle, bit.end, bit.after)]
 
 
 def _joined(held: Bit, head: Bit | None) -> Bit:
     if head is None:
         return held
-    return Bit(head.key, held.name, head.at, held.fd, held.data + head.data, held.start, head.end)
+    return Bit(head.key, held.name, head.at, held.fd, held.data + head.data, held.start, head.end, head.after)
 
 
 def _cut(data: bytes) -> list[bytes]:

@@ -208,17 +208,29 @@ def test_a_line_is_of_the_input_that_ran_when_it_came(logs):
     for number in range(100):
         logs.mark(box.name, mark(number, 10.0 + number, 10.9 + number, 100 + number).pack())
     whose = Whose(logs.folder_of(box.name), together=False)
-    assert whose.of(5.0, 20) == ()
+    assert whose.of(5.0, 20, 5.0) == ()
     for number in (0, 1, 50, 99):
-        assert whose.of(10.5 + number, 100 + number)[0].start == number
-        assert whose.of(10.0 + number, 100 + number)[0].start == number
-    assert whose.of(12.95, 102)[0].start == 2  # read late, but before the place where it had ended
-    assert whose.of(150.0, 300) == ()
+        assert whose.of(10.5 + number, 100 + number, 10.5 + number)[0].start == number
+        assert whose.of(10.0 + number, 100 + number, 10.0 + number)[0].start == number
+    assert whose.of(12.95, 102, 12.95)[0].start == 2  # read late, but before the place where it had ended
+    assert whose.of(12.95, 103, 12.95) == ()  # a thread of nobody's, while nothing ran
+    assert whose.of(12.999, 103, 12.999)[0].start == 3  # clocks are not that exact
+    assert whose.of(150.0, 300, 150.0) == ()
     running = [mark(100, 120.0, math.inf)]
     whose.close()
-    assert whose.of(150.0, 300, running)[0].start == 100
-    assert whose.of(115.0, 300, running) == ()
+    assert whose.of(150.0, 300, 150.0, running)[0].start == 100
+    assert whose.of(115.0, 300, 115.0, running) == ()
     whose.close()
+
+
+def test_what_was_still_in_the_pipe_is_of_the_input_that_had_ended(logs):
+    box = Box(logs)
+    box.write(record(b"x\n"))
+    logs.mark(box.name, mark(0, 10.0, 11.0).pack())  # offset 0: its pipes were not empty
+    logs.mark(box.name, mark(1, 11.0, 12.0, 90).pack())
+    whose = Whose(logs.folder_of(box.name), together=False)
+    assert whose.of(11.04, 60, 10.5)[0].start == 0  # read first after that
+    assert whose.of(11.05, 80, 11.04)[0].start == 1
 
 
 def test_inputs_that_run_together_are_all_candidates(logs):
@@ -227,10 +239,10 @@ def test_inputs_that_run_together_are_all_candidates(logs):
     logs.mark(box.name, mark(1, 10.0, 12.0).pack())
     logs.mark(box.name, mark(0, 5.0, 20.0).pack())
     whose = Whose(logs.folder_of(box.name), together=True)
-    assert {one.start for one in whose.of(11.0, 1)} == {0, 1}
-    assert {one.start for one in whose.of(15.0, 1)} == {0}
-    assert {one.start for one in whose.of(15.0, 1, [mark(7, 14.0, math.inf)])} == {0, 7}
-    assert whose.of(30.0, 1) == ()
+    assert {one.start for one in whose.of(11.0, 1, 11.0)} == {0, 1}
+    assert {one.start for one in whose.of(15.0, 1, 15.0)} == {0}
+    assert {one.start for one in whose.of(15.0, 1, 15.0, [mark(7, 14.0, math.inf)])} == {0, 7}
+    assert whose.of(30.0, 1, 30.0) == ()
 
 
 def test_the_oldest_output_of_all_goes_first_when_there_is_too_much(tmp_path):

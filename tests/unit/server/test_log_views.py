@@ -10,7 +10,7 @@ from alight.server.log_query import events
 from alight.wire import errors
 from alight.wire.logs import LogPieces, LogQuery
 from alight.wire.messages import AppStop
-from alight.wire.spec import FunctionSpec
+from alight.wire.spec import Autoscaling, FunctionSpec
 
 
 async def opened(client, **asked):
@@ -276,5 +276,22 @@ def test_events_are_plain_records(world):
         assert event["text"] == "hello\n"
         assert event["function"] == "f"
         assert event["source"] == "stdout"
+
+    world(work)
+
+
+def test_a_line_is_shown_for_each_of_the_inputs_that_ran_together(world):
+    async def work(world):
+        one = await shop(world, "slow", autoscaling=Autoscaling(max_concurrent_inputs=4, max_containers=1))
+        calls = [await one.client.start(one.functions["slow"], word) for word in ("first", "second")]
+        await world.until(lambda: one.boxes("slow") and one.node.containers[one.boxes("slow")[0]].offset > 40)
+        one.go_on.set()
+        for call in calls:
+            await one.client.result(call)
+        for call in calls:
+            found = printed(await ask(one.client, call=call.call_id))
+            assert {"first begins", "second begins"} <= set(found.splitlines())
+        lines = await ask(one.client, app="shop", source="stdout")
+        assert {piece.call for piece, _ in lines} == {""}  # nobody can tell
 
     world(work)

@@ -141,7 +141,7 @@ class Look:
                 if len(self._open) >= _OPEN:
                     self._open.popitem(last=False)[1].close()
                 self._open[reader.name] = reader.whose
-            ran = reader.whose.of(bit.at, bit.end, self.running.get(reader.name, ()))
+            ran = reader.whose.of(bit.at, bit.end, bit.after, self.running.get(reader.name, ()))
             if scope.call:
                 ran = tuple(one for one in ran if one.call == scope.call)
                 if not ran:

@@ -41,7 +41,9 @@ class Running:
         """A container brought the end of one input that is no plain value."""
         ended = output.ended_at or time.time()
         began = output.started_at or ended
-        mark = Mark(output.call_id, output.position, output.position + 1, output.attempt, began, ended)
+        mark = Mark(
+            output.call_id, output.position, output.position + 1, output.attempt, began, ended, output.log_offset
+        )
         self._note(output.container, mark)
 
     def lost(self, container_id: str) -> None:

@@ -169,5 +169,5 @@ def _only(rows: list[Row], function: str, app: str) -> frozenset[str]:
 
 
 def _is_together(row: Row) -> bool:
-    spec = json.loads(row["spec"])
-    return int(spec.get("max_concurrent_inputs", 1)) > 1 or int(spec.get("batch_size", 0)) > 0 or bool(spec.get("web"))
+    scaling = json.loads(row["spec"]).get("autoscaling", {})
+    return scaling.get("max_concurrent_inputs", 1) > 1 or scaling.get("batch_size", 0) > 0
