@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         # The memory of this process has secrets in it, and that of containers, which inherit this and may raise it.
         _, most = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, most))
-        _say_where(home, argv if argv is not None else sys.argv[1:], kept=asked.kept)
+        _say_where(home, asked, argv if argv is not None else sys.argv[1:])
         try:
             run(_serve(asked, home))
         except errors.Error as error:
@@ -109,7 +109,7 @@ async def _serve(asked: argparse.Namespace, home: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.leave)
     loop.add_signal_handler(signal.SIGUSR1, agent.shut_down)
-    await agent.run(_say_ready)
+    await agent.run(lambda: _say_ready(home))
 
 
 def instance_of(home: Path) -> str:
@@ -128,22 +128,29 @@ def _user_namespaces() -> bool:
     return os.environ.get("ALIGHT_USER_NAMESPACES", "") != "0"
 
 
-def _say_where(home: Path, argv: list[str], *, kept: bool) -> None:
+def _say_where(home: Path, asked: argparse.Namespace, argv: list[str]) -> None:
     """Leave run/node.json: the next command finds this node by it, and the server starts it again when it was
     killed, unless it is ``kept`` by somebody else.
     """
-    path = home / "run" / "node.json"
-    temporary = path.with_suffix(".new")
     command = [sys.executable, "-m", "alight.node", *argv]
-    said = {"pid": os.getpid(), "version": __version__, "argv": command, "kept": kept}
-    temporary.write_text(json.dumps(said) + "\n")
-    temporary.replace(path)
+    said = {"pid": os.getpid(), "version": __version__, "argv": command, "kept": asked.kept, "ready": False}
+    _write(home / "run" / "node.json", said)
 
 
-def _say_ready() -> None:
+def _say_ready(home: Path) -> None:
+    """The server knows this node: for whoever started it, and for others who wait for it to come up."""
+    path = home / "run" / "node.json"
+    with contextlib.suppress(FileNotFoundError):  # told to end meanwhile
+        _write(path, {**json.loads(path.read_text()), "ready": True})
     # Whoever started us may have gone since.
     with contextlib.suppress(OSError, ValueError):
         print("READY", flush=True)  # noqa: T201
+
+
+def _write(path: Path, said: dict[str, object]) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(said) + "\n")
+    temporary.replace(path)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -188,29 +188,40 @@ def _start_missing(home: Path, options: Options, settings: config.Config) -> Non
         (home / "run" / "stopped").unlink()
     server = None
     if not _answers(socket_path(home)):
-        arguments = ["alight.server", "--home", str(home)]
-        if options.listen:
-            arguments += ["--listen", options.listen]
-        server = _Starting(home, "server", arguments)
-    node = None
-    if options.node and not _node_runs(home):
-        arguments = ["alight.node", "--home", str(home), "--server", f"unix:{socket_path(home)}"]
-        for flag, value in (("engine", options.engine), ("fake_gpus", options.fake_gpus)):
-            chosen = value or settings[flag]
-            if chosen:
-                arguments += [f"--{flag.replace('_', '-')}", chosen]
-        # The node dials until the server listens, so both can import at the same time.
-        node = _Starting(home, "node", arguments)
+        listen = ["--listen", options.listen] if options.listen else []
+        server = _Starting(home, "server", ["alight.server", "--home", str(home), *listen])
+    arguments = ["alight.node", "--home", str(home), "--server", f"unix:{socket_path(home)}"]
+    for flag, value in (("engine", options.engine), ("fake_gpus", options.fake_gpus)):
+        chosen = value or settings[flag]
+        if chosen:
+            arguments += [f"--{flag.replace('_', '-')}", chosen]
+    # The node dials until the server listens, so both can import at the same time.
+    node = _Starting(home, "node", arguments) if options.node and not _node_runs(home) else None
     try:
         if server is not None:
             server.wait_ready()
-        if node is not None:
-            node.wait_ready()
+        deadline = time.monotonic() + _READY_SECONDS
+        while node is not None and not node.wait_ready() and not _comes_up(home, deadline):
+            node = _Starting(home, "node", arguments)
     except BaseException:
         for started in (node, server):
             if started is not None:
                 started.end()
         raise
+
+
+def _comes_up(home: Path, deadline: float) -> bool:
+    """Wait for the node that somebody else has started; whether it is ready. One that was killed may have been it."""
+    while not _node_runs(home):
+        if time.monotonic() > deadline:
+            raise errors.ConnectionError(
+                f"this machine's node, which is starting, did not become ready within {_READY_SECONDS:g} s",
+                hint=f"see {log_path(home, 'node')}; `alight doctor` checks what it needs",
+            )
+        if _node_pid(home) is None:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
 
 
 class _Starting:
@@ -230,7 +241,8 @@ class _Starting:
                 start_new_session=True,
             )
 
-    def wait_ready(self) -> None:
+    def wait_ready(self) -> bool:
+        """Whether it is ready; False: another one serves this directory, or was until it has quite ended."""
         out: IO[bytes] = self.process.stdout  # type: ignore[assignment]  # a pipe was asked for
         deadline = time.monotonic() + _READY_SECONDS
         seen = b""
@@ -242,12 +254,14 @@ class _Starting:
             if not piece:
                 code = self.process.wait()
                 if code == _ALREADY_RUNS:
-                    break  # somebody else started it between our look and our start
+                    out.close()
+                    return False  # somebody else started it between our look and our start
                 raise self._failed(f"ended at its start with exit code {code}")
             seen += piece
         out.close()
         # It is not ours to wait for: it outlives this program. Its end is seen by whoever uses it next.
         self.process.returncode = 0
+        return True
 
     def end(self) -> None:
         self.process.returncode = None
@@ -345,7 +359,8 @@ def _answers(path: Path) -> bool:
 
 
 def _node_runs(home: Path) -> bool:
-    return _node_pid(home) is not None
+    """Whether there is a node that the server knows."""
+    return _node_pid(home) is not None and _read_json(home / "run" / "node.json").get("ready", True) is True
 
 
 def _node_pid(home: Path) -> Optional[int]:
