@@ -262,7 +262,8 @@ def _rows(  # noqa: PLR0913  how a row looks
 ) -> List[Sequence[Any]]:
     at = datetime.fromtimestamp(one.at, where)
     begins = at.isoformat() if exact else at.strftime("%Y-%m-%d %H:%M" if hours else "%Y-%m-%d")
-    head = [begins, one.object_id, one.description, one.environment]
+    named = f"{one.description}.{one.function}" if one.function else one.description
+    head = [begins, one.object_id, named, one.environment]
 
     def cell(cost: float) -> Any:
         return round(cost, 9) if exact else money.shown(cost, currency, 4 if cost < 1 else 2)

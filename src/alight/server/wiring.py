@@ -88,6 +88,7 @@ from alight.server.services.setup import Setup
 from alight.server.services.shared import Shared
 from alight.server.services.shared_store import SharedStore
 from alight.server.services.staging import Staging
+from alight.server.services.stored_usage import StoredUsage
 from alight.server.services.system_log import SystemLog
 from alight.server.services.terminals import Terminals
 from alight.server.services.tokens import Tokens
@@ -161,6 +162,7 @@ class Server:
         self.dashboard: Dashboard
         self._usage: Usage
         self._billing: Billing
+        self._stored: StoredUsage
         self._budgets: BudgetKeeper
         self._schedules: Schedules
         self.blob_users: BlobUsers
@@ -249,6 +251,7 @@ class Server:
         self._reviver.close()
         parts.loop.close()
         self.measuring.close()
+        self._stored.close()
         await self._usage.close()
         parts.apps.leases.close()
         parts.nodes.close()
@@ -317,6 +320,7 @@ class Server:
         """Who accounts for what containers have, what it costs, and what it may cost."""
         parts, prices = self.parts, PriceFile(self.settings.home)
         self._usage = Usage(parts.store, parts.functions, parts.loop.state, prices)
+        self._stored = StoredUsage(parts.store, parts.volumes, self._usage)
         self._billing = Billing(parts.store, self._usage, prices)
         self._budgets = BudgetKeeper(parts.store, parts.apps, self._usage, parts.inbox, parts.hub)
         parts.containers.accounts, parts.loop.accounts = self._usage, self._usage.after_step
@@ -387,6 +391,7 @@ class Server:
         await parts.containers.load()
         await self._usage.load()
         await self._budgets.load()
+        self._stored.start()
         machines = {record.node_id for record in parts.containers.alive.values()}
         taken_up = await parts.calls.load()
         await parts.deployments.resume()

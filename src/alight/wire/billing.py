@@ -35,8 +35,10 @@ class UsageAsk:
 
 @dataclass(frozen=True)
 class UsageItem:
-    """One interval of one app (function, user). ``idle`` and ``starting`` are parts of ``cost``; ``unpriced`` are
-    resources that nobody gave a price, which are in no cost."""
+    """One interval of one app (function, user). ``description`` is the app's name, or the user.
+
+    ``idle`` and ``starting`` are parts of ``cost``; ``unpriced`` are resources that nobody gave a price, in no cost.
+    """
 
     at: float
     object_id: str

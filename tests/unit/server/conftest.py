@@ -153,6 +153,7 @@ class World:
         server._schedules.close()
         server.parts.loop.close()
         server._usage.stop()
+        server._stored.close()
         server.parts.apps.leases.close()
         server.parts.nodes.close()
         server.parts.hub.on_watched = None

@@ -10,6 +10,7 @@ import pytest
 from alight.server import metering
 from alight.server.auth import OWNER, USER, Principal
 from alight.server.metering import CPU, WHOLE
+from alight.server.services.stored_usage import StoredUsage
 from alight.wire import errors
 from alight.wire.billing import (
     AppCostAsk,
@@ -25,8 +26,10 @@ from alight.wire.billing import (
 )
 from alight.wire.commands import GpuInfo, Report
 from alight.wire.messages import CallDetails, CallShow, CallUpdate
+from alight.wire.record import replace
 from alight.wire.spec import Resources
 from alight.wire.starts import ContainerStop
+from alight.wire.stored import VolumeEnsure, VolumeInfo
 from tests.unit.server.conftest import spec
 
 TWO_CORES = spec(resources=Resources(cpu=2.0, memory=1024))
@@ -87,10 +90,10 @@ def test_what_a_call_and_an_app_cost_is_told(world):
         )
         assert item.cost == pytest.approx(of_app.cost)
         assert set(item.by_resource) == {"cpu", "memory"}
-        for by, name in (("function", "doubling.double"), ("user", "owner")):
+        for by, name in (("function", ("doubling", "double")), ("user", ("owner", ""))):
             asked = UsageAsk(asked.start, asked.end, "h", by=by)
             report = await client.ask("usage.report", asked, UsageReported)
-            assert [one.description for one in report.items] == [name]
+            assert [(one.description, one.function) for one in report.items] == [name]
             assert report.items[0].at % 3600 == 0
 
     world(work)
@@ -201,6 +204,33 @@ def test_what_a_machine_measures_counts_beyond_what_is_held(world):
         assert told.amounts[metering.CPU_USED] == pytest.approx(120)
         assert told.amounts[CPU] == pytest.approx(120, abs=1)
         assert told.amounts[metering.ENERGY] == pytest.approx(3600)
+
+    world(work)
+
+
+def test_volumes_cost_what_they_hold_once_an_hour(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        client = await world.client()
+        volume = await client.ask("volume.ensure", VolumeEnsure(name="weights", create=True), VolumeInfo)
+
+        class Sized:
+            list = world.server.parts.volumes.list
+
+            async def measured(self, info):
+                return replace(info, size=3 << 30)
+
+        stored = StoredUsage(world.server.parts.store, Sized(), world.server._usage)
+        now = time.time() - 5 * 3600
+        assert [await stored.count(now + 3600 * later) for later in (0, 0.01, 1, 4)] == [1, 0, 1, 1]
+        report = await client.ask(
+            "usage.report", UsageAsk(now - 3600, time.time() + 3600, "", environment="main"), UsageReported
+        )
+        (item,) = report.items
+        assert (item.object_id, item.description, item.owner) == (volume.volume_id, "weights", "owner")
+        assert item.amounts == {"storage": 3.0 * 5}  # the hours between, too
+        assert item.cost == pytest.approx(15 * 0.20 / 730)
+        assert (item.idle, item.starting) == (0, 0)
 
     world(work)
 

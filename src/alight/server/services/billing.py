@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from alight.server import costs
 from alight.server.costs import Prices
 from alight.server.prices import EXAMPLE, PriceFile
+from alight.server.services.published import shown_name
 from alight.server.services.usage import Usage
 from alight.store.base import Row, Store
 from alight.wire import errors
@@ -127,7 +128,7 @@ def _buckets(resolution: str, start: float, where: tzinfo) -> Callable[[float], 
 def _item(key: tuple[float, str, str], one: _Sum, by: str, prices: Prices) -> UsageItem:
     at, environment, name = key
     row, cost = one.row, costs.cost_by_state(one.states, prices)
-    shown = {"app": row["app"], "function": f"{row['app']}.{row['function']}", "user": name}[by]
+    shown = name if by == "user" else row["app"]
     return UsageItem(
         at,
         name,
@@ -141,5 +142,5 @@ def _item(key: tuple[float, str, str], one: _Sum, by: str, prices: Prices) -> Us
         cost.by_resource,
         json.loads(row["tags"]) if by != "user" else {},
         cost.unpriced,
-        row["function"] if by == "function" else "",
+        shown_name(row["function"]) if by == "function" else "",
     )

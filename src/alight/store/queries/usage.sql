@@ -29,9 +29,10 @@ WHERE c.created_at >= :since AND (c.state <> 'ended' OR u.until IS NULL OR u.unt
 
 -- name: usage_between
 -- Amounts of some hours (the last one not), with the names that people know. Empty words mean all.
-SELECT u.*, coalesce(nullif(a.name, ''), a.description, '') AS app, coalesce(a.tags, '{}') AS tags,
+SELECT u.*, coalesce(nullif(a.name, ''), a.description, v.name, '') AS app, coalesce(a.tags, '{}') AS tags,
   coalesce(f.name, '') AS function
 FROM usage_hours u LEFT JOIN apps a ON a.app_id = u.app_id LEFT JOIN functions f ON f.function_id = u.function_id
+LEFT JOIN volumes v ON v.volume_id = u.app_id
 WHERE u.hour >= :first AND u.hour < :stop AND (:environment = '' OR u.environment = :environment)
   AND (:owner = '' OR u.owner = :owner)
   AND (:app = '' OR u.app_id = :app OR a.name = :app OR a.description = :app);
@@ -81,3 +82,7 @@ SELECT * FROM budgets ORDER BY kind, environment, name;
 -- name: budgets_forget
 -- Those of runs that are over.
 DELETE FROM budgets WHERE kind = 'run' AND name NOT IN (SELECT app_id FROM apps WHERE state <> 'stopped');
+
+-- name: usage_stored_last
+-- The last hour in which volumes were counted.
+SELECT max(hour) AS hour FROM usage_hours WHERE resource = 'storage';
