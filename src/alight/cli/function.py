@@ -12,6 +12,7 @@ import click
 
 from alight.cli import measure_words, options, session, tables, terminal
 from alight.cli.errors import UsageError
+from alight.cli.logs import function_logs
 from alight.wire import ids
 from alight.wire.codec import to_plain
 from alight.wire.measures import (
@@ -33,6 +34,9 @@ _variants = click.option("--all-variants", is_flag=True, help="With all that wit
 @click.group(short_help="Look at functions: what became of inputs, what containers use.")
 def function() -> None:
     """Look at functions: what became of inputs, what containers use. FUNCTION is APP/NAME, or an id (fu-…)."""
+
+
+function.add_command(function_logs)
 
 
 @function.command()

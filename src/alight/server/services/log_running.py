@@ -26,6 +26,7 @@ class Running:
         self._logs = logs
         self._book = book
         self._offsets: dict[str, int] = {}  # of each container: where the last note's output ended
+        self._starts: dict[str, str] = {}  # of each container: what was told of its start
 
     def values(self, said: chunk.Outputs) -> None:
         """A container brought values, or items of one input."""
@@ -52,6 +53,17 @@ class Running:
         for one in self.now(container_id)[:_LOST]:
             self._note(container_id, Mark(one.call, one.start, one.stop, one.attempt, one.began, now))
         self._offsets.pop(container_id, None)
+        self._starts.pop(container_id, None)
+
+    def started(self, container_id: str, start: Mapping[str, Any]) -> str:
+        """What a machine says of a container's start, in a line for its log; "" when that is nothing new."""
+        if not start.get("ready") or not start.get("how"):
+            return ""
+        level = f" (level {start['level']})" if start.get("level") else ""
+        took = ", ".join(f"{stage} {1000 * seconds:.0f}" for stage, seconds in start.get("stages", {}).items())
+        text = f"{container_id} was started {start['how']}{level}; milliseconds on its machine: {took}"
+        told, self._starts[container_id] = self._starts.get(container_id), text
+        return text if told is None else ""
 
     def now(self, container_id: str) -> list[Mark]:
         """What a container has and has not answered, in the order of its turn."""
@@ -76,12 +88,3 @@ class Running:
             self._logs.mark(container_id, mark.pack())
         except errors.Error as error:
             log.warning("whose output that of %s is could not be noted: %s", container_id, error)
-
-
-def how_started(name: str, start: Mapping[str, Any]) -> str:
-    """What a machine says of a container's start, in a line for its log; "" when it says nothing yet."""
-    if not start.get("ready") or not start.get("how"):
-        return ""
-    level = f" (level {start['level']})" if start.get("level") else ""
-    took = ", ".join(f"{stage} {1000 * seconds:.0f}" for stage, seconds in start.get("stages", {}).items())
-    return f"{name} was started {start['how']}{level}; milliseconds on its machine: {took}"

@@ -28,7 +28,7 @@ from alight.server.logs import Logs
 from alight.server.services.calls import Calls
 from alight.server.services.containers import Containers, Record
 from alight.server.services.hub import Hub
-from alight.server.services.log_running import Running, how_started
+from alight.server.services.log_running import Running
 from alight.server.services.readers import send_now
 from alight.store.base import Store
 from alight.wire import chunk, errors
@@ -311,7 +311,7 @@ class Nodes:
         elif report.kind == "started":
             self._around.containers.starts.said(name, report.start)
             if record is not None:
-                self._around.hub.note(record.app_id, how_started(name, report.start), container=name,
+                self._around.hub.note(record.app_id, self.running.started(name, report.start), container=name,
                                       function=record.function_id)  # fmt: skip
         elif report.kind == "returned":
             self._on_returned(name, report)
