@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alight.scheduler import dispatch, held, members
 from alight.scheduler.decisions import Aside, Cancel, Decision, Stop
 from alight.scheduler.state import Container, Gang, Run, State
@@ -89,7 +91,8 @@ def dissolve(state: State, gang: Gang, lost: Container, decisions: list[Decision
         return []
     gang.over = True
     leader = gang.members[0]
-    runs = held.in_order(state.containers[leader]) if leader in state.containers else []
+    # Copies: those that are dropped here get smaller as they are answered.
+    runs = [replace(run) for run in held.in_order(state.containers[leader])] if leader in state.containers else []
     if gang.answer is not None:
         decisions.append(Aside(gang.answer.call_id, leader, keep=False))
         gang.answer = None

@@ -187,7 +187,7 @@ def _look_at_gang(state: State, gang_id: str, node: Node, now: float, decisions:
     """A gang of which some were lost, while nobody here knew it, ends, and what it ran begins again."""
     gang = state.gangs[gang_id]
     there = [state.containers[name] for name in gang.members if name in state.containers]
-    if len(there) == len(gang.members) or there[0].node_id != node.node_id:
+    if there[0].node_id != node.node_id or (len(there) == len(gang.members) and not _is_stale(state, there[0])):
         return
     function = state.functions.get(gang.function_id)
     for run in ending.dissolve(state, gang, there[0], decisions):
@@ -196,6 +196,17 @@ def _look_at_gang(state: State, gang_id: str, node: Node, now: float, decisions:
             if call is not None and function is not None:
                 why = "a container of its cluster was lost with its machine"
                 calls.innocent(state, function, (call, position), run.attempt, (now, why), decisions)
+
+
+def _is_stale(state: State, leader: Container) -> bool:
+    """Whether an earlier server had given up what a gang still runs, because one of it would not."""
+    for call_id, runs in leader.runs.items():
+        call = state.calls.get(call_id)
+        for run in runs:
+            known = [call.tried.get(one) for start, stop in spans(run) for one in range(start, stop)] if call else []
+            if any(one is not None and one.attempt > run.attempt for one in known):
+                return True
+    return False
 
 
 def _adopt(state: State, function: Function, container: Container, run: events.Run, decisions: list[Decision]) -> None:

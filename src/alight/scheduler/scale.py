@@ -279,7 +279,7 @@ def _start_one(state: State, function: Function, now: float, decisions: list[Dec
 def _start_all(state: State, function: Function, found: gangs.Places, now: float, decisions: list[Decision]) -> None:
     need, node_id = function.need, found.node_id
     names = tuple(state.make_id() for _ in found.gpus)
-    gang = f"cu-{names[0].partition('-')[2]}"
+    gang = f"cu-{names[0].rpartition('-')[2]}"
     for rank, (name, gpus) in enumerate(zip(names, found.gpus, strict=True)):
         one = Container(name, function.function_id, node_id, need.memory, need.cpu, gpus, function.version, now)
         one.gang, one.rank = gang, rank

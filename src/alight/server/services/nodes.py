@@ -469,7 +469,9 @@ class Nodes:
                 if run.call_id not in over:
                     giving.adopt(run, function, one.container_id)
         memory, gpus = (record.memory, record.gpus) if record is not None else (one.memory, one.gpus)
-        runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in (*one.runs, *answered))
+        # A rank may still run what another one's failure has ended.
+        runs_on = [left for run in one.runs for left in giving.unheard(run)] if record and record.cluster else one.runs
+        runs = tuple(events.Run(run.call_id, run.start, run.stop, run.attempt) for run in (*runs_on, *answered))
         started = record.function_version if record is not None else 0
         outdated = self._around.containers.functions.behind(one.function_id, started)
         of = (record.cluster, record.rank, record.cluster_size) if record is not None else ("", 0, 0)
