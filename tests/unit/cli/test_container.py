@@ -8,6 +8,7 @@ import time
 import pytest
 
 from alight.cli import main, session, start_words
+from alight.wire.measures import AppAsked, AppReport, FunctionReport
 from alight.wire.record import replace
 from alight.wire.starts import (
     AppStarts,
@@ -175,14 +176,21 @@ FIT = FunctionStarts("fit", "fu-1", 12, 1, {"plain": 3, "forked": 8}, (TOTAL,), 
 
 def test_statistics(server, capsys):
     server.answers["app.stats"] = AppStarts(APP, "trainer", 1, (FIT,))
+    spreads = {"run_time": {"50": 0.5, "90": 1.0, "95": 2.0, "99": 2.0}}
+    ended = FunctionReport("fu-1", "fit", APP, 0.0, 1.0, 7, 2, 1, input_spreads=spreads)
+    server.answers["app.report"] = AppReport(APP, "trainer", 0.0, 1.0, (ended,))
     assert main.run(["app", "stats", "trainer", "-e", "lab"]) == 0
-    assert server.asked == [("app.stats", AppStats("trainer", "lab"))]
+    assert server.asked == [("app.stats", AppStats("trainer", "lab")), ("app.report", AppAsked(APP))]
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[1].split() == ["fit", "total", "11", "20.0", "1,500.0", "3,162.4"]
+    lines = [line.split() for line in printed.out.splitlines()]
+    assert ["fit", "7", "2", "1", "0", "0", "500", "ms", "2", "s"] in lines
+    assert ["fit", "total", "11", "20.0", "1,500.0", "3,162.4"] in lines
     assert "fit: 8 forked, 3 plain, 1 never became ready" in printed.err
     assert REMEDY in printed.err
     assert main.run(["app", "stats", "trainer", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["functions"][0]["stages"][0]["p95"] == 1.5
+    found = json.loads(capsys.readouterr().out)
+    assert found["functions"][0]["stages"][0]["p95"] == 1.5
+    assert found["inputs"][0]["timeout"] == 1
 
 
 def test_a_slow_run_says_once_what_would_help(server):

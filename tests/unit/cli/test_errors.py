@@ -112,7 +112,6 @@ def test_all_frames_when_asked_for(monkeypatch, capsys):
     [
         (["rnu"], 2, "did you mean `alight run`?"),
         (["train.py"], 2, "did you mean `alight run train.py`?"),
-        (["function"], 1, "not there yet"),
         (["run"], 2, "REF"),
         (["run", "-i", "x.py"], 2, "needs a terminal"),
         (["run", "-i", "-q", "x.py"], 2, "exclude each other"),
