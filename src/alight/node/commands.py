@@ -47,6 +47,8 @@ class Commands:
             self._around.gpu_use.until = max(self._around.gpu_use.until, time.time() + min(command.grace, _LOOK_MOST))
         elif kind == "gpu":
             self._around.gpus.restore(command.gpu)
+        elif kind == "unkept" and command.container in self.containers:
+            self.containers[command.container].on_log_unkept()
         elif kind == "shutdown":
             self._shut_down()
         else:

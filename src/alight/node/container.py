@@ -154,6 +154,9 @@ class Container:
             self.exchange.ledger.note()
         self._finish_if_done()
 
+    def on_log_unkept(self) -> None:
+        self._tail.begin_again()
+
     def on_end_acked(self) -> None:
         """The server knows that it is gone."""
         if self._end is not None:

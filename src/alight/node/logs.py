@@ -114,6 +114,11 @@ class OutputTail:
         """Begin again where the server's acknowledgements end."""
         self.sent = self.acked
 
+    def begin_again(self) -> None:
+        """The server could not keep what was sent since its last acknowledgement."""
+        self.sent = self.acked
+        self.notice(0)
+
     async def ship(self, until: int | None = None) -> None:
         """Send what there is; up to ``until``, or to the end. Returns early when the server is away.
 

@@ -206,7 +206,8 @@ class Command:
     has not begun is returned first. template: containers like ``start``, whose id is empty, may come: have a
     template of it, when there is time. watch: whether anybody watches ``app_id``'s output (``on``). ack: the output
     frames ``serials`` of ``container`` are committed, and the node's own answers ``answered``; ``container`` +
-    ``offset``: its log is kept up to there; ``ended``: the end of ``container`` is recorded. measure: somebody looks:
+    ``offset``: its log is kept up to there; ``ended``: the end of ``container`` is recorded. unkept:
+    its log found no room: send again what is not acknowledged. measure: somebody looks:
     say every second, for ``grace`` seconds from now, what everything uses. gpu: ``gpu`` was looked at and is in service
     again. shutdown: end all
     containers, the spawner and the agent itself.

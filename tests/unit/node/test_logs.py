@@ -132,3 +132,37 @@ def test_inotify_tells_of_a_write(tmp_path):
         notices.close()
 
     run(main())
+
+
+def test_what_the_server_could_not_keep_is_sent_again(tmp_path):
+    async def main():
+        server = Server()
+        path = tmp_path / "output.log"
+        whole = _write(path, b"one\n", b"two\n")
+        tail = OutputTail("ta-1", path, server.send)
+        await tail.ship()
+        server.kept = b""  # its disk was full
+        tail.begin_again()
+        while server.kept != whole:  # noqa: ASYNC110  it knows no events
+            await asyncio.sleep(0.001)
+        tail.close()
+
+    run(main())
+
+
+def test_a_flood_takes_its_share_of_the_way_and_no_more(tmp_path, monkeypatch):
+    async def main():
+        server = Server()
+        path = tmp_path / "output.log"
+        whole = _write(path, *[b"x" * 65536] * 16)
+        tail = OutputTail("ta-1", path, server.send)
+        monkeypatch.setattr(logs, "_RATE", 8 << 20)
+        monkeypatch.setattr(logs, "_BURST", 0.01)
+        await tail.ship()
+        assert 0 < len(server.kept) < len(whole)
+        while server.kept != whole:  # it goes on by itself
+            tail.on_ack(len(server.kept))
+            await asyncio.sleep(0.001)
+        tail.close()
+
+    run(main())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 
 import pytest
 
 from alight.server.log_query import events
+from alight.server.services import nodes
 from alight.wire import errors
+from alight.wire.commands import Report
 from alight.wire.logs import LogPieces, LogQuery
 from alight.wire.messages import AppStop
 from alight.wire.spec import Autoscaling, FunctionSpec
@@ -293,5 +296,34 @@ def test_a_line_is_shown_for_each_of_the_inputs_that_ran_together(world):
             assert {"first begins", "second begins"} <= set(found.splitlines())
         lines = await ask(one.client, app="shop", source="stdout")
         assert {piece.call for piece, _ in lines} == {""}  # nobody can tell
+
+    world(work)
+
+
+def test_output_that_finds_no_room_is_asked_for_again_and_leaves_no_hole(world, monkeypatch):
+    async def work(world):
+        monkeypatch.setattr(nodes, "_AGAIN", 0.01)
+        one = await shop(world)
+        await one.call("f", "before")
+        (box,) = one.node.containers
+        logs, full = world.server.parts.logs, True
+        append = logs.append
+
+        def no_room(*args):
+            if full:
+                raise errors.ResourceExhaustedError("the disk is full")
+            return append(*args)
+
+        monkeypatch.setattr(logs, "append", no_room)
+        kept = logs.end(box)
+        records = [struct.pack("!dBI", 9e9, 1, 5) + b"%d    " % number for number in range(3)]
+        one.node.report(Report("log", container=box, offset=kept), records[0])
+        await world.until(lambda: box in world.server.parts.nodes._unkept)
+        full = False
+        one.node.report(Report("log", container=box, offset=kept + 18), records[1])
+        one.node.report(Report("log", container=box, offset=kept), records[0] + records[1])
+        one.node.report(Report("log", container=box, offset=kept + 36), records[2])
+        await world.until(lambda: logs.end(box) == kept + 54)
+        assert printed(await ask(one.client, container=box)) == "before\n0    1    2    "
 
     world(work)

@@ -40,6 +40,7 @@ from alight.wire.snapshots import VolumeVersion
 from alight.wire.states import ContainerState, ResultStatus
 
 log = logging.getLogger(__name__)
+_AGAIN = 1.0  # seconds until output that found no room is asked for again
 _REPLAY = 0.5  # seconds in which a machine that came back says its kept outputs again
 _encode = msgspec.json.encode
 _NOT_FINAL = {"internal_failure", "internal", "service", "connection"}
@@ -105,6 +106,7 @@ class Nodes:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.sessions: dict[str, Session] = {}
         self._nobody = asyncio.Event()
+        self._unkept: set[str] = set()  # containers whose output found no room on the disk
         self.running = Running(around.logs, around.calls.book)
         self._acks: dict[str, tuple[list[int], list[Run]]] = {}
         self._expected: set[str] = set()
@@ -393,11 +395,18 @@ class Nodes:
             outcomes.on_values(said, head, body, row["app_id"], row["function_id"])
 
     def _on_log(self, session: Session, report: Report, body: bytes, record: Record | None) -> None:
+        name = report.container
+        if name in self._unkept and report.offset > self._around.logs.end(name):
+            return  # it follows what found no room, and comes again after that
         try:
-            end = self._around.logs.append(report.container, report.offset, body)
+            end = self._around.logs.append(name, report.offset, body)
         except errors.Error as error:
-            log.error("output of %s could not be kept: %s", report.container, error)
-            return  # not acknowledged: the node sends it again when it reconnects
+            if name not in self._unkept:
+                log.error("output of %s could not be kept yet: %s", name, error)
+            self._unkept.add(name)
+            asyncio.get_running_loop().call_later(_AGAIN, session.send, Command("unkept", container=name))
+            return
+        self._unkept.discard(name)
         session.send(Command("ack", container=report.container, offset=end))
         if record is not None:
             self._around.hub.log_grew(record.app_id, report.container)
