@@ -20,6 +20,12 @@ IMAGES = os.environ.get("ALIGHT_TEST_IMAGES", "")  # where pictures for docs/ima
 PATIENCE_MS = 15_000
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 800}
+JUMPS = """
+window.jumped = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.jumped += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
 
 
 class Looker:
@@ -28,6 +34,7 @@ class Looker:
     def __init__(self, machine: Machine, context) -> None:
         self.machine = machine
         self.tab = context.new_page()
+        self.tab.add_init_script(JUMPS)
         self.tab.set_default_timeout(PATIENCE_MS)
         self.wrong: list[str] = []
         self.tab.on("pageerror", lambda error: self.wrong.append(str(error)))
@@ -60,6 +67,10 @@ class Looker:
     def sideways(self) -> int:
         """Pixels by which the page is wider than the window."""
         return self.tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+    def jumps(self) -> float:
+        """How much of this page moved by itself, as browsers count it; up to 0.1 counts as calm."""
+        return self.tab.evaluate("window.jumped")
 
     def picture(self, name: str) -> None:
         """A picture for the documents, if somebody asked for them."""

@@ -203,6 +203,7 @@ def test_every_page_shows_itself(shop, look, theme, size):
     for name, (path, ready) in paths(shop, eye.tab).items():
         eye.go(path, ready)
         assert eye.sideways() <= 0, f"{name} is wider than the window"
+        assert eye.jumps() < 0.1, f"{name} jumps"
         assert "never-to-be-seen" not in eye.tab.content()
         if name in {"function", "container-usage", "cost"}:
             eye.tab.wait_for_timeout(600)  # charts draw themselves
@@ -402,6 +403,24 @@ def test_what_is_not_there_says_so(look):
     eye.sees("There is no page /nosuch/page.")
     eye.go("/calls/fc-nosuch", "[role=alert]")
     eye.sees("there is no call fc-nosuch")
+
+
+def test_a_page_whose_requests_break_off_is_there_in_the_end(look):
+    eye = look()
+    left = {"format.js": 2, "api/v1/apps": 2}
+
+    def break_off(route):
+        name = next(name for name in left if name in route.request.url)
+        left[name] -= 1
+        if left[name] >= 0:
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    eye.tab.route(lambda url: any(name in url for name in left), break_off)
+    eye.tab.goto(eye.origin + "/")
+    eye.tab.wait_for_selector(".row a.whole")
+    assert all(number < 0 for number in left.values())
 
 
 def test_without_a_session_there_is_only_the_way_in(shop, look, chromium):

@@ -2,7 +2,7 @@
 // rest. A browser breaks requests off when a network interface of its machine comes or goes, which every container does;
 // then the page is loaded once more. (Not inline, because the pages' security policy forbids that.)
 (() => {
-  const TRIES = 5;
+  const TRIES = 40;
   const remembered = (store, name) => {
     try {
       return window[store].getItem(name);
@@ -23,7 +23,8 @@
     }
   };
   const again = (error) => {
-    if (tried < TRIES && note(tried + 1)) setTimeout(() => location.reload(), 300);
+    if (document.body && tried > 2) document.body.textContent = "The browser broke off the loading of this page. It is loaded again.";
+    if (tried < TRIES && note(tried + 1)) setTimeout(() => location.reload(), Math.min(3000, 200 * 2 ** tried));
     else throw error;
   };
   addEventListener("error", ({ target }) => target instanceof HTMLLinkElement && again(new Error(`no ${target.href}`)), true);

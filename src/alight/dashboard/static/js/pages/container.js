@@ -64,7 +64,7 @@ function known(data) {
 
 function VolumeLink({ id, name }) {
   const { data } = useQuery(name ? null : `volumes/${id}`);
-  return html`<a href=${`/volumes/${id}`}>${name || data?.volume.name || id}</a>`;
+  return html`<a href=${`/volumes/${id}`}>${name || data?.volume.name || "volume"}</a>`;
 }
 
 const Usage = ({ container }) => html`<${Windowed} first="15m">${(window) => html`<${Series} key=${window} container=${container} seconds=${WINDOWS[window]} />`}<//>`;
