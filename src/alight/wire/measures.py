@@ -215,7 +215,6 @@ class NodeShown:
     gpus: Tuple[str, ...] = ()
     fake_gpus: bool = False
     last_seen: float = 0.0
-    load: Dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
