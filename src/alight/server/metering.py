@@ -69,11 +69,14 @@ class Metered:
     ready: bool = False
     open: int = 0
     clock: float = 0.0  # of ``shared``: what one input that was there all the time would have had
-    spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    busy: int = 0
+    idle: int = 0
+    starting: int = 0
     given: int = 0  # of its busy time, what calls have
+    owed: dict[str, int] = field(default_factory=dict)  # of that, by call, what is in no call's account yet
     calls: dict[str, list[float]] = field(default_factory=dict)  # inputs, and the sum of ``clock`` at their start
-    unwritten: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
-    sampled: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))  # since the last sample
+    written: tuple[int, int, int] = (0, 0, 0)  # busy, idle, starting as they were when amounts were made of them last
+    sampled: tuple[int, int, int] = (0, 0, 0)  # the same at the last sample
     recent: dict[str, int] = field(default_factory=dict)  # calls' part in the same time
     seen: dict[str, float] = field(default_factory=dict)  # what its machine had counted at the last sample
     hour_ends: int = 0
@@ -82,7 +85,12 @@ class Metered:
     @property
     def life(self) -> int:
         """All that was accounted for."""
-        return sum(self.spent.values())
+        return self.busy + self.idle + self.starting
+
+    @property
+    def spent(self) -> tuple[int, int, int]:
+        """In the order of ``STATES``."""
+        return self.busy, self.idle, self.starting
 
 
 @dataclass(slots=True)
@@ -132,18 +140,16 @@ class Meter:
 
         The last says of those that had begun, or of which that is not known, that they are answered.
         """
-        at = micros(now)
+        at, alive = micros(now), self.alive
         for container_id, call_id, count, begun in moves:
-            one = self.alive.get(container_id)
+            one = alive.get(container_id)
             if one is None:
                 continue
-            if count > 0 and one.gap and not one.open:
-                one.open = 1  # it had them while nobody looked
-                self._advance(one, at)
-                one.open = 0
-                self._give(one, call_id, one.spent[BUSY] - one.given)
-            else:
-                self._advance(one, at)
+            if one.since < at:
+                if one.gap and count > 0:
+                    self._had(one, call_id, at)
+                else:
+                    self._advance(one, at)
             if count > 0:
                 entry = one.calls.get(call_id)
                 if entry is None:
@@ -153,7 +159,7 @@ class Meter:
                     entry[1] += count * one.clock
                 one.open += count
             else:
-                self._done(one, call_id, -count, begun=begun)
+                self._done(one, call_id, -count, begun)
 
     def seen(self, container_id: str, now: float) -> None:
         """Its machine says that it is there: the time since an earlier server process counts."""
@@ -170,6 +176,7 @@ class Meter:
             self._advance(one, micros(at))
         self._share_all(one)
         self._write(one)
+        self._pay(one)
         self._late[container_id] = one
         if len(self._late) > _LATE:
             self._late.popitem(last=False)
@@ -195,15 +202,15 @@ class Meter:
             one = self._late.get(container_id)
             if one is None:
                 return
-        whole = sum(one.sampled.values())
+        parts = [now - before for now, before in zip(one.spent, one.sampled, strict=True)]
+        whole = sum(parts)
         seconds = whole / 1e6
         cpu = _grown(one, "cpu_seconds", used)
         gib = _grown(one, "memory_byte_seconds", used) / _GIB
         joules = _grown(one, "gpu_joules", used)
         beyond = Spent({}, max(0.0, cpu - one.shape.cores * seconds), max(0.0, gib - one.shape.gib * seconds), joules)
         hour = one.since // HOUR
-        parts = one.sampled if whole else {**dict.fromkeys(STATES, 0), IDLE: 1}
-        for state, part in parts.items():
+        for state, part in zip(STATES, parts if whole else (0, 1, 0), strict=True):
             share = part / (whole or 1)
             amounts = {CPU_USED: cpu, CPU: beyond.cores, MEMORY: beyond.gib, ENERGY: joules}
             for resource, amount in amounts.items():
@@ -215,7 +222,7 @@ class Meter:
                 mine.gib += beyond.gib * part / whole
                 mine.joules += joules * part / whole
         one.recent = {}
-        one.sampled = dict.fromkeys(STATES, 0)
+        one.sampled = one.spent
 
     def store(self, key: Key, amount: float) -> None:
         """Something that no container had: bytes on volumes."""
@@ -227,6 +234,12 @@ class Meter:
         Calls that had too little of a container for an account of their own wait as long as they are in ``runs``.
         """
         hours, self.hours = self.hours, {}
+        totals: dict[str, int] = {}
+        for one in self.alive.values():
+            for call_id, share in one.owed.items():
+                totals[call_id] = totals.get(call_id, 0) + share
+        for one in self.alive.values():
+            self._pay(one, totals, runs)
         found: dict[str, Spent] = {}
         left: dict[str, Spent] = {}
         for call_id, spent in self.calls.items():
@@ -253,30 +266,37 @@ class Meter:
 
     def _advance(self, one: Metered, at: int) -> None:
         """Account for a container's time until now, hour by hour: nothing that is written down spans two."""
-        if at <= one.since:
-            return
         one.gap = False
-        state = (BUSY if one.open else IDLE) if one.ready else STARTING
         while one.since < at:
             if one.since >= one.hour_ends:
                 self._write(one)
                 one.hour_ends = one.since - one.since % HOUR + HOUR
-            passed = min(at, one.hour_ends) - one.since
+            passed = (min(one.hour_ends, at)) - one.since
             one.since += passed
-            one.spent[state] += passed
-            one.unwritten[state] += passed
-            one.sampled[state] += passed
-            if one.open and one.ready:
-                one.clock += passed / one.open
+            if not one.ready:
+                one.starting += passed
+            elif one.open:
+                one.busy += passed
+                if one.shared:
+                    one.clock += passed / one.open
+            else:
+                one.idle += passed
 
-    def _done(self, one: Metered, call_id: str, count: int, *, begun: bool) -> None:
+    def _had(self, one: Metered, call_id: str, at: int) -> None:
+        """While nobody looked it had inputs of this call."""
+        one.open += 1
+        self._advance(one, at)
+        one.open -= 1
+        self._give(one, call_id, one.busy - one.given)
+
+    def _done(self, one: Metered, call_id: str, count: int, begun: bool) -> None:
         entry = one.calls.get(call_id)
         if entry is None:
             return
         has, starts = entry
         count = min(count, int(has))
         one.open -= count
-        left = one.spent[BUSY] - one.given
+        left = one.busy - one.given
         if not one.open:
             share = left
         elif one.shared:
@@ -295,7 +315,7 @@ class Meter:
         if not one.open:
             return
         for call_id, entry in one.calls.items():
-            left = one.spent[BUSY] - one.given
+            left = one.busy - one.given
             if not one.shared:
                 self._give(one, call_id, left)  # the first of them runs
                 return
@@ -307,10 +327,21 @@ class Meter:
         if share <= 0:
             return
         one.given += share
-        mine = self._of_call(call_id)
-        mine.time[one.shape] = mine.time.get(one.shape, 0) + share
+        one.owed[call_id] = one.owed.get(call_id, 0) + share
         if share >= LEAST:
             one.recent[call_id] = one.recent.get(call_id, 0) + share
+
+    def _pay(self, one: Metered, totals: dict[str, int] | None = None, runs: Container[str] = ()) -> None:
+        """What calls had of it comes to their accounts. With ``totals`` (over all containers), those that are over and
+        had too little have none."""
+        if one.owed:
+            owed, one.owed = one.owed, {}
+            for call_id, share in owed.items():
+                small = totals is not None and totals[call_id] < LEAST
+                if small and call_id not in runs and call_id not in self.calls:
+                    continue
+                mine = self._of_call(call_id)
+                mine.time[one.shape] = mine.time.get(one.shape, 0) + share
 
     def _of_call(self, call_id: str) -> Spent:
         found = self.calls.get(call_id)
@@ -320,13 +351,16 @@ class Meter:
 
     def _write(self, one: Metered) -> None:
         """Its time since the last write becomes amounts of its hour."""
+        if one.spent == one.written:
+            return
         hour = max(0, one.since - 1) // HOUR
-        for state, part in one.unwritten.items():
-            if part:
-                one.unwritten[state] = 0
-                for resource, amount in held(one.shape, part / 1e6).items():
+        for state, now, before in zip(STATES, one.spent, one.written, strict=True):
+            if now > before:
+                seconds = (now - before) / 1e6
+                for resource, amount in held(one.shape, seconds).items():
                     self._add(one, hour, resource, state, amount)
-                self._add(one, hour, WHOLE, state, part / 1e6)
+                self._add(one, hour, WHOLE, state, seconds)
+        one.written = one.spent
 
     def _add(self, one: Metered, hour: int, resource: str, state: str, amount: float) -> None:
         if amount:

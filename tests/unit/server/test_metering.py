@@ -147,6 +147,16 @@ def test_small_calls_have_no_account_of_their_own_once_they_are_over():
     assert meter.calls == {}
 
 
+def test_a_call_with_little_of_each_of_many_containers_has_an_account():
+    meter = Meter()
+    for number in range(10):
+        meter.begin(container(f"ta-{number}"))
+        meter.ready(f"ta-{number}", START)
+        meter.moved([(f"ta-{number}", "fc-1", 1, True)], START)
+        meter.moved([(f"ta-{number}", "fc-1", -1, True)], START + 0.02)
+    assert meter.take({})[1]["fc-1"].total == 200_000
+
+
 def test_what_could_not_be_written_is_there_the_next_time():
     meter = Meter()
     meter.begin(container())
@@ -216,14 +226,14 @@ def test_what_calls_idling_and_starting_have_is_what_containers_lived(steps, sha
             one = meter.alive[name]
             meter.ended(name, now)
             assert one.life == micros(now) - micros(began[name])  # to the microsecond
-            assert one.given == one.spent[BUSY]  # calls have all that was busy, and no more
+            assert one.given == one.busy  # calls have all that was busy, and no more
             del lives[which]
             began[name] = now - began[name]
     for which, name in list(lives.items()):
         one = meter.alive[name]
         meter.ended(name, now)
         assert one.life == micros(now) - micros(began[name])
-        assert one.given == one.spent[BUSY]
+        assert one.given == one.busy
         began[name] = now - began[name]
         del lives[which]
     take()

@@ -237,8 +237,8 @@ class Usage:
             since, spent = row["until"], (row["busy"], row["idle"], row["starting"])
             seen = json.loads(row["seen"])
         one = Metered(row["container_id"], whose, shape, need is not None and need.slots > 1, metering.micros(since))
-        one.spent = {state: metering.micros(part) for state, part in zip(metering.STATES, spent, strict=True)}
-        one.given = one.spent[metering.BUSY]
+        one.busy, one.idle, one.starting = (metering.micros(part) for part in spent)
+        one.given, one.written, one.sampled = one.busy, one.spent, one.spent
         one.seen, one.gap = seen, True
         one.ready = row["state"] != ContainerState.STARTING
         self.meter.begin(one)
@@ -252,7 +252,9 @@ def _container_row(one: Metered) -> dict[str, Any]:
     return {
         "container_id": one.container_id,
         "until": one.since / 1e6,
-        **{state: part / 1e6 for state, part in one.spent.items()},
+        "busy": one.busy / 1e6,
+        "idle": one.idle / 1e6,
+        "starting": one.starting / 1e6,
         "cores": shape.cores,
         "gib": shape.gib,
         "gpu": shape.gpu,
