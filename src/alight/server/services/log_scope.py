@@ -170,4 +170,4 @@ def _only(rows: list[Row], function: str, app: str) -> frozenset[str]:
 
 def _is_together(row: Row) -> bool:
     scaling = json.loads(row["spec"]).get("autoscaling", {})
-    return scaling.get("max_concurrent_inputs", 1) > 1 or scaling.get("batch_size", 0) > 0
+    return int(scaling.get("max_concurrent_inputs", 1)) > 1 or int(scaling.get("batch_size", 0)) > 0
