@@ -52,6 +52,20 @@ async def test_pipelined_requests_are_answered_in_order():
 
 
 @live
+async def test_answers_are_counted_by_status_whoever_gives_them():
+    async with World() as world:
+        async with world.client(GET * 2) as (reader, _):
+            for _ in range(2):
+                (await world.request()).respond(b"hi")
+                await answer(reader)
+        async with world.client(b"GET / HTTP/1.1\r\nHost: other.localhost\r\n\r\n") as (reader, _):
+            await answer(reader)
+        async with world.client(b"nonsense\r\n\r\n") as (reader, _):
+            await answer(reader)
+        assert world.gateway.statuses == {200: 2, 404: 1, 400: 1}
+
+
+@live
 async def test_the_path_form_takes_its_prefix_off_and_names_it():
     async with World() as world:
         for path, want in ((b"/_/main/app/hello/a%2Fb", b"/a%2Fb"), (b"/_/main/app/hello", b"/")):
