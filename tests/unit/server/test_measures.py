@@ -58,7 +58,7 @@ async def say(node, report):
 
 @driven
 async def test_a_report_counts_what_became_of_inputs(world):
-    await world.serve()
+    await world.serve(holder_grace=30)
     await world.node({"square": lambda number: number * number, "broken": broken})
     client = await world.client()
     app_id, functions = await client.app(SQUARE, FunctionSpec("broken", module="m", source_path="/m.py"))
@@ -79,7 +79,7 @@ async def test_a_report_counts_what_became_of_inputs(world):
 
 @driven
 async def test_counts_outlive_the_server(world):
-    await world.serve()
+    await world.serve(holder_grace=30)
     await world.node({"square": lambda number: number * number})
     client = await world.client()
     _, functions = await client.app(SQUARE)
@@ -87,14 +87,14 @@ async def test_counts_outlive_the_server(world):
     asked = FunctionAsked(functions["square"].function_id)
     assert (await client.ask("function.report", asked, FunctionReport)).success == 1
     await world.crash()
-    await world.serve()
+    await world.serve(holder_grace=30)
     client = await world.client()
     assert (await client.ask("function.report", asked, FunctionReport)).success == 1
 
 
 @driven
 async def test_measurements_become_series_and_metrics(world):
-    server = await world.serve()
+    server = await world.serve(holder_grace=30)
     node = await world.node({"square": lambda number: number * number}, gpus=(GPU,))
     client = await world.client()
     _, functions = await client.app(SQUARE)
@@ -128,7 +128,7 @@ async def test_measurements_become_series_and_metrics(world):
 
 @driven
 async def test_machines_and_gpus_are_listed_with_what_they_do(world):
-    server = await world.serve()
+    server = await world.serve(holder_grace=30)
     node = await world.node({"square": lambda number: number}, gpus=(GPU,))
     client = await world.client()
     wants = FunctionSpec("square", module="m", source_path="/m.py", resources=Resources(gpus=("T4",)))
@@ -155,7 +155,7 @@ async def test_machines_and_gpus_are_listed_with_what_they_do(world):
 
 @driven
 async def test_a_function_is_described_with_its_variants_and_without_its_secrets(world):
-    await world.serve()
+    await world.serve(holder_grace=30)
     await world.node({"square": lambda number: number})
     client = await world.client()
     spec = FunctionSpec("square", module="m", source_path="/m.py", env={"TOKEN": "hidden-value"}, timeout=77.0)
@@ -171,7 +171,7 @@ async def test_a_function_is_described_with_its_variants_and_without_its_secrets
 
 @driven
 async def test_nobody_sees_what_is_somebody_elses(world):
-    server = await world.serve()
+    server = await world.serve(holder_grace=30)
     await world.node({"square": lambda number: number})
     client = await world.client()
     _, functions = await client.app(SQUARE)
@@ -186,7 +186,7 @@ async def test_nobody_sees_what_is_somebody_elses(world):
 
 @driven
 async def test_prometheus_reads_names_that_are_documented(world):
-    server = await world.serve()
+    server = await world.serve(holder_grace=30)
     node = await world.node({"square": lambda number: number}, gpus=(GPU,))
     client = await world.client()
     _, functions = await client.app(SQUARE)
