@@ -31,6 +31,7 @@ export function Container({ id }) {
       <${Facts} facts=${[
         ["Machine", container.machine], ["Memory", container.memory > 0 && mebibytes(container.memory)],
         ["GPUs", container.gpus.length > 0 && html`<code>${container.gpus.join(", ")}</code>`],
+        ["How they are shared", start?.gpus?.length > 0 && start.gpus.join(" ")],
         ["Began", html`<${Ago} at=${container.created_at} />`], ["Lived", html`<${Took} from=${container.created_at} to=${container.ended_at} />`],
         ["Came to be", container.how && `${container.how}${container.total == null ? "" : ` in ${duration(container.total)}`}`],
         ["Ended", !lives && ending(container)],

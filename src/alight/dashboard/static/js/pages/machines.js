@@ -2,7 +2,7 @@
 import { bytes, count, percent, plural, short } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { useQuery } from "../lib/query.js";
-import { Bar, Empty, Head, Id, Loading, Problem, Section, State } from "../parts/basics.js";
+import { Bar, Command, Empty, Head, Id, Loading, Problem, Section, State } from "../parts/basics.js";
 import { Table } from "../parts/table.js";
 
 const MACHINES = [
@@ -54,7 +54,7 @@ function Gpu({ gpu }) {
     <header><span class="strong">${name}${fake && !/fake/i.test(name) ? html` <span class="faint">fake</span>` : ""}</span>
       <${State} is=${wrong ? "out of service" : holders.length ? "held" : "free"} tone=${wrong ? "bad" : holders.length ? "live" : "good"} /></header>
     <p class="faint cut">${machine}, number ${index} · <${Id} id=${gpu.uuid} /></p>
-    ${wrong && html`<p class="bad">${wrong}</p>`}
+    ${wrong && html`<p class="bad">${wrong}</p><${Command} text=${`alight gpu restore ${gpu.uuid}`} />`}
     <div class="meters">
       <span>Busy</span><${Bar} label="Utilisation" parts=${[{ name: "busy", value: utilization ?? 0, tone: "live" }, { name: "idle", value: 1 - (utilization ?? 0), tone: "rest" }]} /><b class="num">${percent(utilization)}</b>
       <span>Memory</span><${Bar} label="Memory" parts=${[{ name: "used", value: used ?? 0, tone: "live" }, { name: "free", value: Math.max(0, memory - (used ?? 0)), tone: "rest" }]} /><b class="num">${used == null ? bytes(memory) : `${bytes(used)} of ${bytes(memory)}`}</b>
