@@ -108,7 +108,7 @@ def test_versions_to_go_back_to_and_images_in_use_keep_their_files(world):
             "now": NOW,
         }
         unsaid = dict.fromkeys(("deploy_id", "who", "tag", "git_commit", "client", "strategy"), "")
-        await it.store.write([("deployment_add", {**version, **unsaid, "dirty": 0, "origin": 0})])
+        await it.store.write([("deployment_add", {**version, **unsaid, "dirty": 0, "origin": 0, "staged": 0})])
         for number, (name, used_at) in enumerate([(names[1], LONG_AGO), (names[2], NOW), (names[3], LONG_AGO)]):
             row = {"image_id": f"im-{number}", "digest": str(number), "python_version": "", "spec": f'["{name}"]'}
             await it.store.write([("image_add", {**row, "now": used_at})])

@@ -93,7 +93,7 @@ def test_anonymous_secrets_go_with_the_last_version_that_names_them(tmp_path):
         app = {"app_id": "ap-1", "name": "a", "description": "a", "environment": "main", "state": "deployed"}
         function = {"function_id": "fu-1", "app_id": "ap-1", "name": "f", "version": 1, "now": 5.0, "gone": ""}
         unsaid = dict.fromkeys(("deploy_id", "who", "tag", "git_commit", "client", "strategy"), "")
-        version = {"app_id": "ap-1", "version": 1, "tags": "{}", "now": 5.0, "dirty": 0, "origin": 0}
+        version = {"app_id": "ap-1", "version": 1, "tags": "{}", "now": 5.0, "dirty": 0, "origin": 0, "staged": 0}
         await store.write(
             [
                 ("app_add", {**app, "owner": "owner", "tags": "{}", "now": 5.0}),
