@@ -18,7 +18,8 @@ def count_primes(below: int) -> "tuple[int, list[int]]":
     """How many primes there are, and how many each rank found."""
     info = alight.experimental.get_cluster_info()
     size = len(info.container_ips)
-    mine = sum(is_prime(number) for number in range(2, below)[info.rank :: size])
+    part = -(-below // size)
+    mine = sum(is_prime(number) for number in range(2, below)[info.rank * part : (info.rank + 1) * part])
     if info.rank:
         send(mine)
         return 0, []

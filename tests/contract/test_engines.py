@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -440,5 +441,45 @@ def test_a_signal_reaches_what_a_joined_program_started(place):
         await asyncio.sleep(0.1)
         await one.signal(signal.SIGTERM)
         assert (await everything(one))[2] in {-signal.SIGTERM, 143}  # all of the pipeline let go of its output
+
+    drive(place, work)
+
+
+SERVE = """
+import socket
+listener = socket.create_server(("0.0.0.0", 47117))
+print("up", flush=True)
+while True:
+    listener.accept()[0].sendall(b"hello")
+"""
+
+
+def test_a_gang_reaches_each_other_and_others_do_not_reach_it(place):
+    async def reached(engine, container_id, address):
+        with await engine.netns_socket(container_id, socket.AF_INET, socket.SOCK_STREAM) as one:
+            one.setblocking(False)
+            try:
+                await asyncio.wait_for(asyncio.get_running_loop().sock_connect(one, (address, 47117)), 5)
+            except OSError:
+                return False
+            return True
+
+    async def work(engine):
+        await engine.start(place.plan("a", "python3", "-c", SERVE))
+        await engine.start(place.shell("b", "sleep 60"))
+        await engine.start(place.shell("c", "sleep 60"))
+        await until_printed(engine, "a", b"up")
+        addresses = await engine.connect("cu-1", ("a", "b"))
+        assert len(set(addresses)) == 2
+        assert await reached(engine, "b", addresses[0])
+        assert not engine.isolates or not await reached(engine, "c", addresses[0])
+        # Another engine sets the firewall up anew, and keeps what the one before let through.
+        another = place.engine()
+        await another.open()
+        assert await reached(another, "b", addresses[0])
+        assert not engine.isolates or not await reached(another, "c", addresses[0])
+        await another.disconnect("cu-1")
+        assert not engine.isolates or not await reached(another, "b", addresses[0])
+        await another.disconnect("cu-1")
 
     drive(place, work)

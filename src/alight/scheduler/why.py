@@ -83,7 +83,7 @@ def stats(state: State, function_id: str) -> Stats:
     room = sum(max(0, slots - one.open) for one in mine if one.container_id in function.serving)
     return Stats(
         function.waiting,
-        sum(not one.stopping for one in mine),
+        sum(not one.stopping for one in mine) * function.need.count,
         sum(_running(one, slots) for one in mine),
         room,
     )
