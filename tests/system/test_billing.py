@@ -74,6 +74,33 @@ def test_a_run_ends_with_what_it_cost_and_reports_have_it(machine, script):
     assert "of A100-40GB" in shown
 
 
+def test_python_sees_the_same(machine, script, tmp_path):
+    machine.run("run", f"{script}::burn")
+    ask = tmp_path / "ask.py"
+    ask.write_text(
+        textwrap.dedent("""
+        from datetime import datetime, timedelta, timezone
+        import alight
+
+        since = datetime.now(timezone.utc) - timedelta(days=2)
+        for billing in (alight.Workspace.from_context().billing, alight.Environment.from_name("main").billing):
+            items = billing.report(start=since, resolution="h", tag_names=["team"])
+            assert {one.description for one in items} == {"costly"} and items[0].tags == {"team": "a"}
+            assert sum(one.cost for one in items) > 0 and items[0]["cost"] == items[0].cost
+            summary = billing.summary()
+            assert summary.metered_cost == sum(summary.metered_cost_breakdown.values())
+            try:
+                billing.summary("soon")
+            except alight.exception.InvalidError as error:
+                assert "is no month" in str(error)
+            else:
+                raise AssertionError
+        print(alight.Workspace.from_context().billing.rates()["cpu"])
+    """)
+    )
+    assert "'unit': 'core-hour'" in machine.python(ask).stdout
+
+
 def test_prices_are_the_owners(machine, script):
     file = machine.home / "prices.toml"
     assert str(file) in machine.run("billing", "rates").stderr

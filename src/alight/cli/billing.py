@@ -43,7 +43,7 @@ def report_options(function: F) -> F:
         click.option("--end", metavar="DAY", help="Day or moment before which it ends. Without it: now."),
         click.option("--for", "named", metavar="RANGE", help='"today", "last week", "this month", 2026-01, "7 days".'),
         click.option("-r", "--resolution", type=click.Choice(["d", "h"]), default="d", help="By day or by hour."),
-        click.option("--by", type=click.Choice(["app", "function", "user"]), default="app", show_default=True),
+        click.option("--by", default="app", metavar="WHAT", help="app (default), function, user, or tag:NAME."),
         click.option("--app", default="", metavar="APP", help="Of one app only: its name or id."),
         click.option("--tz", default="UTC", show_default=True, help="Time zone that days are of; `local` is yours."),
         click.option("-t", "--tag-names", metavar="NAMES", help="Tags to show, separated by commas; * shows all."),
@@ -187,6 +187,8 @@ def show_report(  # noqa: PLR0913  one option each
     as_csv: bool,
 ) -> None:
     """Ask and print."""
+    if by not in {"app", "function", "user"} and not (by.startswith("tag:") and by != "tag:"):
+        raise UsageError(f"--by {by}: a report is by app, function, user, or tag:NAME")
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
     name, where = billing_range.zone(tz)

@@ -19,8 +19,8 @@ else:
 class UsageAsk:
     """usage.report → UsageReported. Unix seconds; ``end`` 0 is now. ``resolution``: d, h, or "" for all in one.
 
-    ``by``: app, function or user. ``tz`` names the time zone that days are of; "" is UTC. What is asked for by whole
-    hours: one counts when it begins within.
+    ``by``: app, function, user, or tag:NAME. ``tz`` names the time zone that days are of; "" is UTC. Hours are whole:
+    one counts when it begins within.
     """
 
     start: float

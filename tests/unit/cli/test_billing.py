@@ -135,6 +135,7 @@ def test_amounts_may_have_a_sign():
     ("command", "words", "said"),
     [
         (billing, ["report", "--json", "--csv"], "exclude each other"),
+        (billing, ["report", "--by", "moon"], "by app, function, user, or tag:NAME"),
         (billing, ["report", "--tz", "Mars"], "no such time zone"),
         (billing, ["report", "-r", "w"], "'w' is not one of"),
         (billing, ["summary", "--for", "soon"], "is no time"),

@@ -95,6 +95,9 @@ def test_what_a_call_and_an_app_cost_is_told(world):
             report = await client.ask("usage.report", asked, UsageReported)
             assert [(one.description, one.function) for one in report.items] == [name]
             assert report.items[0].at % 3600 == 0
+        asked = UsageAsk(asked.start, asked.end, "", by="tag:team")
+        report = await client.ask("usage.report", asked, UsageReported)
+        assert [(one.description, one.tags) for one in report.items] == [("a", {"team": "a"})]
 
     world(work)
 

@@ -19,6 +19,7 @@ from alight.wire import errors
 from alight.wire.billing import Rate, Rates, UsageAsk, UsageItem, UsageReported
 
 _BY = ("app", "function", "user")
+_TAG = "tag:"
 _RESOLUTIONS = ("d", "h", "")
 _MOST_DAYS = 800
 
@@ -46,8 +47,9 @@ class Billing:
             raise errors.InvalidError("a report's end comes before its start", hint="--start is a day of the past")
         if end - start > _MOST_DAYS * 86400:
             raise errors.InvalidError(f"a report covers {_MOST_DAYS} days at most")
-        if asked.by not in _BY or asked.resolution not in _RESOLUTIONS:
-            raise errors.InvalidError(f"a report is by {', '.join(_BY)}, and by d (day) or h (hour)")
+        tag = asked.by.removeprefix(_TAG) if asked.by.startswith(_TAG) else ""
+        if (asked.by not in _BY and not tag) or asked.resolution not in _RESOLUTIONS:
+            raise errors.InvalidError(f"a report is by {', '.join(_BY)} or {_TAG}NAME, and by d (day) or h (hour)")
         bucket = _buckets(asked.resolution, start, zone(asked.tz))
         prices = self._prices.checked()
         await self._usage.flush()
@@ -62,8 +64,11 @@ class Billing:
         sums: dict[tuple[float, str, str], _Sum] = {}
         for row in rows:
             at = bucket(row["hour"] * 3600.0)
-            name = {"app": row["app_id"], "function": row["function_id"], "user": row["owner"]}[asked.by]
-            environment = "" if asked.by == "user" else row["environment"]
+            if tag:
+                name = str(json.loads(row["tags"]).get(tag, ""))
+            else:
+                name = {"app": row["app_id"], "function": row["function_id"], "user": row["owner"]}[asked.by]
+            environment = "" if tag or asked.by == "user" else row["environment"]
             one = sums.get((at, environment, name))
             if one is None:
                 one = sums[at, environment, name] = _Sum(at, row)
@@ -128,19 +133,20 @@ def _buckets(resolution: str, start: float, where: tzinfo) -> Callable[[float], 
 def _item(key: tuple[float, str, str], one: _Sum, by: str, prices: Prices) -> UsageItem:
     at, environment, name = key
     row, cost = one.row, costs.cost_by_state(one.states, prices)
-    shown = name if by == "user" else row["app"]
+    whole = by == "user" or by.startswith(_TAG)  # not of one app
+    shown = name if whole else row["app"]
     return UsageItem(
         at,
         name,
         shown or name,
         environment,
-        row["owner"],
+        "" if by.startswith(_TAG) else row["owner"],
         {resource: amount for resource, amount in one.amounts.items() if amount},
         cost.total,
         cost.idle,
         cost.starting,
         cost.by_resource,
-        json.loads(row["tags"]) if by != "user" else {},
+        {by.removeprefix(_TAG): name} if by.startswith(_TAG) else json.loads(row["tags"]) if not whole else {},
         cost.unpriced,
         shown_name(row["function"]) if by == "function" else "",
     )
