@@ -97,3 +97,12 @@ def test_moves_say_what_containers_hold():
     (container,) = world.state.containers.values()
     assert sum(count for _, _, count, _ in world.state.moves) == container.open == 2
     assert world.state.moves[-1][2:] == (-1, True)
+
+
+def test_a_container_that_runs_something_and_has_room_gets_nothing_more(world):
+    world.happen(events.FunctionPublished("fu3", "ap", "h", Need(max_concurrent=4)))
+    world.happen(events.InputsArrived("fc", "fu3", ((0, 1),)))
+    world.all_ready()
+    world.happen(HELD)
+    assert kinds(world.happen(events.InputsArrived("fc2", "fu3", ((0, 1),))), Give) == []
+    assert kinds(world.happen(events.AppsHeld({})), Give) != []

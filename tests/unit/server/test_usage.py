@@ -162,6 +162,27 @@ def test_the_last_seconds_of_a_container_whose_end_is_known_are_made_up_after_a_
     world(work)
 
 
+def test_a_container_whose_machine_never_comes_back_counts_until_it_was_heard_of_last(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        node = await world.node({"double": lambda x: 2 * x})
+        client = await world.client()
+        _, functions = await client.app(TWO_CORES, kind="detached")
+        await client.remote(functions["double"], 1)
+        _, counted = await whole(world)
+        world.server._usage.stop()
+        await node.disconnect()
+        await world.crash()
+        await asyncio.sleep(0.2)
+        for _ in range(2):  # it counts as lost in the first, and no later process counts it again
+            await world.serve(node_grace=0.05)
+            await world.until(lambda: not world.server.parts.containers.alive)
+            assert (await whole(world))[1] == pytest.approx(counted, abs=0.001)
+            await world.crash()
+
+    world(work)
+
+
 def test_the_gpus_of_a_container_cost_by_their_type_and_parts_of_them_by_part(world):
     async def work(world):
         await world.serve(node_grace=30)
