@@ -1,6 +1,6 @@
 // The first script of the page, and no module: it sets the theme that was chosen before a pixel is drawn, and loads the
-// rest. A browser breaks requests off when a network interface of its machine comes or goes, which every container does;
-// then the page is loaded once more. (Not inline, because the pages' security policy forbids that.)
+// rest. Chromium was seen to break requests off (ERR_NETWORK_CHANGED) while containers of its own machine start; then the
+// page is loaded once more. (Not inline, because the pages' security policy forbids that.)
 (() => {
   const TRIES = 40;
   const remembered = (store, name) => {
