@@ -68,9 +68,10 @@ def never_free(state: State, now: float) -> set[str]:
         moved = False
         for name in list(rest):
             container = state.containers[name]
+            container = members.leader(state, container) or container  # a gang waits as one
             if not container.blocked:
                 continue
-            mine = children.get(name, [])
+            mine = children.get(container.container_id, [])
             # One that waits for calls nobody here knows may get its answer as long as anything runs.
             if any(_moves(state, call, rest, now) for call in mine) or (not mine and runs_something):
                 rest.discard(name)

@@ -78,6 +78,9 @@ class World(Pretend):
                 one = give.call_id, position
                 if self.of[name].rank not in self.said.get((one, give.attempt, self.of[name].gang), {}):
                     self.queues.setdefault(name, {})[one] = give.attempt
+        for position in range(give.start, give.stop):
+            again = self.running.get((give.call_id, position))
+            assert again in {None, (give.attempt, give.container_id)}, f"{give} while {again} runs it"
         super().take(give)
 
     def answer_of(self, name, status="success", **how):
@@ -299,6 +302,19 @@ def test_one_that_ends_after_its_answer_leaves_the_others_to_finish(world):
     assert {one.container_id for one in made(decisions, decided.Stop)} == {names[0], names[2]}
 
 
+def test_a_gang_that_waits_for_a_child_is_not_called_stuck(world):
+    """The child finds no room while a part of another gang ends; the parent's followers are no reason to fail it."""
+    names = running(world, memory=250)
+    world.happen(events.FunctionPublished("child", "app", "child", Need(memory=300)))
+    world.happen(events.InputsWaiting(names[0], 1))
+    world.happen(events.InputsArrived("young", "child", ((0, 1),), ("call", 0)))
+    # All that there is belongs to the parent: that will never do.
+    assert made(world.happen(later=2.0), decided.Fail)[0].call_id == "young"
+    world.happen(events.FunctionPublished("small", "app", "small", Need(memory=250)))
+    world.happen(events.InputsArrived("small", "small", ((0, 1),), ("call", 0)))
+    assert {one.function_id for one in world.starting.values()} == {"small"}
+
+
 NEEDS = [
     Need(memory=200, cluster=2),
     Need(memory=100, cluster=3, retries=RetryPolicy(1, 1.0, 1.0, 60.0), scaledown_window=5),
@@ -451,9 +467,10 @@ class Histories(RuleBasedStateMachine):
             world.happen(events.InputsArrived(call_id, f"f{self.functions[call_id]}", ranges, None, again))
         world.ready.update(world.stopping)
         world.stopping.clear()
-        # Inputs that only followers hold are not the machine's to go on with.
-        leads = {name for name, queue in world.queues.items() if not world.of[name].rank}
-        world.running = {one: where for one, where in running.items() if where[1] in leads}
+        # What only followers hold, or never came to its container, is not the machine's to go on with.
+        claimed = {(one, name) for name, queue in world.queues.items() if not world.of[name].rank for one in queue}
+        claimed |= {(one, name) for name, (one, _) in world.aside.items()}
+        world.running = {one: where for one, where in running.items() if (one, where[1]) in claimed}
         held = [world.held(name) for name in {**world.starting, **world.ready}]
         unwanted = {call_id for (call_id, _), how in world.ended.items() if how == "cancelled"}
         cancelled = [events.CallCancelled(call_id) for call_id in sorted(unwanted)]
