@@ -381,7 +381,8 @@ class Server:
             ahead.look()
 
         parts.deployments.on_change, parts.nodes.on_join = changed, ahead.look
-        words = SystemLog(parts.logs, parts.hub)
+        words = SystemLog(parts.logs, parts.hub, parts.apps.alive)
+        parts.apps.on_stop.append(words.ended)
         parts.deployments.on_word = words.say
         parts.containers.starts.on_wait = partial(words.waiting, parts.functions)
         await parts.secrets.load()

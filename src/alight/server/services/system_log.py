@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Container
 from typing import Any
 
 from alight.server.logs import Logs
@@ -27,9 +28,10 @@ _WAITS = 4096
 class SystemLog:
     """Writes such lines. A full disk loses them, and says so in the server's own log."""
 
-    def __init__(self, logs: Logs, hub: Hub) -> None:
+    def __init__(self, logs: Logs, hub: Hub, alive: Container[str]) -> None:
         self._logs = logs
         self._hub = hub
+        self._alive = alive  # apps that have not ended
         hub.on_event = self._heard
         self._waits: dict[str, tuple[str, float]] = {}  # by function: the reason that was told, and when
         self._began: dict[str, float] = {}  # by container
@@ -42,7 +44,13 @@ class SystemLog:
         except errors.Error as error:
             log.warning("not kept in the log of %s (%s): %s", app_id, error, text)
             return
+        if app_id not in self._alive:
+            self._logs.forget(app_id)  # few lines come after the end: nothing stays open for them
         self._hub.noted(app_id)
+
+    def ended(self, app_id: str, _why: str) -> None:
+        """The app is over."""
+        self._logs.forget(app_id)
 
     def waiting(self, functions: Functions, function_id: str, why: str) -> None:
         """A function finds no room for a container. The same reason again is told once in a minute."""
