@@ -49,6 +49,7 @@ def volumes(request, tmp_path):
     subprocess.run(["umount", mounted], check=True)
 
 
+@pytest.mark.slow
 def test_a_volume_that_is_written_to(new_machine, volumes, tmp_path):
     kind, root = volumes
     machine = new_machine(ALIGHT_VOLUMES=str(root))

@@ -265,6 +265,7 @@ def test_a_store_on_this_machine_is_refused_unless_its_owner_allows_it(here, scr
 
 
 @pytest.mark.skipif(shutil.which("ip") is None, reason="no iproute2 here")
+@pytest.mark.slow
 def test_a_store_elsewhere_is_reached_from_a_network_that_leads_nowhere_on_this_machine(here, script, tmp_path):
     elsewhere = Elsewhere()
     store = ObjectStore(tmp_path / "elsewhere", elsewhere)

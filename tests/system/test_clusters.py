@@ -260,7 +260,12 @@ def test_more_than_the_machine_has_is_said_at_once(clustered, tmp_path):
     assert "@clustered(size=64)" in done.stderr
 
 
-@pytest.mark.parametrize("victim", ["server", "node", "spawner", "rank 1"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "victim", [pytest.param("server", marks=SLOW), "node", pytest.param("spawner", marks=SLOW), "rank 1"]
+)
 def test_whatever_is_killed_the_input_ends_well(clustered, script, victim):
     process = clustered.start("run", f"{script}::holding", "--seconds", "6", stderr=subprocess.STDOUT)
     seen = ""

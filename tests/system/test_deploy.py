@@ -129,6 +129,7 @@ def test_ten_deploys_under_load_lose_and_repeat_nothing(shop):
     assert not [one for one in calls if one["failed"]]
 
 
+@pytest.mark.slow
 def test_recreate_begins_anew_what_old_containers_ran_and_rolling_lets_it_end(shop):
     slow = """
     VERSION = {version}

@@ -165,6 +165,7 @@ def test_python_reads_the_same_lines(noisy, script):
     assert last == ["err hello"]
 
 
+@pytest.mark.slow
 def test_fifty_thousand_lines_a_second_are_all_kept_and_hold_nobody_up(noisy, script):
     answer = script(
         """
@@ -194,7 +195,7 @@ def test_fifty_thousand_lines_a_second_are_all_kept_and_hold_nobody_up(noisy, sc
     assert lines_of(noisy, "app", "logs", app_id, "--call", call, "--source", "stdout", "-n", "100") == expected[-100:]
 
 
-@pytest.mark.parametrize("victim", ["server", "node"])
+@pytest.mark.parametrize("victim", ["server", pytest.param("node", marks=pytest.mark.slow)])
 def test_a_kill_in_the_middle_loses_no_line_and_shows_none_twice(noisy, script, victim):
     going = Going(script, "print('app', app.app_id, flush=True)\nanswer = [chatter.remote(60_000, 6.0), app.app_id]")
     going.until("app ap-")

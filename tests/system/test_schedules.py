@@ -74,6 +74,7 @@ def test_a_failed_run_is_seen_with_its_exception(timed):
     assert "the cupboard is bare" in timed.run("call", "show", call_id).stdout
 
 
+@pytest.mark.slow
 def test_a_paused_schedule_waits_until_it_is_resumed(timed):
     timed.run("schedule", "pause", "timed/tick")
     until(lambda: schedule(timed, "tick")["last_status"] == "succeeded")
@@ -88,7 +89,8 @@ def server(machine):
     return next((pid for pid, line in machine.processes().items() if "-m alight.server " in line), None)
 
 
-@pytest.mark.parametrize("fault", ["", pytest.param("scheduled:3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["", "scheduled:3"])
 def test_a_killed_server_neither_loses_nor_doubles_a_run(timed, fault):
     """Killed at any time, and between the moment that a run is written down and its call."""
     if fault:

@@ -525,7 +525,7 @@ def test_a_container_hands_over_nothing_but_its_own_files(tmp_path, name):
 
 def test_the_server_hears_what_is_answered_beside_what_is_not():
     exchange = SimpleNamespace(unanswered=(Run(CALL, 4, 5),), answered=(Run(CALL, 0, 3),))
-    start = SimpleNamespace(function_id="fu-1", app_id="ap-1")
+    start = SimpleNamespace(function_id="fu-1", app_id="ap-1", gpus=(), memory=128)
     one = SimpleNamespace(id="ta-1", ready=True, exchange=exchange, _start=start)
     held = Container.held(one)
     assert (held.runs, held.answered) == (exchange.unanswered, exchange.answered)

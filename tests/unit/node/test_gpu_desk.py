@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -207,16 +208,17 @@ def mps(tmp_path):
     text = textwrap.dedent(CONTROL).format(python=sys.executable, refuse=str(tmp_path / "refuse"))
     program.write_text(text)
     program.chmod(0o755)
-    made = Mps(tmp_path / "mps", str(program))
-    yield made
-    made.end()
+    with tempfile.TemporaryDirectory(prefix="al-") as short:  # a socket's path has its limit
+        made = Mps(Path(short, "mps"), str(program))
+        yield made
+        made.end()
 
 
 def alive(mps, uuid):
     return mps._pid(uuid)
 
 
-def test_mps_serves_the_parts_of_one_gpu_and_ends_with_the_last(mps, tmp_path):
+def test_mps_serves_the_parts_of_one_gpu_and_ends_with_the_last(mps):
     first = mps.enter("c1", "u", Grant("GPU-a", 20000, 50))
     assert first.env == {
         "CUDA_MPS_PIPE_DIRECTORY": "/run/alight-mps",
@@ -235,13 +237,13 @@ def test_mps_serves_the_parts_of_one_gpu_and_ends_with_the_last(mps, tmp_path):
     assert alive(mps, "GPU-a") == pid
     mps.leave("c2")
     assert not alive(mps, "GPU-a")
-    assert not (tmp_path / "mps" / "GPU-a").exists()
+    assert not (mps._folder / "GPU-a").exists()
 
 
-def test_a_daemon_outlives_the_agent_and_not_its_clients(mps, tmp_path):
+def test_a_daemon_outlives_the_agent_and_not_its_clients(mps):
     mps.enter("c1", "u", Grant("GPU-a", 20000))
     mps.enter("c2", "u", Grant("GPU-b", 20000))
-    after = Mps(tmp_path / "mps", mps._program)
+    after = Mps(mps._folder, mps._program)
     after.adopt("c1", "u", Grant("GPU-a", 20000))
     after.end(unused=True)
     assert alive(after, "GPU-a")
