@@ -264,7 +264,13 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "victim", [pytest.param("server", marks=SLOW), "node", pytest.param("spawner", marks=SLOW), "rank 1"]
+    "victim",
+    [
+        pytest.param("server", marks=SLOW),
+        pytest.param("node", marks=SLOW),
+        pytest.param("spawner", marks=SLOW),
+        "rank 1",
+    ],
 )
 def test_whatever_is_killed_the_input_ends_well(clustered, script, victim):
     process = clustered.start("run", f"{script}::holding", "--seconds", "6", stderr=subprocess.STDOUT)

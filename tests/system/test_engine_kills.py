@@ -125,6 +125,7 @@ def test_agent_and_spawner_killed_together_leave_nothing(base_layers, short_home
     assert not until(lambda: leftovers(short_home))
 
 
+@pytest.mark.slow
 def test_two_instances_live_side_by_side(lab, base_layers, short_home):
     other = Lab(base_layers, short_home)
     mine, address = serving(lab)

@@ -276,6 +276,7 @@ def test_forks_live_on_without_their_template_and_a_start_without_one_leaves_not
     lab.run(lab.forks.close_template("tp-dies"))
 
 
+@pytest.mark.slow
 def test_a_template_that_hangs_is_killed_and_the_start_refused(lab):
     lab.open("tp-hangs", PROGRAM.replace("service = socket", "import time; time.sleep(1000); service = socket"))
     plan = lab.python("pass")

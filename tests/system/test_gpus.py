@@ -177,7 +177,7 @@ def test_a_gpu_is_never_given_twice_when_server_and_agent_are_killed(script, mac
     going = Going(
         script,
         """
-        first = whole.spawn(12)
+        first = whole.spawn(8)
         assert until(lambda: whole.get_current_stats().num_running_inputs == 1)
         print("holds", flush=True)
         assert until(lambda: os.path.exists(FLAG))

@@ -148,6 +148,7 @@ def test_one_that_never_got_ready_says_how_far_it_came(machine, folder):
     assert machine.json("app", "stats", "broken-test")["functions"][0]["failed"] == 1
 
 
+@pytest.mark.slow
 def test_all_of_it_outlives_the_server(machine, folder):
     machine.run("run", folder / "job.py")
     before = containers(machine, "starts-test")

@@ -218,6 +218,7 @@ def test_a_killed_template_fails_no_call_and_comes_back(script, place):
     assert not set(template_ids(place, 2)) & set(killed)
 
 
+@pytest.mark.slow
 def test_templates_that_are_killed_while_twenty_containers_start_fail_no_call(script, place):
     going = Going(
         script,

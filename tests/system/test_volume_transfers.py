@@ -171,6 +171,7 @@ def test_ctrl_c_in_the_middle_and_the_same_command_again(fresh_machine, tmp_path
     assert not list(staging.glob("*/staging/parts/*"))
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_in_the_middle_of_an_upload(fresh_machine, tmp_path):
     machine = fresh_machine
     machine.run("volume", "create", "killed")

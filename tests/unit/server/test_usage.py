@@ -245,7 +245,7 @@ def test_volumes_cost_what_they_hold_once_an_hour(world):
                 return replace(info, size=3 << 30)
 
         stored = StoredUsage(world.server.parts.store, Sized(), world.server._usage)
-        now = time.time() - 5 * 3600
+        now = (time.time() - 5 * 3600) // 3600 * 3600 + 60  # of one hour, whatever the clock says
         assert [await stored.count(now + 3600 * later) for later in (0, 0.01, 1, 4)] == [1, 0, 1, 1]
         report = await client.ask(
             "usage.report", UsageAsk(now - 3600, time.time() + 3600, "", environment="main"), UsageReported
