@@ -195,7 +195,8 @@ def test_fifty_thousand_lines_a_second_are_all_kept_and_hold_nobody_up(noisy, sc
     assert lines_of(noisy, "app", "logs", app_id, "--call", call, "--source", "stdout", "-n", "100") == expected[-100:]
 
 
-@pytest.mark.parametrize("victim", ["server", pytest.param("node", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["server", "node"])
 def test_a_kill_in_the_middle_loses_no_line_and_shows_none_twice(noisy, script, victim):
     going = Going(script, "print('app', app.app_id, flush=True)\nanswer = [chatter.remote(60_000, 6.0), app.app_id]")
     going.until("app ap-")

@@ -129,6 +129,7 @@ def test_percentiles_by_function_and_stage(machine, folder):
     assert "total" in machine.run("app", "stats", "starts-test").stdout
 
 
+@pytest.mark.slow
 def test_a_slow_import_is_named_with_what_would_help(machine, folder):
     done = machine.run("run", folder / "slow.py")
     assert "took" in done.stderr

@@ -245,6 +245,7 @@ def test_templates_that_are_killed_while_twenty_containers_start_fail_no_call(sc
     assert set(first) <= killed
 
 
+@pytest.mark.slow
 def test_a_killed_agent_leaves_forks_running_and_makes_templates_again(script, place):
     going = Going(
         script,
