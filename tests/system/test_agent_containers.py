@@ -55,6 +55,7 @@ def test_a_call_runs_in_a_container_and_nothing_of_it_is_left(fresh_home):
     scenario(fresh_home, play)
 
 
+@pytest.mark.slow
 def test_a_killed_agent_loses_no_running_input_and_no_line(fresh_home):
     async def play(server, node):
         code = """

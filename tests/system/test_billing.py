@@ -116,6 +116,7 @@ def test_prices_are_the_owners(machine, script):
         file.unlink()
 
 
+@pytest.mark.slow
 def test_a_budget_holds_a_run_until_it_is_raised(machine, script):
     run = machine.start("run", "--max-gpu-seconds", "1", f"{script}::many")
     try:

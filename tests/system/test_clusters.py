@@ -241,6 +241,7 @@ def test_a_rank_that_fails_or_takes_too_long_fails_the_input_and_says_which(clus
     assert "timeout" in out
 
 
+@pytest.mark.slow
 def test_nobody_else_reaches_them(clustered, script):
     out = clustered.run("run", f"{script}::apart").stdout
     assert "reached" not in out

@@ -40,7 +40,8 @@ if not alight.is_local():
 """
 
 
-@pytest.mark.parametrize("comes_up", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("comes_up", [True, False])
 def test_a_trial_goes_on_after_its_server_was_killed(fresh_machine, tmp_path, comes_up):
     shop = Shop(fresh_machine, tmp_path, "tried")
     gate = "volumes={'/gate': alight.Volume.from_name('gate', create_if_missing=True)}"

@@ -161,6 +161,7 @@ def test_a_start_without_any_room_says_so(small_machine, script):
     works(small_machine, script)
 
 
+@pytest.mark.slow
 def test_output_on_a_full_disk_neither_blocks_nor_kills(small_machine, script):
     with full(small_machine, 8 << 10):
         process = small_machine.start("run", f"{script}::talk", "--megabytes", "40", stdout=subprocess.PIPE)

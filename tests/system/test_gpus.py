@@ -145,6 +145,7 @@ def test_what_cannot_be_is_said_at_once_with_what_there_is(machine, tmp_path, as
     assert said in text, text
 
 
+@pytest.mark.slow
 def test_a_broken_gpu_is_not_given_and_everybody_says_why(script, machine):
     path = machine.home / "run" / "fake-gpus.json"
     path.write_text(json.dumps({"1": {"fault": "XID 79: it has fallen off the bus"}}))
@@ -172,6 +173,7 @@ def test_a_broken_gpu_is_not_given_and_everybody_says_why(script, machine):
     assert machine.run("gpu", "restore", broken, status=None).returncode == 1, "it is in service"
 
 
+@pytest.mark.slow
 def test_a_gpu_is_never_given_twice_when_server_and_agent_are_killed(script, machine):
     """Whoever holds it holds it on: it is counted by the server that starts again, and locked by the new agent."""
     going = Going(

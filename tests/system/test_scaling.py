@@ -138,6 +138,7 @@ def test_counts_of_the_moment(script):
     assert answer == [True, 0]
 
 
+@pytest.mark.slow
 def test_one_long_input_does_not_hold_others_behind_it(script):
     """Quick inputs let many be given ahead; those behind a slow one go to whoever is idle."""
     answer = script("""

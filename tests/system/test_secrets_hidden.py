@@ -108,6 +108,7 @@ def words():
     return {name: f"zq{secrets.token_hex(12)}" for name in ("NAMED", "ANONYMOUS", "ENV", "BUILD")}
 
 
+@pytest.mark.slow
 def test_values_are_in_no_file_log_layer_process_list_or_answer(fresh_machine, tmp_path, words):
     machine, search = fresh_machine, Search(words)
     script, program, values = tmp_path / "hidden.py", tmp_path / "program.py", tmp_path / "values.env"

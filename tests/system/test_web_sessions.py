@@ -212,6 +212,7 @@ def test_more_requests_than_a_bounded_server_takes_are_a_429(sticky):
     assert sticky.ask(server="bounded")[0] == 200
 
 
+@pytest.mark.slow
 def test_a_server_that_has_to_leave_ends_its_requests_within_its_grace_before_its_hooks(sticky):
     status, (_, home, _) = sticky.ask(server="patient")
     assert status == 200

@@ -218,6 +218,7 @@ def alive(mps, uuid):
     return mps._pid(uuid)
 
 
+@pytest.mark.slow
 def test_mps_serves_the_parts_of_one_gpu_and_ends_with_the_last(mps):
     first = mps.enter("c1", "u", Grant("GPU-a", 20000, 50))
     assert first.env == {
@@ -240,6 +241,7 @@ def test_mps_serves_the_parts_of_one_gpu_and_ends_with_the_last(mps):
     assert not (mps._folder / "GPU-a").exists()
 
 
+@pytest.mark.slow
 def test_a_daemon_outlives_the_agent_and_not_its_clients(mps):
     mps.enter("c1", "u", Grant("GPU-a", 20000))
     mps.enter("c2", "u", Grant("GPU-b", 20000))
