@@ -28,12 +28,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import document
 import machine as facts
 from bare import Bare
 from measured import SCRIPTS, Bench
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- bench/cold_start.py writes from here -->", "<!-- bench/cold_start.py writes to here -->"
+MARKS = ("<!-- bench/cold_start.py writes from here -->", "<!-- bench/cold_start.py writes to here -->")
 KINDS = ("nothing", "numpy", "torch")
 WAYS = ("plain", "level 1", "level 2", "podman run", "`python -c`")
 STAGES = (
@@ -189,7 +189,7 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps([_plain(one) for one in subjects], indent=1))
     if options.write:
-        write(tables)
+        document.put(MARKS, tables)
     return 0
 
 
@@ -314,13 +314,6 @@ def ledger(subjects: list[Subject]) -> list[str]:
 
 def _refused(one: Subject) -> list[str]:
     return [why for start in one.starts for why in start["refused"]]
-
-
-def write(text: str) -> None:
-    """Replace the tables in the document."""
-    before, rest = DOCUMENT.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 def _plain(one: Subject) -> dict[str, object]:

@@ -27,13 +27,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import document
 import machine as facts
 from measured import Bench, Reading
 from run import row
 from scripts.images import WRITE, fill
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- bench/images.py writes from here -->", "<!-- images to here -->"
+MARKS = ("<!-- bench/images.py writes from here -->", "<!-- images to here -->")
 PACKAGES = ("pandas", "scikit-learn", "httpx", "rich", "sqlalchemy")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -244,8 +244,7 @@ def main() -> int:
     text = "\n".join([*lines, *(row(one) for one in readings)])
     print(text)
     if asked.write:
-        before, rest = DOCUMENT.read_text().split(BEGIN)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+        document.put(MARKS, text)
     return 0
 
 

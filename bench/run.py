@@ -25,15 +25,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import document
 import machine as facts
 import sampling
 from cases import CASES
 from measured import Bench, Reading
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 PEERS = ("ray", "pool", "dask", "celery")
 PEER_TIMEOUT_S = 600
-BEGIN, END = "<!-- bench/run.py writes from here -->", "<!-- to here -->"
+MARKS = ("<!-- bench/run.py writes from here -->", "<!-- to here -->")
 
 
 def main() -> int:
@@ -62,7 +62,7 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps([asdict(one) for one in readings], indent=1))
     if options.write:
-        write(text)
+        document.put(MARKS, text)
     return 0
 
 
@@ -138,13 +138,6 @@ def budget(one: Reading) -> str:
 def figure(value: float) -> str:
     """Three digits that mean something."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def write(text: str) -> None:
-    """Replace the table in the document."""
-    before, rest = DOCUMENT.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+import document
 import machine as facts
 from measured import Reading
 from run import row
@@ -38,8 +39,7 @@ from alight.sdk.queue import Queue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- bench/shared.py writes from here -->", "<!-- bench/shared.py writes to here -->"
+MARKS = ("<!-- bench/shared.py writes from here -->", "<!-- bench/shared.py writes to here -->")
 MANY, ROUNDS = 5_000, 5
 ONES = 400
 PROGRAMS = 8
@@ -68,8 +68,7 @@ def main() -> int:
     text = "\n".join([*lines, *(row(one) for one in readings)])
     print(text)
     if options.write:
-        before, rest = DOCUMENT.read_text().split(BEGIN)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+        document.put(MARKS, text)
     return 0
 
 

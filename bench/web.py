@@ -23,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import document
 import machine as facts
 import web_clients
 import web_ways
@@ -30,8 +31,7 @@ from measured import Bench, Reading
 from run import row
 from web_ways import Way
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- bench/web.py writes from here -->", "<!-- bench/web.py writes to here -->"
+MARKS = ("<!-- bench/web.py writes from here -->", "<!-- bench/web.py writes to here -->")
 CONNECTIONS = 32
 COLD = 7
 BEYOND_A_COLD_START = 20  # ms that the first request may take longer than a call that starts a container plainly
@@ -56,8 +56,7 @@ def main() -> int:
     text = "\n".join([*lines, *(row(one) for one in readings)])
     print(text)
     if options.write:
-        before, rest = DOCUMENT.read_text().split(BEGIN)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+        document.put(MARKS, text)
     return 0
 
 
