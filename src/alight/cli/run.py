@@ -115,7 +115,17 @@ def run(
 
     runnable = references.find(loaded, parsed)
     usage = f"alight run {'-m ' if module else ''}{reference}"
-    given = synthesized.parse(runnable.signatures, runnable.name, list(words), usage)
+    try:
+        given = synthesized.parse(runnable.signatures, runnable.name, list(words), usage)
+    except click.NoSuchOption as error:
+        known = [one for one in run.params if error.option_name in one.opts]
+        if not known:
+            raise
+        value = "" if getattr(known[0], "is_flag", False) else " …"
+        raise UsageError(
+            f"{error.option_name} is an option of `alight run`, and what follows the script is for the script",
+            hint=f"alight run {error.option_name}{value} {reference}",
+        ) from None
     if given is None:
         return
     _check_returns_once(runnable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,6 +129,23 @@ def test_wrong_commands(words, code, part, capsys):
     assert part in text
     assert "Traceback" not in text
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--max-cost", "5"], "alight run --max-cost … "),
+        (["--detach"], "alight run --detach "),
+        (["--nope"], "no such option '--nope'"),
+    ],
+)
+def test_an_option_of_run_behind_the_script_is_told_where_it_belongs(words, part):
+    script = "import alight\napp = alight.App()\n@app.function()\ndef work(): ...\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "alight", "run", "-", *words], input=script, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert part in done.stderr
 
 
 def test_help_is_where_help_belongs(capsys):

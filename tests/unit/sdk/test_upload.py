@@ -1,4 +1,4 @@
-"""Files on their way to the server: small ones together, or one by one to an older one; never other bytes than named."""
+"""Files on their way to the server: small ones together, or one by one; never other bytes than they were named for."""
 
 from __future__ import annotations
 
