@@ -30,8 +30,8 @@ from alight.wire.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from alight.server.parts import Parts
     from alight.server.settings import Settings
-    from alight.server.wiring import Parts
     from alight.wire.messages import FunctionStats
 
 Answer = tuple[int, str, str]

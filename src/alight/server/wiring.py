@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import grp
 import logging
 import os
 import socket
 import time
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alight.gateway.table import Names
 from alight.link.dial import Answers, serve
-from alight.scheduler import place
-from alight.scheduler.state import State
 from alight.server import http, web_listen
 from alight.server.app import Front
 from alight.server.changes import Changes
 from alight.server.dashboard import Around as DashboardAround
 from alight.server.dashboard import Dashboard
-from alight.server.events import Inbox
 from alight.server.http_calls import HttpCalls
 from alight.server.janitor import Janitor
-from alight.server.logs import Logs
-from alight.server.loop import Hands, Loop
+from alight.server.listening import bind, bracketed, users_group
 from alight.server.measuring import Measuring
+from alight.server.parts import Parts, make_parts
 from alight.server.prices import PriceFile
 from alight.server.request import QuickRoutes, Routes
 from alight.server.revive import Reviver
@@ -56,57 +51,31 @@ from alight.server.routes import tokens as tokens_routes
 from alight.server.routes import volume_history as volume_history_routes
 from alight.server.routes import volumes as volumes_routes
 from alight.server.routes import web as web_routes
-from alight.server.services.access import ProxyTokens
 from alight.server.services.ahead import Ahead
-from alight.server.services.apps import App, Apps
 from alight.server.services.audits import Audits
 from alight.server.services.backup import Backup
 from alight.server.services.billing import Billing
 from alight.server.services.blob_users import BlobUsers
-from alight.server.services.blobs import Blobs
 from alight.server.services.budgets import BudgetKeeper
 from alight.server.services.call_views import CallViews
-from alight.server.services.calls import Calls
 from alight.server.services.container_views import ContainerViews
-from alight.server.services.containers import Containers
-from alight.server.services.deployments import Deployments
-from alight.server.services.dials import Dials
 from alight.server.services.environments import Environments
-from alight.server.services.ephemeral import Ephemeral
 from alight.server.services.execs import Execs
 from alight.server.services.function_views import FunctionViews
-from alight.server.services.functions import Functions
-from alight.server.services.hub import Hub
-from alight.server.services.images import Images
 from alight.server.services.input_views import InputViews
 from alight.server.services.json_calls import JsonCalls
 from alight.server.services.log_views import LogViews
-from alight.server.services.nodes import Around, Nodes
 from alight.server.services.schedules import Schedules
-from alight.server.services.secrets import Secrets
-from alight.server.services.setup import Setup
-from alight.server.services.shared import Shared
-from alight.server.services.shared_store import SharedStore
-from alight.server.services.staging import Staging
 from alight.server.services.stored_usage import StoredUsage
 from alight.server.services.system_log import SystemLog
 from alight.server.services.terminals import Terminals
-from alight.server.services.tokens import Tokens
 from alight.server.services.usage import Usage
-from alight.server.services.vault import Vault
-from alight.server.services.volume_users import VolumeUsers
-from alight.server.services.volume_versions import VolumeVersions
-from alight.server.services.volumes import Volumes
-from alight.server.services.web_names import WebNames
-from alight.server.settings import GROUP, LOOPBACK, Settings
-from alight.server.web import Around as WebAround
-from alight.server.web import Web
+from alight.server.settings import LOOPBACK, Settings
 from alight.server.web_directory import Directory
 from alight.store import SqliteStore, open_store
-from alight.wire import errors, ids
+from alight.wire import ids
 from alight.wire.commands import Command
-from alight.wire.messages import AppEvent, ServerInfo
-from alight.wire.spec import FunctionSpec
+from alight.wire.messages import ServerInfo
 from alight.wire.version import __version__
 
 if TYPE_CHECKING:
@@ -114,35 +83,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _SHUTDOWN_SECONDS = 40.0
-
-
-@dataclass
-class Parts:
-    """The services of one server."""
-
-    store: SqliteStore
-    inbox: Inbox
-    hub: Hub
-    functions: Functions
-    apps: Apps
-    names: WebNames
-    access: ProxyTokens
-    deployments: Deployments
-    calls: Calls
-    containers: Containers
-    nodes: Nodes
-    images: Images
-    volumes: Volumes
-    ephemeral: Ephemeral
-    shared: Shared
-    secrets: Secrets
-    tokens: Tokens
-    blobs: Blobs
-    setup: Setup
-    logs: Logs
-    dials: Dials
-    web: Web
-    loop: Loop
 
 
 class Server:
@@ -199,7 +139,7 @@ class Server:
         path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.bind(str(path))
-        group = _group() if os.getuid() == 0 else None
+        group = users_group() if os.getuid() == 0 else None
         if group is None:
             path.chmod(0o600)
         else:  # the system's server: members of the group are its users
@@ -216,18 +156,18 @@ class Server:
             return
         from alight.server import tls  # noqa: PLC0415  a server for the local socket alone does not pay for ssl
 
-        sock = _bind(wanted, may_move=not self.settings.listen)
+        sock = bind(wanted, may_move=not self.settings.listen)
         host, port = sock.getsockname()[:2]
         names = tuple(dict.fromkeys(("localhost", LOOPBACK, "::1", socket.gethostname(), host)))
         certificate = await asyncio.to_thread(tls.load, self.settings.state, names)
         self._listeners.append(await serve(sock, self._answers(), tls=certificate.context))
-        self.address, self.fingerprint = f"{_bracketed(host)}:{port}", certificate.fingerprint
+        self.address, self.fingerprint = f"{bracketed(host)}:{port}", certificate.fingerprint
         self.parts.setup.use_certificate(certificate.fingerprint)
 
     async def listen_web(self) -> None:
         """The web gateway: its port, and for containers a socket that their machine leads them to."""
         web, names = self.parts.web, self.parts.names
-        made = await web_listen.listen(self.settings, web.gateway.client, _bind)
+        made = await web_listen.listen(self.settings, web.gateway.client, bind)
         self._listeners += made.listeners
         self._certificates = made.certificates
         if made.base.address:
@@ -360,7 +300,7 @@ class Server:
 
     async def assemble(self, store: SqliteStore) -> None:
         """Make every part and take up what an earlier process left."""
-        self.parts = parts = _make_parts(self.settings, store)
+        self.parts = parts = make_parts(self.settings, store)
         late = self.settings.schedules_late
         self._schedules = Schedules(
             store, parts.apps, parts.functions, parts.calls, self._views(), parts.hub, late=late
@@ -441,94 +381,3 @@ async def start(settings: Settings) -> Server:
         await store.close()
         raise
     return server
-
-
-def _make_parts(settings: Settings, store: SqliteStore) -> Parts:
-    inbox, hub = Inbox(), Hub()
-    state = State(make_id=lambda: ids.new_id(ids.CONTAINER), aliases=settings.gpu_aliases)
-    functions = Functions(store, inbox, lambda name, need: place.check_possible(state, name, need))
-    apps = Apps(store, functions, hub, inbox, settings.holder_grace)
-    functions.names = names = WebNames(functions, apps.alive)
-    calls = Calls(store, functions, inbox, settings.bodies_in_memory, settings.holder_grace)
-    containers = Containers(store, functions, hub)
-    functions.used = containers.has
-    logs = Logs(settings.state / "logs", settings.log_bytes)
-    nodes = Nodes(Around(store, inbox, containers, calls, logs, hub), settings.node_grace)
-    secrets = Secrets(store, Vault(settings.state / "key"))
-    images = Images(store, nodes, secrets)
-
-    async def ensure(specs: tuple[FunctionSpec, ...], app: App) -> None:
-        async def tell(event: AppEvent) -> None:
-            hub.tell(app.app_id, event)
-
-        for spec in {(spec.image.digest, spec.python_version): spec for spec in specs}.values():
-            await images.ensure_anywhere(spec.image, spec.python_version, (app.app_id, app.environment), tell)
-
-    access = ProxyTokens(store, functions.owner_of)
-    ephemeral, blobs = Ephemeral(store), Blobs(settings.state / "blobs")
-    dials = Dials(containers, nodes, settings.run)
-    web = Web(inbox, WebAround(functions.by_id, names, access, hub, calls.init_failures), dials.dial, settings.web)
-    loop = Loop(state, inbox, Hands(apps, functions, calls, containers, nodes, images, secrets, hub, web))
-    staging = Staging(store, apps, functions, secrets)
-    return Parts(
-        store=store,
-        inbox=inbox,
-        hub=hub,
-        functions=functions,
-        apps=apps,
-        names=names,
-        access=access,
-        deployments=Deployments(store, apps, functions, containers, staging, ensure, most=settings.versions_kept),
-        calls=calls,
-        containers=containers,
-        nodes=nodes,
-        images=images,
-        volumes=Volumes(
-            store, nodes, VolumeVersions(store, nodes, containers), VolumeUsers(containers, apps), ephemeral
-        ),
-        ephemeral=ephemeral,
-        shared=Shared(store, SharedStore(settings.state / "shared.db"), blobs, ephemeral),
-        secrets=secrets,
-        tokens=Tokens(store),
-        blobs=blobs,
-        setup=Setup(""),
-        logs=logs,
-        dials=dials,
-        web=web,
-        loop=loop,
-    )
-
-
-def _group() -> int | None:
-    try:
-        return grp.getgrnam(GROUP).gr_gid
-    except KeyError:
-        return None
-
-
-def _bind(
-    wanted: tuple[str, int], *, may_move: bool, option: str = "alight server start --listen HOST:PORT"
-) -> socket.socket:
-    host, port = wanted
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        try:
-            sock.bind((host, port))
-        except OSError as error:
-            if not may_move:
-                raise errors.InvalidError(
-                    f"the server cannot listen on {host}:{port}: {error.strerror}",
-                    hint=f"choose another address: {option}",
-                ) from error
-            log.info("port %d of loopback is taken (%s): another one is used", port, error.strerror)
-            sock.bind((host, 0))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _bracketed(host: Any) -> str:
-    return f"[{host}]" if ":" in str(host) else str(host)
