@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alight.sdk import sync
+from alight.sdk import sync, trampoline
 from alight.sdk.sync import Future, dual, dual_chunks, dual_context, dual_function, dual_gen
 from alight.wire.errors import AsyncUsageWarning, InvalidError
 
@@ -183,7 +183,7 @@ def test_signatures_and_docs_are_the_verbs_own():
 
 def test_a_blocking_call_in_a_loop_works_and_warns_once():
     thing = Thing()
-    sync._WARNED.clear()
+    trampoline._WARNED.clear()
 
     async def main():
         with pytest.warns(AsyncUsageWarning, match=r"await Thing.add.aio"):
