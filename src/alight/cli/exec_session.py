@@ -25,7 +25,7 @@ from alight.wire.codec import loads_head
 from alight.wire.execs import ExecStart, ExecWord
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
 
 _READ = 64 << 10
 _INTERRUPT, _RESIZED, _OVER = b"i", b"w", b"o"

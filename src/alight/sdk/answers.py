@@ -14,7 +14,7 @@ from alight.wire import ambient, errors, messages
 
 if TYPE_CHECKING:
     from alight.sdk.callee import Callee
-    from alight.sdk.carrier import Message, Stream
+    from alight.sdk.conversation import Message, Stream
 
 
 class Answers:

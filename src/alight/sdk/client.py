@@ -28,7 +28,8 @@ from alight.wire.version import WIRE_VERSION, __version__
 if TYPE_CHECKING:
     import socket
 
-    from alight.sdk.carrier import Carrier, Cipher, Stream
+    from alight.sdk.carrier import Carrier, Cipher
+    from alight.sdk.conversation import Stream
 
 
 T = TypeVar("T")

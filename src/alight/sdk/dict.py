@@ -35,7 +35,7 @@ from alight.wire.shared import (
 )
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
 
 _MISSING: Any = object()
 _ONE_PART = struct.Struct("!IQ")  # payload's own form

@@ -13,7 +13,7 @@ from alight.wire.record import dataclass
 from alight.wire.spec import ImageSpec
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
 
 
 @dataclass(frozen=True)

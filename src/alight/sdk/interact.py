@@ -20,7 +20,7 @@ from alight.wire.codec import loads_head
 from alight.wire.terminal import TerminalOpen, TerminalWord
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
     from alight.sdk.screen import Screen
 
 _END_SECONDS = 5.0

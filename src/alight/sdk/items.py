@@ -17,7 +17,7 @@ from alight.wire.states import ResultStatus
 
 if TYPE_CHECKING:
     from alight.sdk.callee import Callee
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
 
 
 class Generated(Answers):

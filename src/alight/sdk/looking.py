@@ -16,7 +16,7 @@ from alight.wire.codec import loads_head
 
 if TYPE_CHECKING:
     from alight.sdk.callee import Callee
-    from alight.sdk.carrier import Message, Stream
+    from alight.sdk.conversation import Message, Stream
     from alight.sdk.sync import Future
 
 _TOGETHER = 256  # calls that are looked at together

@@ -21,7 +21,7 @@ from alight.wire.ids import CALL, new_id
 
 if TYPE_CHECKING:
     from alight.sdk.callee import Callee
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
 
 _AT_ONCE = 1024  # results in one list: the rest stays packed until it is asked for
 _COUNT_EVERY = 0.1  # seconds between two words about how far it is

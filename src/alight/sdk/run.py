@@ -23,7 +23,7 @@ from alight.wire.spec import FunctionSpec, ImageSpec
 from alight.wire.states import AppState
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
     from alight.sdk.terminal import Terminal
     from alight.wire.billing import BudgetSet
 

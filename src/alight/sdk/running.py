@@ -18,7 +18,7 @@ from alight.wire import errors, messages
 from alight.wire.codec import loads_head
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
 
 _OUTPUT_SECONDS = 1.0  # how long a result waits for the output that belongs before it
 _END_SECONDS = 10.0  # how long an app's last output is waited for

@@ -15,7 +15,7 @@ from alight.sdk.sync import Future, call_blocking
 from alight.wire import chunk, errors
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
 
 #: Inputs that are sent and not answered (for ordered maps: not yielded).
 WINDOW = 8192

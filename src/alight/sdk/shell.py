@@ -22,7 +22,7 @@ from alight.wire.spec import Autoscaling, FunctionSpec, RetryPolicy
 from alight.wire.states import ContainerState
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
     from alight.sdk.running import RunningApp
 
 #: Seconds that such a container may live.

@@ -20,7 +20,7 @@ from alight.wire.record import replace
 
 if TYPE_CHECKING:
     from alight.sdk.callee import Callee
-    from alight.sdk.carrier import Message, Stream
+    from alight.sdk.conversation import Message, Stream
 
 _GRACE = 0.5  # seconds for the server's own "not ready" to arrive
 

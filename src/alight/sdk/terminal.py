@@ -25,7 +25,7 @@ from alight.wire.codec import loads_head
 from alight.wire.terminal import TerminalAttach, TerminalWord
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
     from alight.sdk.running import RunningApp
 
 _LOOK_SECONDS = 0.25  # how often the window's size is looked at

@@ -14,7 +14,7 @@ from alight.wire.packs import PACKED_MOST, Packing
 from alight.wire.spec import digest_of
 
 if TYPE_CHECKING:
-    from alight.sdk.carrier import Stream
+    from alight.sdk.conversation import Stream
 
 _AT_ONCE = 16
 _MISSING_AT_ONCE = 2_000
