@@ -216,6 +216,11 @@ class SqliteStore:
                     self._commit(connection, jobs)
 
     def _connect(self) -> sqlite3.Connection:
+        if self._path != MEMORY:
+            # SQLite would make it readable by all; the payloads in it are the users'. Before the first connection and
+            # never after: closing any descriptor of the file drops this process's locks on it, and the next program
+            # that opens and closes the database would take itself for the last and delete the log that is written to.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = self._open_file()
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -224,9 +229,6 @@ class SqliteStore:
         return connection
 
     def _open_file(self) -> sqlite3.Connection:
-        if self._path != MEMORY:
-            # SQLite would make it readable by all; the payloads in it are the users'.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
         return connection
