@@ -14,7 +14,7 @@ import time
 import alight
 from alight.sdk.client import default_client
 from alight.sdk.sync import run
-from alight.wire import messages
+from alight.wire import calling
 
 app = alight.App("bench-pending", image=alight.Image.debian_slim(python_version="3.11"))
 
@@ -37,7 +37,7 @@ async def spawn_many(count: int) -> None:
 
 async def list_calls() -> float:
     began = time.perf_counter()
-    await default_client().call("call.list", messages.CallList(limit=50), messages.CallListed)
+    await default_client().call("call.list", calling.CallList(limit=50), calling.CallListed)
     return time.perf_counter() - began
 
 

@@ -13,8 +13,8 @@ import pytest
 import alight.store
 from alight.store import open_store
 from alight.wire import chunk, errors
+from alight.wire.calling import CallUpdate
 from alight.wire.codec import from_plain
-from alight.wire.messages import CallUpdate
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -13,9 +13,7 @@ from alight.cli import call_words, money, options, session, tables, terminal
 from alight.cli.terminal import Style
 from alight.wire import ids
 from alight.wire.billing import CallCostAsk, CostTold
-from alight.wire.codec import to_plain
-from alight.wire.errors import UnimplementedError
-from alight.wire.messages import (
+from alight.wire.calling import (
     CallCancel,
     CallDetails,
     CallGraph,
@@ -26,6 +24,8 @@ from alight.wire.messages import (
     RunningInput,
     Waiting,
 )
+from alight.wire.codec import to_plain
+from alight.wire.errors import UnimplementedError
 from alight.wire.record import shape_of
 
 _STATES = ("waiting", "running", "done")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alight.cli.errors import UsageError
 from alight.wire import ids
-from alight.wire.messages import CallSummary
+from alight.wire.calling import CallSummary
 
 MORE_MAY_COME = "more inputs may come from its caller, which counts as dead when it has been gone for a while"
 

@@ -13,9 +13,9 @@ from alight.sdk import large
 from alight.sdk.dict import cut, key_bytes
 from alight.sdk.shared import ask, new_request
 from alight.sdk.sync import run
+from alight.wire.calling import Payload
 from alight.wire.codec import loads_head
 from alight.wire.errors import NotFoundError
-from alight.wire.messages import Payload
 from alight.wire.shared import DictKeys, DictPage, DictScan, DictValue
 
 

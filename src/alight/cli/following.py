@@ -9,9 +9,9 @@ from typing import List, Optional
 from alight.cli import call_words, render, session, tables, terminal
 from alight.cli.errors import Interrupted
 from alight.wire import chunk, payload
+from alight.wire.calling import CallDetails, CallResult, CallShow, CallSummary, CallUpdate
 from alight.wire.codec import loads_head
 from alight.wire.errors import Error, RemoteError
-from alight.wire.messages import CallDetails, CallResult, CallShow, CallSummary, CallUpdate
 
 #: Seconds between two looks at a call. Looking is cheap, and a call that ends at once is seen at once.
 _FIRST, _SLOWEST = 0.1, 1.0

@@ -14,6 +14,7 @@ from alight.cli import measure_words, options, session, tables, terminal
 from alight.cli.errors import UsageError
 from alight.cli.logs import function_logs
 from alight.wire import ids
+from alight.wire.calling import CallList, CallListed
 from alight.wire.codec import to_plain
 from alight.wire.measures import (
     METRICS,
@@ -23,7 +24,7 @@ from alight.wire.measures import (
     FunctionReport,
     VariantsListed,
 )
-from alight.wire.messages import CallList, CallListed, FunctionScale, FunctionScaling
+from alight.wire.messages import FunctionScale, FunctionScaling
 
 _BUCKETS = {"1m": 60.0, "5m": 300.0, "15m": 900.0, "1h": 3600.0, "6h": 21600.0, "1d": 86400.0}
 _since = click.option("--since", metavar="WHEN", help="2026-01-31T12:00, or 2h 30m for so long ago. [default: 1h]")

@@ -1,6 +1,6 @@
 """How a command talks to the server: one question and its answer, or a stream of answers. Blocking.
 
-Commands name methods and messages of ``wire/messages.py`` and nothing else; where the server is, how it is started and
+Commands name methods and messages of ``wire`` and nothing else; where the server is, how it is started and
 what happens to a lost connection are the SDK's business.
 """
 

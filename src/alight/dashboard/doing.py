@@ -8,9 +8,10 @@ from typing import Any
 
 from alight.dashboard.seams import Ask
 from alight.wire import errors
+from alight.wire.calling import CallCancel
 from alight.wire.dashboard import CallRetry
 from alight.wire.deploying import DeployBack
-from alight.wire.messages import AppList, AppStop, CallCancel, FunctionScale
+from alight.wire.messages import AppList, AppStop, FunctionScale
 from alight.wire.scheduling import ScheduleNamed
 from alight.wire.starts import ContainerStop
 

@@ -14,10 +14,11 @@ from typing import Any
 from alight.dashboard.seams import Ask
 from alight.wire import errors
 from alight.wire.built import ImageWork
+from alight.wire.calling import CallGraph, CallList, CallShow
 from alight.wire.dashboard import AuditList, CallInputs, FunctionSeries, FunctionView
 from alight.wire.deploying import AppFind, DeployHistory
 from alight.wire.measures import FunctionAsked, NodeList, SeriesAsked
-from alight.wire.messages import AppList, CallGraph, CallList, CallShow
+from alight.wire.messages import AppList
 from alight.wire.scheduling import ScheduleList
 from alight.wire.starts import AppStats, ContainerList, ContainerShow
 from alight.wire.stored import NamedList, VolumePath

@@ -17,9 +17,9 @@ import msgspec
 from alight.node.runs import Shares
 from alight.node.spool import remove_soon
 from alight.wire import chunk, errors
+from alight.wire.calling import Payload
 from alight.wire.codec import HEADER, Kind, encode_frame
 from alight.wire.commands import Output
-from alight.wire.messages import Payload
 from alight.wire.record import replace
 
 #: Bytes of bodies that one container's outbox keeps in memory.

@@ -14,7 +14,7 @@ _AT_MOST = 5  # holders that are named
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What ``wire.messages.Waiting`` tells, field by field. ``since`` is the time that ``step`` was told."""
+    """What ``wire.calling.Waiting`` tells, field by field. ``since`` is the time that ``step`` was told."""
 
     since: float
     why: str

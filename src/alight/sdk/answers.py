@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, List, Optional
 from alight.sdk.lost import LostError
 from alight.sdk.single import cancel_and_forget
 from alight.sdk.waits import Waiting
-from alight.wire import ambient, errors, messages
+from alight.wire import ambient, calling, errors
 
 if TYPE_CHECKING:
     from alight.sdk.callee import Callee
@@ -127,6 +127,6 @@ class Answers:
             else:
                 return
 
-    def _waits(self, update: messages.CallUpdate) -> None:
+    def _waits(self, update: calling.CallUpdate) -> None:
         """A word about how the call stands."""
         self._told.because(update.why)

@@ -10,7 +10,7 @@ from alight.sdk.logs import Logs
 from alight.sdk.object import Object
 from alight.sdk.single import call_and_wait
 from alight.sdk.sync import dual, dual_chunks, dual_function
-from alight.wire import errors, messages
+from alight.wire import calling, errors
 from alight.wire.ids import CALL, is_id
 from alight.wire.states import ResultStatus
 
@@ -65,14 +65,14 @@ class FunctionCall(Object):
         """
         if index < 0:
             raise errors.InvalidError(f"there is no input {index}", hint="they count from 0")
-        message = messages.CallResult(self.object_id, timeout=timeout, index=index)
+        message = calling.CallResult(self.object_id, timeout=timeout, index=index)
         return await single.wait(await self._seen_by(), "call.result", self.object_id, message, timeout=timeout)
 
     @dual
     async def cancel(self, terminate_containers: bool = False) -> None:
         """Cancel what waits and runs; with ``terminate_containers`` end its containers too."""
         client = await self._via()
-        await client.do("call.cancel", messages.CallCancel(self.object_id, terminate_containers))
+        await client.do("call.cancel", calling.CallCancel(self.object_id, terminate_containers))
 
     @dual_chunks
     def iter(self, *, start: int = 0, end: Optional[int] = None) -> Any:
@@ -93,7 +93,7 @@ class FunctionCall(Object):
     async def num_inputs(self) -> int:
         """How many inputs it has; of a call that is still being sent, those that have arrived."""
         client = await self._via()
-        shown = await client.call("call.show", messages.CallShow(self.object_id), messages.CallDetails)
+        shown = await client.call("call.show", calling.CallShow(self.object_id), calling.CallDetails)
         return shown.call.accepted if shown.call.total is None else shown.call.total
 
     @dual
@@ -102,7 +102,7 @@ class FunctionCall(Object):
         from alight.sdk.reports import InputInfo, InputStatus  # noqa: PLC0415  few ask
 
         client = await self._via()
-        graph = await client.call("call.graph", {"call_id": self.object_id}, messages.CallGraph)
+        graph = await client.call("call.graph", {"call_id": self.object_id}, calling.CallGraph)
         of_status = {
             "": InputStatus.PENDING,
             ResultStatus.SUCCESS: InputStatus.SUCCESS,

@@ -19,9 +19,9 @@ from alight.sdk.reports import DictInfo
 from alight.sdk.secret import moment
 from alight.sdk.sync import Chunks, dual, dual_chunks, dual_context_function
 from alight.wire import errors, payload
+from alight.wire.calling import Payload
 from alight.wire.codec import MAX_INLINE, Buffer, loads_head
 from alight.wire.ids import DICT
-from alight.wire.messages import Payload
 from alight.wire.shared import (
     KEY_MOST,
     PAGE_BYTES,

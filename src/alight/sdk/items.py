@@ -9,7 +9,7 @@ from alight.sdk.answers import Answers
 from alight.sdk.large import put_blob
 from alight.sdk.mapping import Results, pieces_of
 from alight.sdk.ranges import Ranges
-from alight.wire import ambient, chunk, errors, messages, payload
+from alight.wire import ambient, calling, chunk, errors, payload
 from alight.wire.codec import MAX_INLINE, Buffer, loads_head
 from alight.wire.ids import CALL, new_id
 from alight.wire.record import replace
@@ -27,7 +27,7 @@ class Generated(Answers):
         super().__init__(callee, new_id(CALL))
         self._args = (args, kwargs)
         self._body: Buffer = b""
-        self._start = messages.CallStart(
+        self._start = calling.CallStart(
             call_id=self.call_id,
             function_id=callee.function_id,
             verb="remote_gen",
@@ -48,7 +48,7 @@ class Generated(Answers):
             parts = values.of_arguments(self.callee, *self._args)
             size = payload.size_of(parts)
             if size > MAX_INLINE:
-                where = messages.Payload(blob=await put_blob(self.callee.client, parts), size=size)
+                where = calling.Payload(blob=await put_blob(self.callee.client, parts), size=size)
                 start = self._start = replace(start, payload=where)
             else:
                 self._body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -71,7 +71,7 @@ class Generated(Answers):
             if chunk.is_chunk(head):
                 self._on_outputs(chunk.Outputs.decode(head), body)
             else:
-                await self._on_update(loads_head(messages.CallUpdate, head), body)
+                await self._on_update(loads_head(calling.CallUpdate, head), body)
 
     def _on_outputs(self, outputs: chunk.Outputs, body: bytes) -> None:
         if not outputs.is_items:
@@ -82,7 +82,7 @@ class Generated(Answers):
         for start, piece in pieces_of(outputs, body, self._seen):
             self._results.add(start, piece)
 
-    async def _on_update(self, update: messages.CallUpdate, body: bytes) -> None:
+    async def _on_update(self, update: calling.CallUpdate, body: bytes) -> None:
         if update.state != "done":
             self._waits(update)
         elif update.status == ResultStatus.SUCCESS:

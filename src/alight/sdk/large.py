@@ -14,7 +14,7 @@ from typing import Any, List, Optional
 
 from alight.sdk.client import Client
 from alight.sdk.lost import LostError
-from alight.wire import errors, messages, payload, room
+from alight.wire import calling, errors, messages, payload, room
 from alight.wire.codec import PIECE, Buffer, loads_head
 
 _PART = 4 << 20
@@ -53,7 +53,7 @@ async def put_blob(client: Client, parts: List[Any], *, keep: bool = False) -> s
         return loads_head(messages.BlobPut, answer[0]).digest
 
 
-async def get_value(client: Client, where: messages.Payload, what: str) -> Any:
+async def get_value(client: Client, where: calling.Payload, what: str) -> Any:
     """The value in bytes of the server. Arrays arrive writable. Raises DeserializationError."""
     fd = await _open_given(client, where)
     if fd is None:
@@ -64,7 +64,7 @@ async def get_value(client: Client, where: messages.Payload, what: str) -> Any:
         os.close(fd)
 
 
-async def get_blob(client: Client, where: messages.Payload) -> Buffer:
+async def get_blob(client: Client, where: calling.Payload) -> Buffer:
     """Bytes of the server, writable."""
     fd = await _open_given(client, where)
     if fd is None:
@@ -76,7 +76,7 @@ async def get_blob(client: Client, where: messages.Payload) -> Buffer:
         os.close(fd)
 
 
-async def _open_given(client: Client, where: messages.Payload) -> Optional[int]:
+async def _open_given(client: Client, where: calling.Payload) -> Optional[int]:
     """The file that holds a value of this size, where this process may go there itself."""
     place = await client.place()
     if not place.given or not where.blob.startswith("x"):
@@ -93,7 +93,7 @@ async def _open_given(client: Client, where: messages.Payload) -> Optional[int]:
     return None
 
 
-async def _get_pieces(client: Client, where: messages.Payload) -> Buffer:
+async def _get_pieces(client: Client, where: calling.Payload) -> Buffer:
     while True:
         data = room.writable(where.size)
         filled = 0

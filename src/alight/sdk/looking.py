@@ -11,7 +11,7 @@ from alight.sdk.mapping import Results, piece_of, pieces_of
 from alight.sdk.ranges import Ranges
 from alight.sdk.sending import WINDOW
 from alight.sdk.single import result_of, update_of, wait
-from alight.wire import ambient, chunk, errors, messages
+from alight.wire import ambient, calling, chunk, errors
 from alight.wire.codec import loads_head
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Looked(Answers):
     async def _open(self, *, again: bool) -> Stream:
         del again  # what was seen is said, and nothing else has to be done anew
         until = self._at + WINDOW if self._stop is None else min(self._stop, self._at + WINDOW)
-        message = messages.CallResult(self.call_id, index=-1, start=self._at, stop=until, have=self._seen.pairs())
+        message = calling.CallResult(self.call_id, index=-1, start=self._at, stop=until, have=self._seen.pairs())
         return await self.callee.client.open("call.result", message)
 
     async def _next(self) -> Optional[List[Any]]:
@@ -65,7 +65,7 @@ class Looked(Answers):
                 for start, piece in pieces_of(chunk.Outputs.decode(head), body, self._seen):
                     self._results.add(start, piece)
                 continue
-            update = loads_head(messages.CallUpdate, head)
+            update = loads_head(calling.CallUpdate, head)
             if update.state != "done":
                 self._waits(update)
             elif self._seen.add(update.position, update.position + 1):
@@ -104,7 +104,7 @@ async def _together(calls: Sequence[Tuple[Callee, str]]) -> List[Any]:
 
     try:
         for number, (callee, call_id) in enumerate(calls):
-            stream = await callee.client.open("call.result", messages.CallResult(call_id))
+            stream = await callee.client.open("call.result", calling.CallResult(call_id))
             streams.append(stream)
             stream.listen(listener(number))
         while missing:
@@ -117,7 +117,7 @@ async def _together(calls: Sequence[Tuple[Callee, str]]) -> List[Any]:
                     continue
                 callee, call_id = calls[number]
                 if isinstance(error, LostError):  # asking again comes back by itself, and keeps doing so
-                    values[number] = await wait(callee, "call.result", call_id, messages.CallResult(call_id))
+                    values[number] = await wait(callee, "call.result", call_id, calling.CallResult(call_id))
                 elif message is None:
                     raise error or errors.InternalError("the server ended call.result without a result")
                 else:

@@ -15,7 +15,7 @@ from alight.sdk.answers import Answers
 from alight.sdk.inputs import Pump, Source
 from alight.sdk.ranges import Ranges
 from alight.sdk.sending import Sending
-from alight.wire import ambient, chunk, errors, messages
+from alight.wire import ambient, calling, chunk, errors
 from alight.wire.codec import loads_head
 from alight.wire.ids import CALL, new_id
 
@@ -33,7 +33,7 @@ class Many(Answers):
 
     def __init__(self, callee: Callee, source: Source, verb: str, *, wait: bool = True) -> None:
         super().__init__(callee, new_id(CALL))
-        self._start = messages.CallStart(
+        self._start = calling.CallStart(
             call_id=self.call_id,
             function_id=callee.function_id,
             verb=verb,
@@ -58,7 +58,7 @@ class Many(Answers):
         start = replace(self._start, resend=True, have=self._answered.pairs())
         stream = await client.open("call.start", start, end=False)
         first = await stream.recv()
-        update = None if first is None or chunk.is_chunk(first[0]) else loads_head(messages.CallUpdate, first[0])
+        update = None if first is None or chunk.is_chunk(first[0]) else loads_head(calling.CallUpdate, first[0])
         if update is None or update.state != "accepted":
             raise errors.InternalError("the server did not say how many inputs of a call it has")
         self._sending.attach(stream, update.accepted)
@@ -85,7 +85,7 @@ class Spawned(Many):
                 continue
             if message is None:
                 raise errors.InternalError("the server ended a call without saying that it has its inputs")
-            update = loads_head(messages.CallUpdate, message[0])
+            update = loads_head(calling.CallUpdate, message[0])
             self._sending.accepted(update.accepted)
             if self._sending.over and update.state == "accepted" and update.accepted >= self._sending.put:
                 if self._pump.problem is not None:
@@ -99,7 +99,7 @@ class Spawned(Many):
         """
         if self._sending.room() > 0:
             return
-        shown = await self.callee.client.call("call.show", messages.CallShow(self.call_id), messages.CallDetails)
+        shown = await self.callee.client.call("call.show", calling.CallShow(self.call_id), calling.CallDetails)
         self._sending.accepted(self._shown)
         self._shown = shown.call.accepted
 
@@ -111,7 +111,7 @@ class _Piece(NamedTuple):
     sizes: Sequence[int]
     body: bytes
     reference: bool = False
-    update: Optional[messages.CallUpdate] = None
+    update: Optional[calling.CallUpdate] = None
     container: str = ""
     log_offset: int = 0
 
@@ -206,7 +206,7 @@ def pieces_of(outputs: chunk.Outputs, body: bytes, seen: Ranges) -> List[Any]:
     return found
 
 
-def piece_of(update: messages.CallUpdate, body: bytes) -> Any:
+def piece_of(update: calling.CallUpdate, body: bytes) -> Any:
     """The piece for an input that is done and brought no value."""
     return _Piece(update.position + 1, (0,), body, False, update, update.container, update.log_offset)
 
@@ -254,7 +254,7 @@ class Mapped(Many):
             for start, piece in pieces_of(outputs, body, self._answered):
                 self._add(start, piece)
             return
-        update = loads_head(messages.CallUpdate, head)
+        update = loads_head(calling.CallUpdate, head)
         if update.state != "done":
             if update.accepted:
                 self._sending.accepted(update.accepted)

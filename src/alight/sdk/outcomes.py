@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Tuple
 
 from alight.sdk import config
 from alight.sdk.large import get_blob, get_value
-from alight.wire import errors, messages
+from alight.wire import calling, errors
 from alight.wire.states import ResultStatus
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 async def large_value(callee: Callee, where: Tuple[str, int]) -> Any:
     """The value that came as a reference (name, size). Raises DeserializationError."""
-    return await get_value(callee.client, messages.Payload(*where), f"the result of {callee.name}()")
+    return await get_value(callee.client, calling.Payload(*where), f"the result of {callee.name}()")
 
 
-async def exception_of(callee: Callee, update: messages.CallUpdate, body: bytes) -> BaseException:
+async def exception_of(callee: Callee, update: calling.CallUpdate, body: bytes) -> BaseException:
     """The exception for an input that is done and brought no value."""
     data: Buffer = body
     if update.payload.blob:

@@ -15,7 +15,7 @@ from alight.sdk.callee import Callee
 from alight.sdk.function import Function
 from alight.sdk.run import Plan, Run
 from alight.sdk.sync import call_blocking
-from alight.wire import errors, messages
+from alight.wire import calling, errors, messages
 from alight.wire.codec import loads_head
 from alight.wire.record import replace
 from alight.wire.spec import Autoscaling, FunctionSpec, RetryPolicy
@@ -92,7 +92,7 @@ class Shell(Run):
         if self._call_id:
             # What waits in it need not be given time to come to an end.
             with contextlib.suppress(errors.Error):
-                call_blocking(self._client.do("call.cancel", messages.CallCancel(self._call_id)))
+                call_blocking(self._client.do("call.cancel", calling.CallCancel(self._call_id)))
         call_blocking(self.end(error))
 
     async def _resolve(self, running: RunningApp) -> Dict[str, FunctionSpec]:
@@ -100,7 +100,7 @@ class Shell(Run):
 
     def _follow(self, callee: Callee) -> None:
         """In a thread of its own: the call that keeps the container. It ends early when something is wrong."""
-        message = messages.CallResult(self._call_id)
+        message = calling.CallResult(self._call_id)
         try:
             call_blocking(single.wait(callee, "call.result", self._call_id, message))
         except BaseException as error:  # noqa: BLE001  it is for the thread that waits

@@ -13,7 +13,7 @@ from alight.sdk.client import encode_open, encode_start
 from alight.sdk.large import put_blob
 from alight.sdk.lost import LostError
 from alight.sdk.waits import Waiting
-from alight.wire import ambient, chunk, errors, messages, payload
+from alight.wire import ambient, calling, chunk, errors, payload
 from alight.wire.codec import MAX_INLINE, Buffer, loads_head
 from alight.wire.ids import CALL, new_id
 from alight.wire.record import replace
@@ -113,17 +113,17 @@ def cancel_and_forget(callee: Callee, call_id: str) -> None:
     if carrier is None:
         return
     try:
-        carrier.open(encode_open("call.cancel", messages.CallCancel(call_id)))
+        carrier.open(encode_open("call.cancel", calling.CallCancel(call_id)))
     except errors.Error:
         return  # it is cancelled with its app, or when the server notices that we are gone
 
 
-def update_of(answer: Message) -> Optional[messages.CallUpdate]:
+def update_of(answer: Message) -> Optional[calling.CallUpdate]:
     """The word that came; None for a value."""
-    return None if chunk.is_chunk(answer[0]) else loads_head(messages.CallUpdate, answer[0])
+    return None if chunk.is_chunk(answer[0]) else loads_head(calling.CallUpdate, answer[0])
 
 
-async def result_of(callee: Callee, answer: Message, update: Optional[messages.CallUpdate]) -> Any:
+async def result_of(callee: Callee, answer: Message, update: Optional[calling.CallUpdate]) -> Any:
     """What the last answer of a call with one input means; ``update`` as ``update_of`` reads it."""
     head, body = answer
     shown = callee.running is not None and progress.is_shown()
@@ -141,7 +141,7 @@ async def result_of(callee: Callee, answer: Message, update: Optional[messages.C
 
 async def _prepare(
     callee: Callee, args: Tuple[Any, ...], kwargs: Dict[str, Any], *, keep: bool = False
-) -> Tuple[str, Optional[messages.CallStart], Buffer]:
+) -> Tuple[str, Optional[calling.CallStart], Buffer]:
     """The call's id, its start where there is more to say than the plain one has, and the body."""
     call_id = new_id(CALL)
     small = values.quick(args, kwargs)
@@ -151,13 +151,13 @@ async def _prepare(
     size = payload.size_of(parts)
     if size <= MAX_INLINE:
         return call_id, None, parts[0] if len(parts) == 1 else b"".join(parts)
-    where = messages.Payload(blob=await put_blob(callee.client, parts, keep=keep), size=size)
+    where = calling.Payload(blob=await put_blob(callee.client, parts, keep=keep), size=size)
     return call_id, replace(_plain(callee, call_id), payload=where), b""
 
 
-def _plain(callee: Callee, call_id: str) -> messages.CallStart:
+def _plain(callee: Callee, call_id: str) -> calling.CallStart:
     """What ``encode_start`` says, as a message."""
-    return messages.CallStart(
+    return calling.CallStart(
         call_id=call_id,
         function_id=callee.function_id,
         method=callee.method,

@@ -25,8 +25,8 @@ from alight.server.services.access import ProxyTokens
 from alight.server.services.json_calls import Ended, JsonCalls
 from alight.server.services.tokens import Tokens
 from alight.wire import errors
+from alight.wire.calling import CallUpdate
 from alight.wire.codec import MAX_INLINE
-from alight.wire.messages import CallUpdate
 from alight.wire.states import ResultStatus
 from alight.wire.version import __version__
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional, Tuple
 
+from alight.wire.calling import Payload
 from alight.wire.failure import Failure
-from alight.wire.messages import Payload
 from alight.wire.record import dataclass, field
 from alight.wire.snapshots import SnapshotAsked, VolumeVersion
 from alight.wire.spec import FunctionSpec, ImageSpec

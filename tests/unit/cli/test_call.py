@@ -10,10 +10,7 @@ import pytest
 from alight.cli import following, main, session
 from alight.wire import chunk, ids, payload
 from alight.wire.billing import CostTold
-from alight.wire.codec import dumps_head
-from alight.wire.errors import PermissionDeniedError
-from alight.wire.failure import Failure
-from alight.wire.messages import (
+from alight.wire.calling import (
     CallCancel,
     CallDetails,
     CallGraph,
@@ -24,6 +21,9 @@ from alight.wire.messages import (
     RunningInput,
     Waiting,
 )
+from alight.wire.codec import dumps_head
+from alight.wire.errors import PermissionDeniedError
+from alight.wire.failure import Failure
 
 CALL = "fc-" + "1" * 22
 PARENT = "fc-" + "2" * 22

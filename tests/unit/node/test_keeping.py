@@ -7,8 +7,8 @@ from alight.node.ledger import Ledger
 from alight.node.outbox import Kept, Outbox
 from alight.node.runs import Held
 from alight.wire import chunk, ids
+from alight.wire.calling import Payload
 from alight.wire.commands import Output
-from alight.wire.messages import Payload
 
 CALL = ids.new_id(ids.CALL)
 

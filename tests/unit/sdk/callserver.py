@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from alight.wire import chunk, errors, messages, payload
+from alight.wire import calling, chunk, errors, payload
 from alight.wire.codec import from_plain
 from alight.wire.failure import Failure
 
@@ -15,7 +15,7 @@ from alight.wire.failure import Failure
 class Call:
     """What the server has of one call; it survives lost connections."""
 
-    def __init__(self, start: messages.CallStart) -> None:
+    def __init__(self, start: calling.CallStart) -> None:
         self.start = start
         self.inputs: List[Any] = []  # payloads, by position
         self.outputs: Dict[int, Any] = {}  # position → (update or None, bytes, flags)
@@ -62,14 +62,14 @@ class CallServer:
 
     def _start(self, asked: Any) -> None:
         with self.lock:
-            start = from_plain(messages.CallStart, asked.args)
+            start = from_plain(calling.CallStart, asked.args)
             assert start.many, "calls with one input are answered by the test"
             call = self.calls.setdefault(start.call_id, Call(start))
             asked.call = call
             asked.said = {position for begin, stop in start.have for position in range(begin, stop)}
             if self._dies(asked) or not start.resend:
                 return
-            asked.say(messages.CallUpdate(start.call_id, "accepted", accepted=len(call.inputs)))
+            asked.say(calling.CallUpdate(start.call_id, "accepted", accepted=len(call.inputs)))
             if self._dies(asked) or not start.wait:
                 return
             for position in range(len(call.inputs)):
@@ -106,7 +106,7 @@ class CallServer:
             value = self.function(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  the caller gets it, as from a container
             failure = Failure(f"builtins.{type(error).__name__}", str(error), pickled=True)
-            update = messages.CallUpdate(
+            update = calling.CallUpdate(
                 call.start.call_id, "done", position=position, status="exception", failure=failure
             )
             call.outputs[position] = (update, payload.dumps_bytes(error), 0)
@@ -138,7 +138,7 @@ class CallServer:
                 return
             call.total = len(call.inputs)
             if not call.start.wait:
-                asked.answer(messages.CallUpdate(call.start.call_id, "accepted", accepted=call.total))
+                asked.answer(calling.CallUpdate(call.start.call_id, "accepted", accepted=call.total))
             else:
                 self._end_if_all_is_said(asked, call)
 
@@ -150,7 +150,7 @@ class CallServer:
 
     def _result(self, asked: Any) -> None:
         with self.lock:
-            result = from_plain(messages.CallResult, asked.args)
+            result = from_plain(calling.CallResult, asked.args)
             call = self.calls[result.call_id]
             for position in range(len(call.inputs)):
                 if position not in call.outputs:
@@ -174,9 +174,9 @@ class CallServer:
                     return
             asked.end()
 
-    def _shown(self, call: Call) -> messages.CallDetails:
-        summary = messages.CallSummary(
+    def _shown(self, call: Call) -> calling.CallDetails:
+        summary = calling.CallSummary(
             call.start.call_id, "f", call.start.function_id, "ap-1", "app", call.start.verb, "running", 0.0,
             accepted=len(call.inputs), total=call.total,
         )  # fmt: skip
-        return messages.CallDetails(summary)
+        return calling.CallDetails(summary)

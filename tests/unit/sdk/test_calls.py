@@ -14,7 +14,7 @@ import alight
 from alight.sdk.call import Callee
 from alight.sdk.mapping import Mapped
 from alight.types import InputStatus
-from alight.wire import chunk, errors, messages, payload
+from alight.wire import calling, chunk, errors, payload
 from alight.wire.failure import Failure
 
 FUNCTION = "fu-" + "0" * 22
@@ -35,12 +35,12 @@ def items(asked, first, values):
 
 
 def ends(asked, count):
-    asked.answer(messages.CallUpdate(CALL, "done", status="success", items=count))
+    asked.answer(calling.CallUpdate(CALL, "done", status="success", items=count))
 
 
 def fails(asked, error):
     failure = Failure(f"builtins.{type(error).__name__}", str(error), pickled=True)
-    asked.answer(messages.CallUpdate(CALL, "done", status="exception", failure=failure), payload.dumps_bytes(error))
+    asked.answer(calling.CallUpdate(CALL, "done", status="exception", failure=failure), payload.dumps_bytes(error))
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_a_call_graph_is_a_tree_of_inputs(far, client):
             "function": "f", "module": "m", "parent": parent,
         }  # fmt: skip
 
-    graph = messages.CallGraph(
+    graph = calling.CallGraph(
         CALL, (one(1, "", "success"), one(2, "", ""), one(3, "in-1", "exception", "fc-2"), one(4, "in-3", "cancelled"))
     )
     far.answers["call.graph"] = lambda asked: asked.answer(graph)
@@ -231,7 +231,7 @@ def test_a_spawn_whose_connection_breaks_is_sent_again_by_id(far, f):
         if not asked.args.get("resend"):
             asked.break_off()
         else:
-            asked.answer(messages.CallUpdate(asked.args["call_id"], "accepted", accepted=1))
+            asked.answer(calling.CallUpdate(asked.args["call_id"], "accepted", accepted=1))
 
     far.answers["call.start"] = start
     call = f.spawn(1)

@@ -199,7 +199,8 @@ def test_a_closed_client_says_so(client):
 def test_the_quick_head_of_a_call_is_the_codecs(method, parent):
     """The plainest call is encoded by hand for speed; this holds the two to one form."""
     from alight.sdk.client import encode_open, encode_start
-    from alight.wire.messages import CallStart, Open
+    from alight.wire.calling import CallStart
+    from alight.wire.messages import Open
 
     start = CallStart("fc-1", "fu-1", method=method, parent_input=parent)
     quick = encode_start("fu-1", "fc-1", method, parent)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import alight
-from alight.wire import messages, payload
+from alight.wire import calling, messages, payload
 from alight.wire.codec import loads_head
 
 
@@ -46,7 +46,7 @@ def server(far):
     def start(asked):
         import json
 
-        message = loads_head(messages.CallStart, json.dumps(asked.args).encode())
+        message = loads_head(calling.CallStart, json.dumps(asked.args).encode())
         said = (message.function_id, message.method, *payload.loads(asked.body))
         asked.value(message.call_id, payload.dumps_bytes(said))
 

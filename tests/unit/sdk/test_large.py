@@ -8,7 +8,7 @@ import os
 import pytest
 
 from alight.sdk import large
-from alight.wire import errors, messages, payload, room
+from alight.wire import calling, errors, messages, payload, room
 
 
 class Here:
@@ -22,7 +22,7 @@ class Here:
 
 
 def opened(folder, name, size):
-    return asyncio.run(large._open_given(Here(folder), messages.Payload(blob=name, size=size)))
+    return asyncio.run(large._open_given(Here(folder), calling.Payload(blob=name, size=size)))
 
 
 @pytest.mark.parametrize("size", [1 << 10, room.LARGE + 1])
@@ -31,7 +31,7 @@ def test_a_value_is_written_whole_and_read_back_as_it_was(tmp_path, size):
     parts = payload.dumps(value)
     whole = payload.size_of(parts)
     assert large._write(str(tmp_path / "x1"), parts, whole)
-    found = asyncio.run(large.get_value(Here(tmp_path), messages.Payload(blob="x1", size=whole), "it"))
+    found = asyncio.run(large.get_value(Here(tmp_path), calling.Payload(blob="x1", size=whole), "it"))
     assert found == value
     assert [type(one) for one in found.values()] == [bytes, bytearray]
     assert not large._write(str(tmp_path / "x1"), [b"again"], 5)  # never over another's

@@ -14,7 +14,7 @@ import pytest
 
 import alight
 from alight.sdk import inputs, progress, sending
-from alight.wire import chunk, errors, messages
+from alight.wire import calling, chunk, errors
 from alight.wire.codec import MAX_INLINE
 from tests.unit.sdk.callserver import CallServer
 
@@ -430,7 +430,7 @@ def test_why_a_map_waits_is_told_until_something_comes(f, server, monkeypatch):
         reader.start()
         until(lambda: server.calls and server.call.total == 2)
         stream = server_stream(server)
-        stream.say(messages.CallUpdate(server.call.start.call_id, "waiting", why="no machine has a free GPU"))
+        stream.say(calling.CallUpdate(server.call.start.call_id, "waiting", why="no machine has a free GPU"))
         until(lambda: told)
         for position in range(2):
             server.run(server.call, position)

@@ -11,7 +11,7 @@ import pytest
 import alight
 from alight.sdk import progress, waits
 from alight.sdk.carrier import LostError
-from alight.wire import chunk, errors, messages, payload
+from alight.wire import calling, chunk, errors, messages, payload
 from alight.wire.codec import MAX_INLINE, loads_head
 from alight.wire.failure import Failure, FailureFrame
 
@@ -67,7 +67,7 @@ def server(far):
             watch.answer(messages.AppEvent("stopped"))
 
     def start(asked):
-        message = loads_head(messages.CallStart, _head(asked.args))
+        message = loads_head(calling.CallStart, _head(asked.args))
         data = asked.body or far.blobs[message.payload.blob]
         args, kwargs = payload.loads(data)
         name = far.names[message.function_id]
@@ -75,7 +75,7 @@ def server(far):
         if message.wait:
             asked.value(message.call_id, value, **far.update)
         else:
-            asked.answer(messages.CallUpdate(message.call_id, "accepted", accepted=1))
+            asked.answer(calling.CallUpdate(message.call_id, "accepted", accepted=1))
 
     def put(asked):
         data = b"".join(asked.pieces)
@@ -250,7 +250,7 @@ def test_an_argument_that_cannot_be_pickled_is_named(server, client, app):
 def test_remote_exceptions_are_raised_as_themselves(server, client, app):
     failure = Failure("builtins.ValueError", "bad", (FailureFrame("/root/x.py", 3, "f", "raise"),), pickled=True)
     server.answers["call.start"] = lambda asked: asked.answer(
-        messages.CallUpdate("fc", "done", status="exception", failure=failure, container="ta-1"),
+        calling.CallUpdate("fc", "done", status="exception", failure=failure, container="ta-1"),
         payload.dumps_bytes(ValueError("bad")),
     )
     with app.run(client=client), pytest.raises(ValueError, match="bad") as caught:
@@ -270,7 +270,7 @@ def test_remote_exceptions_are_raised_as_themselves(server, client, app):
 def test_other_endings_are_errors_of_their_own(server, client, app, status, error, kind):
     plain = None if error is None else errors.to_wire(error)
     server.answers["call.start"] = lambda asked: asked.answer(
-        messages.CallUpdate("fc", "done", status=status, error=plain)
+        calling.CallUpdate("fc", "done", status=status, error=plain)
     )
     with app.run(client=client), pytest.raises(kind):
         app._functions["double"].remote(1)
@@ -372,7 +372,7 @@ def test_why_a_call_waits_is_told_once_it_is_long(server, client, app, monkeypat
     recorder = Recorder()
 
     def slow(asked):
-        asked.say(messages.CallUpdate("fc", "waiting", why="waiting for a container: 1 starting"))
+        asked.say(calling.CallUpdate("fc", "waiting", why="waiting for a container: 1 starting"))
         threading.Timer(0.08, lambda: asked.value("fc", payload.dumps_bytes(1))).start()
 
     server.answers["call.start"] = slow

@@ -13,7 +13,8 @@ from alight.server import wiring
 from alight.server.settings import Settings
 from alight.testing.fakes import FakeNode
 from alight.wire import chunk, ids, payload
-from alight.wire.messages import AppCreate, AppCreated, AppPublish, AppPublished, CallStart, CallUpdate, Hello
+from alight.wire.calling import CallStart, CallUpdate
+from alight.wire.messages import AppCreate, AppCreated, AppPublish, AppPublished, Hello
 from alight.wire.record import replace
 from alight.wire.spec import FunctionSpec
 

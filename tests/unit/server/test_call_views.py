@@ -24,9 +24,10 @@ from alight.server.services.hub import Hub
 from alight.server.services.variants import Wish
 from alight.store import open_store
 from alight.wire import chunk, errors, ids
+from alight.wire.calling import CallList, CallUpdate
 from alight.wire.codec import dumps_head
 from alight.wire.failure import Failure
-from alight.wire.messages import AppCreate, CallList, CallUpdate
+from alight.wire.messages import AppCreate
 from alight.wire.spec import FunctionSpec, MethodSpec
 
 TRAIN = FunctionSpec(name="train", module="job")

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from alight.wire import chunk, errors, ids, payload
+from alight.wire.calling import CallCancel, CallResult, CallUpdate
 from alight.wire.failure import Failure
-from alight.wire.messages import AppStop, CallCancel, CallResult, CallUpdate
+from alight.wire.messages import AppStop
 from alight.wire.spec import Autoscaling, FunctionSpec, Resources, RetryPolicy
 
 

@@ -7,8 +7,8 @@ import sqlite3
 
 import pytest
 
+from alight.wire.calling import CallCancel
 from alight.wire.commands import Report, Run
-from alight.wire.messages import CallCancel
 from alight.wire.spec import Autoscaling, FunctionSpec
 from alight.wire.stored import NamedList
 

@@ -135,7 +135,7 @@ def test_a_server_killed_at_a_step_loses_nothing(tmp_path, step, kind):
 
 
 async def ask_results(client, call):
-    from alight.wire.messages import CallResult
+    from alight.wire.calling import CallResult
 
     return await client.gather(await client.peer.open("call.result", CallResult(call, index=-1), end=True))
 

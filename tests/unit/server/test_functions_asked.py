@@ -7,15 +7,10 @@ import asyncio
 import pytest
 
 from alight.wire import errors, ids, payload
+from alight.wire.calling import CallCancel, CallDetails, CallGraph, CallList, CallListed, CallShow
 from alight.wire.messages import (
     AppList,
     AppListed,
-    CallCancel,
-    CallDetails,
-    CallGraph,
-    CallList,
-    CallListed,
-    CallShow,
     FunctionBind,
     FunctionFind,
     FunctionInfo,

@@ -11,8 +11,9 @@ import pytest
 
 from alight.server.services.readers import Reader
 from alight.wire import chunk, errors, ids, payload
+from alight.wire.calling import CallCancel, CallResult, CallUpdate
 from alight.wire.commands import Output, Report, Run
-from alight.wire.messages import AppStop, CallCancel, CallResult, CallUpdate
+from alight.wire.messages import AppStop
 from alight.wire.spec import Autoscaling, FunctionSpec, RetryPolicy
 
 

@@ -18,7 +18,7 @@ from alight.server.leases import Leases
 from alight.server.logs import Logs
 from alight.server.settings import Settings, from_environment
 from alight.wire import errors, ids
-from alight.wire.messages import CallResult
+from alight.wire.calling import CallResult
 from alight.wire.spec import FunctionSpec
 
 HEAD = struct.Struct("!dBI")

@@ -9,15 +9,9 @@ import pytest
 from alight.server import permissions
 from alight.server.auth import CONTAINER, NODE, OWNER, STRANGER, USER, Principal
 from alight.wire import errors, ids, payload
+from alight.wire.calling import CallCancel, CallStart
 from alight.wire.commands import Output, Report
-from alight.wire.messages import (
-    CallCancel,
-    CallStart,
-    FunctionFind,
-    FunctionInfo,
-    FunctionLookup,
-    PublishedFunction,
-)
+from alight.wire.messages import FunctionFind, FunctionInfo, FunctionLookup, PublishedFunction
 from alight.wire.spec import FunctionSpec, VolumeMount
 from alight.wire.stored import (
     NamedList,

@@ -9,8 +9,9 @@ import pytest
 
 from alight.server import faults
 from alight.wire import errors
+from alight.wire.calling import CallList, CallListed
 from alight.wire.deploying import DeployBegin, DeployBegun, DeployDone, DeployPublish
-from alight.wire.messages import AppStop, CallList, CallListed
+from alight.wire.messages import AppStop
 from alight.wire.scheduling import ScheduleList, ScheduleListed, ScheduleNamed, ScheduleRan, ScheduleSummary
 from tests.unit.server.conftest import spec
 

@@ -24,8 +24,8 @@ from alight.wire.billing import (
     UsageAsk,
     UsageReported,
 )
+from alight.wire.calling import CallDetails, CallShow, CallUpdate
 from alight.wire.commands import GpuInfo, Report
-from alight.wire.messages import CallDetails, CallShow, CallUpdate
 from alight.wire.record import replace
 from alight.wire.spec import Resources
 from alight.wire.starts import ContainerStop

@@ -8,7 +8,7 @@ from alight.server.services import call_graph
 from alight.server.services.call_views import CallViews
 from alight.store.base import Row, Store
 from alight.wire import errors
-from alight.wire.messages import CallGraph, CallList, CallShow
+from alight.wire.calling import CallGraph, CallList, CallShow
 
 
 def routes(views: CallViews, store: Store) -> Routes:

@@ -22,7 +22,7 @@ from alight.server.services.readers import Reader
 from alight.server.services.together import together
 from alight.store.base import Row
 from alight.wire import errors
-from alight.wire.messages import CallCancel, CallResult, CallStart, CallUpdate
+from alight.wire.calling import CallCancel, CallResult, CallStart, CallUpdate
 
 
 def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], str]) -> Routes:

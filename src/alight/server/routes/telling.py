@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from alight.link.peer import Stream
 from alight.server.services.call import Call
-from alight.wire.messages import CallUpdate
+from alight.wire.calling import CallUpdate
 from alight.wire.states import InputState
 
 _FIRST_WORD = 0.3  # a call that runs at once needs no word about waiting

@@ -11,7 +11,7 @@ from alight.server.services.call_views import CallViews
 from alight.server.services.published import shown_name
 from alight.store.base import Row, Store
 from alight.wire import chunk, ids
-from alight.wire.messages import CallGraph, CallUpdate
+from alight.wire.calling import CallGraph, CallUpdate
 from alight.wire.states import ResultStatus
 
 _OF_A_CALL = 1000  # inputs of one call that are shown

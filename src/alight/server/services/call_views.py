@@ -21,16 +21,8 @@ from alight.server.services.functions import Functions
 from alight.server.services.published import shown_name
 from alight.store.base import Row, Store
 from alight.wire import errors, ids
-from alight.wire.messages import (
-    CallDetails,
-    CallList,
-    CallListed,
-    CallSummary,
-    CallUpdate,
-    FunctionStats,
-    RunningInput,
-    Waiting,
-)
+from alight.wire.calling import CallDetails, CallList, CallListed, CallSummary, CallUpdate, RunningInput, Waiting
+from alight.wire.messages import FunctionStats
 from alight.wire.record import replace
 from alight.wire.states import ResultStatus
 

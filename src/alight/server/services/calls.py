@@ -30,9 +30,9 @@ from alight.server.services.readers import Reader
 from alight.server.services.window import Window
 from alight.store.base import Row, Statement, Store
 from alight.wire import chunk, errors, ids
+from alight.wire.calling import CallStart
 from alight.wire.codec import Buffer
 from alight.wire.commands import Output
-from alight.wire.messages import CallStart
 from alight.wire.states import InputState, ResultStatus
 
 _AHEAD = 8 << 20  # bytes of one call that may be on their way to the disk before its caller has to wait

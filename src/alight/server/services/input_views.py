@@ -13,8 +13,8 @@ from alight.server.services.functions import Functions
 from alight.server.services.json_calls import VERB as HTTP_VERB
 from alight.store.base import Row, Store
 from alight.wire import chunk, errors, ids
+from alight.wire.calling import CallStart, CallUpdate, RunningInput
 from alight.wire.dashboard import CallInputs, CallRetried, InputShown, InputsShown
-from alight.wire.messages import CallStart, CallUpdate, RunningInput
 from alight.wire.states import ResultStatus
 
 _MOST = 1000  # inputs in one answer

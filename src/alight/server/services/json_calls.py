@@ -19,8 +19,8 @@ from alight.server.services.functions import Functions
 from alight.server.services.published import Published, may_use
 from alight.store.base import Row
 from alight.wire import chunk, errors, ids
+from alight.wire.calling import CallStart, CallUpdate
 from alight.wire.codec import Buffer
-from alight.wire.messages import CallStart, CallUpdate
 
 VERB = "spawn_http"  # nobody has to stay for its end, as for all that begin with "spawn"
 _LARGE = 256 << 20  # a value over this is for clients that can stream

@@ -27,7 +27,8 @@ from alight.server.services.published import Published
 from alight.server.services.schedule_entry import Entry, from_row
 from alight.store.base import Statement, Store
 from alight.wire import errors, ids, payload
-from alight.wire.messages import AppEvent, CallStart
+from alight.wire.calling import CallStart
+from alight.wire.messages import AppEvent
 from alight.wire.scheduling import ScheduleRan, ScheduleSummary
 from alight.wire.states import AppState
 
