@@ -24,7 +24,7 @@ torch_image = alight.Image.debian_slim(python_version="3.11").pip_install("torch
 
 def facts():
     import subprocess
-    listed = subprocess.run(["/usr/local/nvidia/bin/nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     names = [name for name in os.environ if name.startswith(("CUDA_", "NVIDIA_"))]
     return listed.stdout, {name: os.environ[name] for name in names}
 

@@ -7,23 +7,23 @@ so the image's files stay as they are.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from alight.node.engine.base import Bind
+from alight.node.gpus import cdi
 from alight.node.gpus.base import Injection
 from alight.wire import errors
 from alight.wire.commands import GpuInfo
 
 LIBRARIES = "/usr/local/nvidia/lib64"
-BINARIES = "/usr/local/nvidia/bin"
-_CDI_FOLDERS = (Path("/etc/cdi"), Path("/var/run/cdi"))
+BINARIES = "/usr/bin"  # where scripts call nvidia-smi
 
 #: The parts of the driver that user code loads. The toolkit (libcudart, libcudnn …) belongs to images.
 _DRIVER_LIBRARIES = (
@@ -32,6 +32,7 @@ _DRIVER_LIBRARIES = (
     "libnvidia-ml.so",
     "libnvidia-ptxjitcompiler.so",
     "libnvidia-nvvm.so",
+    "libnvidia-nvvm70.so",
     "libnvidia-gpucomp.so",
     "libnvidia-cfg.so",
     "libnvidia-opencl.so",
@@ -40,10 +41,32 @@ _DRIVER_LIBRARIES = (
     "libnvidia-encode.so",
     "libnvidia-opticalflow.so",
     "libnvcuvid.so",
+    # Drawing without a screen (EGL, Vulkan), and rays (OptiX)
+    "libEGL_nvidia.so",
+    "libGLX_nvidia.so",
+    "libGLESv2_nvidia.so",
+    "libnvidia-eglcore.so",
+    "libnvidia-glcore.so",
+    "libnvidia-glsi.so",
+    "libnvidia-glvkspirv.so",
+    "libnvidia-tls.so",
+    "libnvidia-rtcore.so",
+    "libnvoptix.so",
 )
 _DRIVER_BINARIES = ("nvidia-smi", "nvidia-debugdump", "nvidia-cuda-mps-control")
+#: By these, loaders find the driver's part in drawing; OptiX reads its own.
+_DRIVER_FILES = (
+    "/usr/share/glvnd/egl_vendor.d/10_nvidia.json",
+    "/usr/share/vulkan/icd.d/nvidia_icd.json",
+    "/etc/vulkan/icd.d/nvidia_icd.json",
+    "/usr/share/nvidia/nvoptix.bin",
+)
 _SHARED_DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 
+#: Without these CUDA does not start. Others (of screens, of tools) may be missing.
+_NEEDED = re.compile(r"/dev/nvidia(\d+|ctl|-uvm|-caps/nvidia-cap\d+)")
+_WINDOWS_DEVICE = "/dev/dxg"
+_WINDOWS_FOLDERS = ("/usr/lib/wsl/lib", "/usr/lib/wsl/drivers")
 
 #: What a container without a GPU starts with, whatever its image says: programs look for none.
 NONE = {"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": ""}
@@ -72,11 +95,11 @@ def injection(
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid if gpu.uuid in cut else str(n) for n, gpu in enumerate(gpus)),
     }
-    described = from_cdi(_cdi_specs(root), gpus, cut)
+    if (root / _WINDOWS_DEVICE.lstrip("/")).exists() and not (root / "dev/nvidiactl").exists():
+        return _of_windows(gpus, env, root)
+    described = cdi.edits(cdi.specs(root), [_names(gpu, cut.get(gpu.uuid)) for gpu in gpus], LIBRARIES, root)
     if described is not None:
-        # It has "void" there, for the toolkit's own hook, which is not run.
-        where = described.env.get("LD_LIBRARY_PATH", LIBRARIES)
-        return Injection(described.devices, described.binds, {**described.env, **env, "LD_LIBRARY_PATH": where})
+        return _followed(described, env, root)
     devices = _devices(gpus, root, cut)
     libraries = driver_libraries(_linker_cache())
     if not any(name.startswith("libcuda.so") for name in libraries):
@@ -85,10 +108,8 @@ def injection(
             hint="install the driver's compute libraries (Debian: libcuda1; Ubuntu: libnvidia-compute-…)",
         )
     binds = [Bind(path, f"{LIBRARIES}/{name}") for name, path in sorted(libraries.items())]
-    for name in _DRIVER_BINARIES:
-        path = Path("/usr/bin") / name
-        if path.exists():
-            binds.append(Bind(str(path), f"{BINARIES}/{name}"))
+    more = (*(f"{BINARIES}/{name}" for name in _DRIVER_BINARIES), *_DRIVER_FILES)
+    binds += [Bind(path, path) for path in more if (root / path.lstrip("/")).exists()]
     return Injection(devices, tuple(binds), env)
 
 
@@ -101,46 +122,33 @@ def driver_libraries(cache: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def from_cdi(
-    specs: Iterable[Mapping[str, Any]], gpus: tuple[GpuInfo, ...], cut: Mapping[str, Slice] = MappingProxyType({})
-) -> Injection | None:
-    """What a CDI description of nvidia.com/gpu says about these GPUs; None when it does not know all of them."""
-    for spec in specs:
-        if spec.get("kind") != "nvidia.com/gpu":
-            continue
-        known = {str(device.get("name")): device for device in spec.get("devices", ())}
-        chosen = [known.get(gpu.uuid) or known.get(_cdi_name(gpu, cut.get(gpu.uuid))) for gpu in gpus]
-        if not chosen or any(one is None for one in chosen):
-            continue
-        edits = [spec.get("containerEdits", {}), *(one.get("containerEdits", {}) for one in chosen if one)]
-        devices = [node["path"] for edit in edits for node in edit.get("deviceNodes") or ()]
-        binds = [
-            Bind(mount["hostPath"], mount["containerPath"], "rw" not in (mount.get("options") or ()))
-            for edit in edits
-            for mount in edit.get("mounts") or ()
-        ]
-        # Its hooks run programs as root on the host to refresh the linker's cache; the search path does as well.
-        folders = {str(Path(bind.target).parent) for bind in binds if ".so" in bind.target}
-        env = dict(pair.split("=", 1) for edit in edits for pair in edit.get("env") or () if "=" in pair)
-        if folders:
-            env["LD_LIBRARY_PATH"] = ":".join(sorted(folders))
-        return Injection(tuple(dict.fromkeys(devices)), tuple(dict.fromkeys(binds)), env)
-    return None
+def _followed(found: cdi.Edits, env: dict[str, str], root: Path) -> Injection:
+    """What the machine's description says, with our own names for what is visible: it has "void" there, for a hook."""
+    return Injection(_present(found.devices, root), found.binds, {**found.env, **env})
 
 
-def _cdi_name(gpu: GpuInfo, cut: Slice | None) -> str:
-    return str(gpu.index) if cut is None else f"{cut.parent.index}:{cut.index}"
+def _of_windows(gpus: tuple[GpuInfo, ...], env: dict[str, str], root: Path) -> Injection:
+    """Linux inside Windows (WSL2): one device for all GPUs, and the driver is Windows' own."""
+    folders = [folder for folder in _WINDOWS_FOLDERS if (root / folder.lstrip("/")).is_dir()]
+    if not folders:
+        raise errors.ServiceError(
+            f"{_WINDOWS_FOLDERS[0]} is not there, so containers cannot use this machine's GPUs",
+            hint="install NVIDIA's driver in Windows, then `wsl --shutdown`; none is installed inside WSL",
+        )
+    binds = [Bind(folder, folder) for folder in folders]
+    smi = f"{_WINDOWS_FOLDERS[0]}/nvidia-smi"
+    if (root / smi.lstrip("/")).exists():
+        binds.append(Bind(smi, f"{BINARIES}/nvidia-smi"))
+    # All are behind the one device: only their names keep them apart.
+    names = ",".join(gpu.uuid for gpu in gpus)
+    return Injection(
+        (_WINDOWS_DEVICE,), tuple(binds), {**env, "CUDA_VISIBLE_DEVICES": names, "LD_LIBRARY_PATH": _WINDOWS_FOLDERS[0]}
+    )
 
 
-def _cdi_specs(root: Path) -> list[dict[str, Any]]:
-    found = []
-    for folder in _CDI_FOLDERS:
-        for path in sorted((root / folder.relative_to("/")).glob("*.json")):
-            try:
-                found.append(json.loads(path.read_bytes()))
-            except (OSError, ValueError):
-                continue  # `doctor` speaks about it; the driver's own files do as well
-    return found
+def _names(gpu: GpuInfo, cut: Slice | None) -> tuple[str, ...]:
+    """What CDI may call it: the toolkit writes numbers, uuids or both."""
+    return (gpu.uuid, str(gpu.index) if cut is None else f"{cut.parent.index}:{cut.index}")
 
 
 def _devices(gpus: tuple[GpuInfo, ...], root: Path, cut: Mapping[str, Slice]) -> tuple[str, ...]:
@@ -151,14 +159,36 @@ def _devices(gpus: tuple[GpuInfo, ...], root: Path, cut: Mapping[str, Slice]) ->
         needed.append(f"/dev/nvidia{minor}")
         if one is not None:
             needed += [f"/dev/nvidia-caps/nvidia-cap{number}" for number in _capabilities(one, minor, root)]
-    needed = list(dict.fromkeys(needed))
-    missing = [path for path in needed if not (root / path.lstrip("/")).exists()]
+    return _present((*dict.fromkeys(needed), *_SHARED_DEVICES), root)
+
+
+def _present(devices: Iterable[str], root: Path) -> tuple[str, ...]:
+    """Those that there are. One that CUDA cannot do without is made if it is missing: after a boot, nothing may have
+    asked for ``/dev/nvidia-uvm`` yet. Raises ServiceError."""
+
+    def gone() -> list[str]:
+        return [path for path in wanted if _NEEDED.fullmatch(path) and not (root / path.lstrip("/")).exists()]
+
+    wanted = list(dict.fromkeys(devices))
+    if gone() and root == Path("/"):
+        _make_devices(gone())
+    missing = gone()
     if missing:
         raise errors.ServiceError(
             f"the device file {missing[0]} of a GPU is missing on this machine",
-            hint="run nvidia-modprobe, or nvidia-smi as root",
+            hint="`sudo nvidia-modprobe -u -c 0` makes it, and so does nvidia-smi as root; `alight doctor` looks again",
         )
-    return (*needed, *(path for path in _SHARED_DEVICES if (root / path.lstrip("/")).exists()))
+    return tuple(path for path in wanted if (root / path.lstrip("/")).exists())
+
+
+def _make_devices(missing: Iterable[str]) -> None:
+    """Have the driver's own program load what is missing and make the files; it is silent where it cannot."""
+    command = ["nvidia-modprobe", "-u"]
+    for path in missing:
+        number = re.fullmatch(r"/dev/nvidia(\d+)", path)
+        command += ["-c", number[1]] if number else []
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # said by whoever needs the files
+        subprocess.run(command, capture_output=True, check=False, timeout=30)
 
 
 def _capabilities(one: Slice, minor: int, root: Path) -> list[int]:
