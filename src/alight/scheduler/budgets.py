@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alight.scheduler import events
+from alight.scheduler import events, members
 from alight.scheduler.decisions import Decision
 from alight.scheduler.ending import NO_BUDGET, stop
 from alight.scheduler.state import State
@@ -18,7 +18,11 @@ def held(state: State, event: events.AppsHeld, now: float, decisions: list[Decis
         if function.app_id in state.budgets:
             for name in list(function.containers):
                 container = state.containers[name]
-                if not container.open or function.app_id in event.stop:
-                    stop(state, container, NO_BUDGET, decisions, _GRACE)
+                if container.open and function.app_id in event.stop:
+                    for one in members.all_of(state, container):
+                        one.frees = NO_BUDGET
+                elif container.open:
+                    continue
+                stop(state, container, NO_BUDGET, decisions, _GRACE)
         elif function.app_id in before:
             state.hungry[function.function_id] = None

@@ -12,8 +12,6 @@ from alight.scheduler.state import Call, Container, Function, Run, State, Tried,
 from alight.wire.errors import InternalFailure, RemoteError, to_wire
 from alight.wire.states import ResultStatus
 
-#: Why an input begins again whose container ended for a newer version.
-REPLACED = "a newer version of the function took the place of its container"
 _STOPPED = "a container of its cluster was told to stop"
 
 
@@ -258,10 +256,10 @@ def _failed(
     positions, event = what
     final: list[int] = []
     container = state.containers.get(event.container_id)
-    interrupted = container is not None and container.replaced and event.status == ResultStatus.TERMINATED
+    freed = container.frees if container is not None and event.status == ResultStatus.TERMINATED else ""
     for position in positions:
-        if interrupted and position not in call.items:
-            innocent(state, function, (call, position), event.attempt, (now, REPLACED), decisions)
+        if freed and position not in call.items:
+            innocent(state, function, (call, position), event.attempt, (now, freed), decisions)
             continue
         if event.attempt > 1:
             tried = call.record(position)

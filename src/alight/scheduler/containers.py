@@ -140,8 +140,8 @@ def ended(
     innocent = ""
     if container.timed_out:
         innocent = "another input of its container ran too long"
-    elif container.replaced:
-        innocent = calls.REPLACED
+    elif container.frees:
+        innocent = container.frees
     suspect = not (innocent or with_machine)
     for run, call, positions in reversed(back):
         calls.requeue(state, call, positions, run.attempt, suspect=suspect)

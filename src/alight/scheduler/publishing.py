@@ -18,6 +18,7 @@ from alight.wire.states import ResultStatus
 
 TRIAL_LOOKS = 10.0  # seconds after which a trial that found no room is given up: old ones must make room for new ones
 _WHY = "the function was published anew"
+_TAKEN_OVER = "a newer version of the function took the place of its container"
 _GRACE = 10.0  # seconds that a container with inputs gets to end when it is replaced at once
 
 
@@ -47,7 +48,7 @@ def published(state: State, event: events.FunctionPublished, now: float, decisio
         dispatch.refresh(state, container, now)
         if event.recreate:
             for one in members.all_of(state, container):
-                one.replaced = True
+                one.frees = _TAKEN_OVER
             stop(state, container, _WHY, decisions, _GRACE)
         else:
             _leave(state, container, now, decisions)

@@ -141,7 +141,7 @@ class Container:
     stalled: bool = False  # its input takes much longer than this function's usually do
     served: bool = False  # has had an input
     timed_out: bool = False  # it ends because of one input, which is known
-    replaced: bool = False  # it ends for a newer version: what it runs begins again, at no charge
+    frees: str = ""  # why it ends though it has inputs, where these begin again for it, at no charge
     moved: float = 0.0  # when it last was given its first input or answered one
     idle_since: float = 0.0
     idle_timer: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alight.scheduler import events, why
-from alight.scheduler.decisions import Give, Start, Stop
+from alight.scheduler.decisions import Again, Give, Start, Stop
 from alight.scheduler.state import Need
 from tests.unit.scheduler.world import Pretend
 
@@ -70,16 +70,23 @@ def test_idle_and_starting_containers_end_at_once_whatever_is_to_be_kept(world):
     assert len(kinds(world.happen(events.AppsHeld({})), Start)) == 2
 
 
-def test_what_runs_ends_too_where_that_is_asked_for_and_is_tried_again(world):
-    arrive(world)
-    world.all_ready()
-    made = world.happen(events.AppsHeld({"ap": SENTENCE}, frozenset({"ap"})))
-    assert len(kinds(made, Stop)) == 1
-    for name in list(world.stopping):
-        world.die(name)
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("says", [True, False], ids=["it says that it was interrupted", "it is killed"])
+def test_what_runs_ends_too_where_that_is_asked_for_and_begins_again_at_no_charge(world, says, slots):
+    """However often that happens, nothing fails for want of money: neither an attempt nor a retry is counted."""
+    world.happen(events.FunctionPublished("fu4", "ap", "i", Need(max_concurrent=slots)))
+    world.happen(events.InputsArrived("fc", "fu4", ((0, 1),)))
+    for _ in range(12):
+        world.all_ready()
+        made = world.happen(events.AppsHeld({"ap": SENTENCE}, frozenset({"ap"})))
+        assert len(kinds(made, Stop)) == 1
+        made = world.answer("fc", 0, status="terminated") if says else []
+        (name,) = world.stopping
+        (again,) = kinds([*made, *world.die(name)], Again)
+        assert (again.retries, again.failures, again.why) == (0, 0, "a budget of its app is used up")
+        assert why.why_waiting(world.state, "fc", world.now) == SENTENCE
+        world.happen(events.AppsHeld({}))
     assert world.ended == {}
-    assert why.why_waiting(world.state, "fc", world.now) == SENTENCE
-    world.happen(events.AppsHeld({}))
     world.all_ready()
     world.answer("fc", 0)
     assert ("fc", 0) in world.ended
