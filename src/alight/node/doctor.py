@@ -21,7 +21,8 @@ from pathlib import Path
 
 from alight.builder import HostConfig
 from alight.node import cgroups, machine
-from alight.node.gpus import NvmlGpus
+from alight.node.gpus import NvmlGpus, cdi, trouble
+from alight.node.gpus.nvml import answer
 from alight.wire.commands import GpuInfo
 
 OK = "ok"
@@ -297,27 +298,49 @@ def _out_of_service(home: Path) -> dict[str, str]:
         return {}
 
 
+def _pretended(home: Path) -> list[str]:
+    """The types of the GPUs that the node which runs here pretends to have."""
+    try:
+        return [str(one) for one in json.loads((home / "run" / "gpus.json").read_text())["fake"]]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+
+
+def _counted(kinds: list[str]) -> str:
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+
+
 def _gpus(home: Path) -> Check:
     provider = NvmlGpus()
     gpus = provider.gpus()
     broken = "; ".join(f"{uuid} is out of service: {why}" for uuid, why in _out_of_service(home).items())
     if gpus:
-        kinds = {_kind(gpu): sum(_kind(other) == _kind(gpu) for other in gpus) for gpu in gpus}
-        named = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        named = _counted([_kind(gpu) for gpu in gpus])
         if gpus[0].driver:
             named += f", driver {gpus[0].driver}"
         if broken:
             return Check("gpus", WARNING, f"{named}; {broken}", ("nvidia-smi -q",))
+        if provider.problem():
+            return Check("gpus", WARNING, f"{named}; {provider.problem()}")
         missing = [path for path in ("/dev/nvidiactl", "/dev/nvidia-uvm") if not Path(path).exists()]
-        if missing:
+        if missing and not Path("/dev/dxg").exists():
             return Check("gpus", WARNING, f"{named}, and {missing[0]} is missing", ("nvidia-modprobe -u -c 0",))
+        stale = cdi.stale()
+        if stale:
+            return Check(
+                "gpus",
+                WARNING,
+                f"{named}; the CDI description is of another driver ({stale} is not there), and is not followed",
+                ("sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml",),
+            )
         return Check("gpus", OK, named)
-    if provider.problem():
-        return Check("gpus", WARNING, provider.problem())
-    if _has_nvidia_card():
-        return Check("gpus", WARNING, "there is an NVIDIA card, and its driver is not installed", _apt("nvidia-driver"))
-    if broken:  # of pretended ones
-        return Check("gpus", WARNING, broken)
+    wrong = trouble.find(answer())
+    if wrong.sentence or provider.problem():
+        return Check("gpus", WARNING, wrong.sentence or provider.problem(), wrong.fix)
+    pretended = _pretended(home)
+    if pretended:
+        shown = f"pretended: {_counted(pretended)} (the node here was started with --fake-gpus)"
+        return Check("gpus", WARNING if broken else OK, f"{shown}; {broken}" if broken else shown)
     return Check("gpus", OK, "none: functions that ask for one need --gpu none, or --fake-gpus to try schedules")
 
 
@@ -369,13 +392,6 @@ def _index_host() -> str:
     where = HostConfig.read().indexes.index_url or "https://pypi.org/simple/"
     found = re.match(r"https?://(?:[^/@]*@)?([^/:]+)", where)
     return found[1] if found else ""
-
-
-def _has_nvidia_card() -> bool:
-    return any(
-        "0x10de" in "".join(_lines(path / "vendor")) and "".join(_lines(path / "class")).startswith("0x03")
-        for path in Path("/sys/bus/pci/devices").glob("*")
-    )
 
 
 def _program(name: str, purpose: str, arguments: tuple[str, ...], fix: tuple[str, ...]) -> Check:

@@ -72,6 +72,10 @@ class GpuDesk:
         self._baseline: dict[str, int] = self._read()
         self._restoring: asyncio.Task[None] | None = None
 
+    def begin(self) -> None:
+        """Say which there are, for `alight doctor`."""
+        self._write()
+
     def described(self) -> tuple[GpuInfo, ...]:
         """All of this machine, with what is wrong with them."""
         return tuple(replace(gpu, fault=self._fault(gpu.uuid)) for gpu in self._gpus.values())
@@ -111,6 +115,7 @@ class GpuDesk:
         """Look after health and memory until cancelled."""
         if not self._gpus:
             return
+        self.begin()
         if self._mps is not None:
             await asyncio.to_thread(self._mps.end, unused=True)
         self._provider.watch()
@@ -240,7 +245,8 @@ class GpuDesk:
         """For `alight doctor`, and for the next agent."""
         new = self._file.with_suffix(".new")
         try:
-            new.write_text(json.dumps({"baseline": self._baseline, "out": dict(self.health())}))
+            fake = [gpu.type + (f" MIG {gpu.mig}" if gpu.mig else "") for gpu in self._gpus.values() if gpu.fake]
+            new.write_text(json.dumps({"baseline": self._baseline, "out": dict(self.health()), "fake": fake}))
             new.replace(self._file)
         except OSError as error:
             log.warning("%s could not be written: %s", self._file, error)

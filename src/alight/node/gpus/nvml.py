@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from alight.node.gpus import inject
+from alight.node.gpus import inject, trouble
 from alight.node.gpus.base import Injection
 from alight.node.gpus.health import Health
 from alight.node.gpus.naming import short_name
@@ -81,8 +81,9 @@ class NvmlGpus:
     def _find(self) -> tuple[GpuInfo, ...]:
         with self._opened() as nvml:
             if nvml is None:
-                if Path("/proc/driver/nvidia").exists():
-                    self._problem = "the NVIDIA driver is loaded, and its library libnvidia-ml does not answer"
+                self._problem = trouble.find(answer()).sentence
+                if self._problem:
+                    log.warning("%s", self._problem)
                 return ()
             driver = ""
             with contextlib.suppress(nvml.NVMLError):
@@ -192,6 +193,22 @@ def _nvml() -> Iterator[Any]:
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+
+
+def answer() -> int:
+    """How the driver's library answers: 0, or the number of its error (``trouble`` has names for some)."""
+    if not any(Path(sign).exists() for sign in _SIGNS):
+        return trouble.NOT_LOADED
+    try:
+        import pynvml  # noqa: PLC0415  not there on every platform
+    except ImportError:
+        return trouble.NO_PACKAGE
+    try:
+        pynvml.nvmlInit()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        return int(error.value)
+    return 0
 
 
 def _text(value: Any) -> str:
