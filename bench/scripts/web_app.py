@@ -44,3 +44,8 @@ def cold():
 @app.function(scaledown_window=2)
 def called():
     return 1
+
+
+@app.function(scaledown_window=2)
+async def awaited():
+    return 1

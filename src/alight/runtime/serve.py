@@ -159,11 +159,11 @@ class Service:
         """What answers requests of the world, ready to: None where nothing does."""
         if not self._is_web:
             return None
-        from alight.runtime import web  # noqa: PLC0415  only for web functions
+        with self._stages.measured("enter"):  # with asyncio, which most of it is where nobody has imported that yet
+            from alight.runtime import web  # noqa: PLC0415  only for web functions
 
-        calls = {name: target.call for name, target in targets.items()}
-        site = web.Site(start["function"], calls, start.get("spool", ""))
-        with self._stages.measured("enter"):
+            calls = {name: target.call for name, target in targets.items()}
+            site = web.Site(start["function"], calls, start.get("spool", ""))
             site.open(self.loop())
         return site
 
