@@ -50,6 +50,7 @@ def refresh(state: State, container: Container, now: float) -> None:
     container = leader
     name, count = container.container_id, container.open
     _note_blocked(state, function, container)
+    container.stalled = container.stalled and count > 0  # all that it had was returned, or never came to it
     function.idle.pop(name, None)
     function.partly.pop(name, None)
     serves = (

@@ -88,6 +88,7 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
             containers.mark_ready(state, container, now, decisions)
         _say_again(state, container, one, decisions)
         dispatch.refresh(state, container, now)
+        ending.end_if_done(state, container, decisions)  # what it had to finish may never have come to it
         return
     function = state.functions.get(one.function_id)
     if function is None:

@@ -239,7 +239,9 @@ def _start_one(state: State, function: Function, now: float, decisions: list[Dec
     need = function.need
     most, blocked = need.max_containers, len(function.blocked)
     if most is not None and function.trial is not None and not has_new(state, function):
-        most = max(most, len(function.containers) - blocked) + 1  # beside the old ones, which serve until it is there
+        # Beside the old ones, which serve until it is there. Those that end are no reason to be above.
+        old = [state.containers[name] for name in function.containers]
+        most = max(most, sum(not (one.stopping or one.blocked) for one in old)) + 1
     if (
         function.halted
         or function.start_after > now

@@ -34,7 +34,7 @@ MAX_ATTEMPTS = INFRASTRUCTURE_TRIES + 2
 class Histories(RuleBasedStateMachine):
     """Facts in any order that a real cluster could produce."""
 
-    needs, gpus = NEEDS, GPUS  # the fifth function keeps a container
+    needs, gpus = NEEDS, GPUS
 
     def __init__(self):
         super().__init__()
@@ -76,9 +76,25 @@ class Histories(RuleBasedStateMachine):
     def deploy_any(self, number, recreate, kept):
         self.deploy(number, recreate, kept)
 
-    def deploy(self, number, recreate, kept):
+    @rule(number=st.integers(0, len(NEEDS) - 1), like=st.integers(0, len(NEEDS) - 1), recreate=st.booleans())
+    def deploy_changed(self, number, like, recreate):
+        """One that needs something else from now on."""
+        self.deploy(number, recreate, False, self.changed(number, like))
+
+    def changed(self, number, like):
+        """A function that needs what another one does, but keeps as many containers as before.
+
+        One that kept others than its own could hold for ever what the rest wait for: then inputs would rightly not end.
+        """
+        need, least = self.needs[like], self.needs[number].min_containers
+        if least:
+            most, window = need.max_containers, need.scaledown_window
+            return replace(self.needs[number], max_containers=most, scaledown_window=window)
+        return replace(need, min_containers=0)
+
+    def deploy(self, number, recreate, kept, need=None):
         """A version that somebody waits to hear of; one that does not come up is taken back (``Pretend``)."""
-        need = self.needs[number]
+        need = need or self.needs[number]
         self.timeouts += recreate  # what a replaced container ran begins again at no charge
         event = events.FunctionPublished(f"f{number}", "app", f"f{number}", need, True, recreate, kept)
         self.world.happen(event)
@@ -187,9 +203,10 @@ class Histories(RuleBasedStateMachine):
         self.world.lent[name] = count
         self.world.happen(events.InputsWaiting(name, count))
 
-    @rule(number=st.integers(0, len(NEEDS) - 1))
-    def publish_again(self, number):
-        self.world.happen(events.FunctionPublished(f"f{number}", "app", f"f{number}", NEEDS[number]))
+    @rule(number=st.integers(0, len(NEEDS) - 1), like=st.integers(0, len(NEEDS) - 1))
+    def publish_again(self, number, like):
+        need = self.changed(number, like)
+        self.world.happen(events.FunctionPublished(f"f{number}", "app", f"f{number}", need))
 
     @rule(seconds=st.floats(0.01, 100))
     def pass_time(self, seconds):
@@ -233,11 +250,15 @@ class Histories(RuleBasedStateMachine):
         """A new state hears of the inputs that are not done and of a machine that runs some of them."""
         world = self.world
         functions = list(world.state.functions.values())
+        outdated = {name: world.outdated(name) for name in world.state.containers}
         world.state = type(world.state)(make_id=world.state.make_id)
         world.recalls.clear()
         running, world.running = world.running, {}
-        for function in functions:
-            world.happen(events.FunctionPublished(function.function_id, "app", function.name, function.need))
+        for one in functions:
+            event = events.FunctionPublished(one.function_id, "app", one.name, one.need, kept=one.kept)
+            world.happen(event)
+            if one.trial is not None:
+                world.happen(replace(event, trial=True, resumed=True))
         world.memory.clear()
         tried = {}
         for call_id, position in sorted(self.inputs - set(world.ended)):
@@ -247,7 +268,10 @@ class Histories(RuleBasedStateMachine):
             ranges = tuple((one.position, one.position + 1) for one in attempts)
             again = tuple(one for one in attempts if one.attempt > 1)
             world.happen(events.InputsArrived(call_id, f"f{self.tops[call_id][0]}", ranges, None, again))
-        held = [world.held(name) for name in {**world.starting, **world.ready, **world.stopping}]
+        held = [
+            replace(world.held(name), outdated=outdated[name])
+            for name in {**world.starting, **world.ready, **world.stopping}
+        ]
         world.ready.update(world.stopping)  # the new server does not know that it had asked
         world.stopping.clear()
         world.running = running
@@ -283,8 +307,9 @@ class Histories(RuleBasedStateMachine):
             while world.stopping:
                 world.die(next(iter(world.stopping)))
             world.all_ready()
-        kept = [one for one in world.ready.values() if one.function_id != "f4"]
-        assert not kept, "a container without a reason"
+        for function in world.state.functions.values():
+            kept = [one for one in world.ready.values() if one.function_id == function.function_id]
+            assert len(kept) <= function.need.min_containers, "a container without a reason"
         assert not world.state.calls, "a call that is done is remembered"
 
     def _answer_any(self):

@@ -31,6 +31,7 @@ class Pretend:
         self.given = []
         self.lent = {}  # container → inputs of it that wait
         self.takes_back = False  # versions that do not come up, by itself
+        self.proven = {}  # function → what it needs, of the version that came up last
         self.tainted = set()  # inputs that began in a container that was lost
         self.memory, self.gpus = {}, {}
 
@@ -44,6 +45,12 @@ class Pretend:
         for decision in made:
             self.carry_out(decision)
         self.check()
+        for fact in facts:
+            if isinstance(fact, events.FunctionPublished) and not fact.trial:
+                self.proven[fact.function_id] = fact.need
+        for one in made:
+            if isinstance(one, decided.TrialEnded) and not one.error:
+                self.proven[one.function_id] = self.state.functions[one.function_id].need
         if self.takes_back:
             self.take_back([one.function_id for one in made if isinstance(one, decided.TrialEnded) and one.error])
         return made
@@ -52,14 +59,12 @@ class Pretend:
         """What a server does about versions that did not come up."""
         for one in functions:
             function = self.state.functions[one]
-            self.happen(events.FunctionReverted(one, "app", function.name, function.need, kept=function.kept))
+            need = self.proven.get(one, function.need)
+            self.happen(events.FunctionReverted(one, "app", function.name, need, kept=function.kept))
 
     def carry_out(self, decision):
         if isinstance(decision, decided.Start):
-            function = self.state.functions[decision.function_id]
-            most = function.need.max_containers
-            most = None if most is None else most + (function.trial is not None)
-            assert most is None or len(function.containers) - len(function.blocked) <= most, "above max_containers"
+            self._check_count(self.state.functions[decision.function_id])
             self.starting[decision.container_id] = decision
         elif isinstance(decision, decided.Give):
             self.take(decision)
@@ -78,6 +83,20 @@ class Pretend:
                 self.ended[one] = decision
         elif isinstance(decision, decided.Again):
             assert (decision.call_id, decision.position) not in self.ended, "an ended input is tried again"
+
+    def _check_count(self, function):
+        """One more than there may be, while the version before serves on beside the first container of a new one.
+
+        There may be more of that version than the new one allows: they serve until it is there.
+        """
+        most = function.need.max_containers
+        if most is None:
+            return
+        if function.trial is not None:
+            mine = [self.state.containers[name] for name in function.containers]
+            serve = [one for one in mine if one.version < function.version and not (one.stopping or one.blocked)]
+            most = max(most, len(serve)) + 1
+        assert len(function.containers) - len(function.blocked) <= most, "above max_containers"
 
     def take(self, give):
         name = give.container_id
@@ -156,6 +175,14 @@ class Pretend:
             self.recalls.remove(container_id)
         for one in self.queues.pop(container_id, {}):
             self.running.pop(one, None)
+
+    def outdated(self, name):
+        """How old a container is: what a server that starts anew knows of it; see ``events.Held``."""
+        container = self.state.containers[name]
+        function = self.state.functions[container.function_id]
+        if container.version == function.version:
+            return 0
+        return 1 if container.version >= function.proven else 2
 
     def held(self, name, arrived=True):
         """What a node says of a container that it holds."""
