@@ -20,7 +20,8 @@ from alight.server.services.ephemeral import Ephemeral
 from alight.server.services.functions import Functions
 from alight.server.services.hub import Hub
 from alight.server.services.images import Images
-from alight.server.services.nodes import Around, Nodes
+from alight.server.services.node_reports import Around
+from alight.server.services.nodes import Nodes
 from alight.server.services.secrets import Secrets
 from alight.server.services.setup import Setup
 from alight.server.services.shared import Shared

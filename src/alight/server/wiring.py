@@ -206,6 +206,7 @@ class Server:
     def routes(self) -> Routes:
         """Every method that this server answers."""
         parts = self.parts
+        running = parts.nodes.reports.running
         watching = apps_routes.Watching(parts.store, parts.hub, parts.logs, parts.containers)
         return {
             **info_routes.routes(self.info, self.stop),
@@ -233,7 +234,7 @@ class Server:
             **functions_routes.routes(parts.apps, parts.functions, self._views().stats),
             **self.measuring.routes(self._container_views()),
             **images_routes.routes(parts.images, parts.apps),
-            **logs_routes.routes(LogViews(parts.store, parts.logs, parts.hub, parts.containers, parts.nodes.running)),
+            **logs_routes.routes(LogViews(parts.store, parts.logs, parts.hub, parts.containers, running)),
             **volumes_routes.routes(parts.volumes, parts.containers),
             **volume_history_routes.routes(parts.volumes, parts.volumes.versions),
             **nodes_routes.routes(parts.nodes),
@@ -264,7 +265,7 @@ class Server:
         self._billing = Billing(parts.store, self._usage, prices)
         self._budgets = BudgetKeeper(parts.store, parts.apps, self._usage, parts.inbox, parts.hub)
         parts.containers.accounts, parts.loop.accounts = self._usage, self._usage.after_step
-        parts.nodes.on_usage.append(self._usage.on_usage)
+        parts.nodes.reports.on_usage.append(self._usage.on_usage)
         parts.apps.on_start.append(self._budgets.look)
 
     def _make_dashboard(self) -> Dashboard:

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from alight.server.log_query import events
-from alight.server.services import nodes
+from alight.server.services import node_reports
 from alight.wire import errors
 from alight.wire.commands import Report
 from alight.wire.logs import LogPieces, LogQuery
@@ -302,7 +302,7 @@ def test_a_line_is_shown_for_each_of_the_inputs_that_ran_together(world):
 
 def test_output_that_finds_no_room_is_asked_for_again_and_leaves_no_hole(world, monkeypatch):
     async def work(world):
-        monkeypatch.setattr(nodes, "_AGAIN", 0.01)
+        monkeypatch.setattr(node_reports, "_AGAIN", 0.01)
         one = await shop(world)
         await one.call("f", "before")
         (box,) = one.node.containers
@@ -318,7 +318,7 @@ def test_output_that_finds_no_room_is_asked_for_again_and_leaves_no_hole(world, 
         kept = logs.end(box)
         records = [struct.pack("!dBI", 9e9, 1, 5) + b"%d    " % number for number in range(3)]
         one.node.report(Report("log", container=box, offset=kept), records[0])
-        await world.until(lambda: box in world.server.parts.nodes._unkept)
+        await world.until(lambda: box in world.server.parts.nodes.reports._unkept)
         full = False
         one.node.report(Report("log", container=box, offset=kept + 18), records[1])
         one.node.report(Report("log", container=box, offset=kept), records[0] + records[1])

@@ -101,7 +101,7 @@ async def test_measurements_become_series_and_metrics(world):
     await client.remote(functions["square"], 2)
     (container_id,) = server.parts.containers.alive
     heard = []
-    server.parts.nodes.on_usage.append(lambda name, at, usage: heard.append((name, bool(usage.get("final")))))
+    server.parts.nodes.reports.on_usage.append(lambda name, at, usage: heard.append((name, bool(usage.get("final")))))
     now = time.time()
     for ago in (30, 20, 10):
         usage = {"at": now - ago, "cpu_seconds": 100.0 - 2 * ago, "memory_bytes": 5e6, "net_rx_bytes": 0.0}

@@ -15,7 +15,7 @@ def routes(nodes: Nodes) -> Routes:
             raise errors.InvalidError("a machine says its id, cores and memory when it joins")
         joined = await nodes.join(request.peer, request.stream, hello)
         try:
-            request.stream.listen(lambda head, body: nodes.on_message(joined, head, body))
+            request.stream.listen(lambda head, body: nodes.reports.on_message(joined, head, body))
             await request.stream.recv()
         except errors.ConnectionError:
             return  # how every session ends

@@ -12,7 +12,8 @@ import time
 from alight.server.services.apps import Apps
 from alight.server.services.functions import Functions
 from alight.server.services.images import Images
-from alight.server.services.nodes import Nodes, Session
+from alight.server.services.node_session import Session
+from alight.server.services.nodes import Nodes
 from alight.server.services.published import Published
 from alight.server.services.secrets import Secrets
 from alight.wire import errors

@@ -12,7 +12,8 @@ import msgspec
 
 from alight.link.peer import Stream
 from alight.server.services.containers import Containers
-from alight.server.services.nodes import Nodes, Session
+from alight.server.services.node_session import Session
+from alight.server.services.nodes import Nodes
 from alight.wire import errors
 from alight.wire.commands import Dial
 

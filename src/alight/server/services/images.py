@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from alight.link.peer import Stream
 from alight.server.request import DEFAULT_ENVIRONMENT
-from alight.server.services.nodes import Nodes, Session
+from alight.server.services.node_session import Session
+from alight.server.services.nodes import Nodes
 from alight.server.services.secrets import Secrets
 from alight.store.base import Store
 from alight.wire import errors, ids

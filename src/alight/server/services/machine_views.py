@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from alight.server.services.containers import Containers
-from alight.server.services.nodes import Nodes, Session
+from alight.server.services.node_session import Session
+from alight.server.services.nodes import Nodes
 from alight.server.services.published import shown_name
 from alight.store.base import Store
 from alight.wire.commands import GpuUse

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from alight.server.series import Series
-from alight.server.services.nodes import Nodes, Session
+from alight.server.services.node_session import Session
+from alight.server.services.nodes import Nodes
 from alight.server.tally import MINUTE, Minute, Tally, to_text
 from alight.store.base import Statement, Store
 from alight.wire import errors
@@ -48,8 +49,8 @@ class Measures:
 
     def open(self) -> None:
         """Begin to listen."""
-        self._nodes.on_usage.append(self.on_usage)
-        self._nodes.on_machine.append(self.on_machine)
+        self._nodes.reports.on_usage.append(self.on_usage)
+        self._nodes.reports.on_machine.append(self.on_machine)
         self._task = asyncio.get_running_loop().create_task(self._forever())
 
     def close(self) -> None:

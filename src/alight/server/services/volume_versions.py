@@ -16,8 +16,8 @@ from typing import Any
 from alight.link.peer import Stream
 from alight.link.stream import decode
 from alight.server.services.containers import Containers
+from alight.server.services.node_session import Session as NodeSession
 from alight.server.services.nodes import Nodes
-from alight.server.services.nodes import Session as NodeSession
 from alight.store.base import Row, Statement, Store
 from alight.wire import errors
 from alight.wire.commands import VolumeWork
@@ -38,7 +38,7 @@ class VolumeVersions:
         self._nodes = nodes
         self._containers = containers
         self._tasks: set[asyncio.Task[None]] = set()
-        nodes.on_committed = self._on_committed
+        nodes.reports.on_committed = self._on_committed
 
     async def commit(self, volume_id: str, by: str, container_id: str = "", kind: str = "commit") -> None:
         """Make what was written durable on every machine, then count a version if something changed."""
