@@ -7,7 +7,7 @@ import csv
 import json
 import sys
 from datetime import datetime, timezone, tzinfo
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
 
 import click
 
@@ -55,6 +55,17 @@ def report_options(function: F) -> F:
     return function
 
 
+def budget_options(function: F) -> F:
+    """The options of every command that sets a budget. The command hands them to ``set_budget``."""
+    for option in reversed((
+        click.option("--gpu-seconds", metavar="SECONDS", help="How many seconds of GPUs it may have."),
+        click.option("--stop/--finish", default=None, help="When it is used up: stop what runs, or let it finish."),
+        click.option("--clear", is_flag=True, help="Take the budget away."),
+    )):  # fmt: skip
+        function = option(function)
+    return function
+
+
 @billing.command()
 @report_options
 @options.environment
@@ -93,64 +104,56 @@ def rates(example: bool, as_json: bool) -> None:
 @click.option("--app", metavar="APP", help="An app's name, or the id of a run.")
 @click.option("--user", metavar="WHO", help="A user, as `alight billing report --by user` shows them.")
 @click.option("--month", "cost", metavar="MONEY", help="What a month may cost.")
-@click.option("--gpu-seconds", metavar="SECONDS", help="How many seconds of GPUs a month may have.")
-@click.option("--stop/--finish", default=False, help="When it is used up: stop what runs, or let it finish (default).")
-@click.option("--clear", is_flag=True, help="Take the budget away.")
+@budget_options
 @options.environment
 @options.as_json
-def budget(  # noqa: PLR0913, PLR0917  one option each
-    app: Optional[str],
-    user: Optional[str],
-    cost: Optional[str],
-    gpu_seconds: Optional[str],
-    stop: bool,
-    clear: bool,
-    environment: Optional[str],
-    as_json: bool,
+def budget(
+    app: Optional[str], user: Optional[str], cost: Optional[str], environment: Optional[str], **rest: Any
 ) -> None:
     """Show budgets, or set the one of an app or user.
 
-    When a budget is used up new inputs wait, and say so; what runs finishes, or is stopped with --stop.
+    When a budget is used up new inputs wait, and say so; what runs finishes, or is stopped with --stop. What is not
+    given stays as it was set before.
     """
-    if app and user:
+    if app is not None and user is not None:
         raise UsageError("--app and --user exclude each other", hint="set one budget after the other")
-    if not app and not user:
-        if cost or gpu_seconds or clear:
+    if app is None and user is None:
+        if cost is not None or any(rest[name] not in {None, False} for name in ("gpu_seconds", "clear", "stop")):
             raise UsageError("a budget is somebody's", hint="add --app APP or --user WHO")
-        show_budgets(session.ask("budget.list", BudgetList(), Budgets), as_json=as_json)
+        show_budgets(session.ask("budget.list", BudgetList(), Budgets), as_json=rest["as_json"])
         return
-    kind, name = ("app", app) if app else ("user", user)
-    limits = (cost, gpu_seconds)
-    set_budget(kind, name or "", limits, stop=stop, clear=clear, environment=environment, as_json=as_json)
+    kind, name = ("app", app) if app is not None else ("user", user)
+    set_budget(kind, name or "", cost, option="--month", environment=environment, **rest)
 
 
 def set_budget(  # noqa: PLR0913  what a budget is
     kind: str,
     name: str,
-    limits: Tuple[Optional[str], Optional[str]],
+    cost: Optional[str],
     *,
-    stop: bool,
+    option: str,
+    gpu_seconds: Optional[str],
+    stop: Optional[bool],
     clear: bool,
     environment: Optional[str],
-    as_json: bool = False,
+    as_json: bool,
 ) -> None:
-    """Set, take away or (without limits) show one budget."""
-    cost, gpu_seconds = money.read(limits[0], "--month"), money.read(limits[1], "--gpu-seconds")
-    where = session.environment(environment)
-    if cost is None and gpu_seconds is None and not clear:
-        found = session.ask("budget.list", BudgetList("", name), Budgets)
-        show_budgets(found, as_json=as_json)
+    """Set, take away or (without limits) show one budget. ``option`` is the one that ``cost`` was given by."""
+    most, seconds = money.read(cost, option), money.read(gpu_seconds, "--gpu-seconds")
+    where, given = session.environment(environment), most is not None or seconds is not None or stop is not None
+    if clear and given:
+        raise UsageError("--clear and what it is to be exclude each other")
+    if not clear and not given:
+        found = session.ask("budget.list", BudgetList(kind, name, where), Budgets)
+        show_budgets(found, as_json=as_json, empty=f"{name} has no budget.")
         return
-    if clear and (cost is not None or gpu_seconds is not None):
-        raise UsageError("--clear and a limit exclude each other")
-    done = session.ask("budget.set", BudgetSet(kind, name, where, cost, gpu_seconds, stop), Budgets)
-    if clear:
-        print(f"{name} has no budget any more", file=sys.stderr)
-    else:
-        show_budgets(done, as_json=as_json)
+    done = session.ask("budget.set", BudgetSet(kind, name, where, most, seconds, stop), Budgets)
+    show_budgets(done, as_json=as_json, empty=f"{name} has no budget any more.")
+    if any(one.kind == "app" and not one.apps for one in done.budgets):
+        print(f"Nothing is called {name} in {where} now: it is for what will be.", file=sys.stderr)
 
 
-def show_budgets(found: Budgets, *, as_json: bool) -> None:
+def show_budgets(found: Budgets, *, as_json: bool, empty: str = "") -> None:
     """As a table."""
     if as_json:
         print(json.dumps([_budget(one, found.currency) for one in found.budgets], indent=2))
@@ -163,12 +166,13 @@ def show_budgets(found: Budgets, *, as_json: bool) -> None:
             _limit(one, found.currency),
             _spent(one, found.currency),
             "life" if one.kind == "run" else "month",
-            "used up: new inputs wait" if one.used_up else "",
+            ("used up: all is stopped" if one.stop else "used up: new inputs wait") if one.used_up else "",
         )
         for one in found.budgets
     ]
     columns = ("Of", "Name", "Environment", "Budget", "Spent", "By", "State")
-    tables.show(columns, rows, as_json=False, empty="No budgets: `alight app budget APP --month 100` sets one.")
+    empty = empty or "No budgets: `alight app budget APP --month 100` sets one."
+    tables.show(columns, rows, as_json=False, empty=empty)
 
 
 def show_report(  # noqa: PLR0913  one option each
@@ -289,8 +293,8 @@ def _unpriced(found: UsageReported) -> List[str]:
 
 
 def _limit(one: Budget, currency: str) -> str:
-    words = [money.shown(one.cost, currency)] if one.cost is not None else []
-    words += [f"{one.gpu_seconds:,.0f} GPU-seconds"] if one.gpu_seconds is not None else []
+    words = [money.exact(one.cost, currency)] if one.cost is not None else []
+    words += [f"{one.gpu_seconds:,.10g} GPU-seconds"] if one.gpu_seconds is not None else []
     return ", ".join(words)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import click
 
 from alight.cli import options
-from alight.cli.billing import set_budget
+from alight.cli.billing import budget_options, set_budget
 from alight.cli.errors import UsageError
 
 
@@ -15,26 +15,20 @@ from alight.cli.errors import UsageError
 @click.argument("app_name", metavar="APP")
 @click.option("--month", metavar="MONEY", help="What a month may cost, over all that runs under this name.")
 @click.option("--cost", metavar="MONEY", help="The same for the id of a run: what all of it may cost.")
-@click.option("--gpu-seconds", metavar="SECONDS", help="How many seconds of GPUs it may have.")
-@click.option("--stop/--finish", default=False, help="When it is used up: stop what runs, or let it finish (default).")
-@click.option("--clear", is_flag=True, help="Take the budget away.")
+@budget_options
 @options.environment
 @options.as_json
-def app_budget(  # noqa: PLR0913, PLR0917  one option each
-    app_name: str,
-    month: Optional[str],
-    cost: Optional[str],
-    gpu_seconds: Optional[str],
-    stop: bool,
-    clear: bool,
-    environment: Optional[str],
-    as_json: bool,
+def app_budget(
+    app_name: str, month: Optional[str], cost: Optional[str], environment: Optional[str], **rest: Any
 ) -> None:
     """Show or set the budget of an app. APP is a name, or the id of a run.
 
-    When it is used up new inputs wait, and say so; what runs finishes, or is stopped with --stop.
+    When it is used up new inputs wait, and say so; what runs finishes, or is stopped with --stop. What is not given
+    stays as it was set before.
     """
     if month is not None and cost is not None:
         raise UsageError("--month and --cost say the same", hint="--month for an app by its name, --cost for one run")
-    limits = (month if month is not None else cost, gpu_seconds)
-    set_budget("app", app_name, limits, stop=stop, clear=clear, environment=environment, as_json=as_json)
+    if cost is not None:
+        set_budget("app", app_name, cost, option="--cost", environment=environment, **rest)
+    else:
+        set_budget("app", app_name, month, option="--month", environment=environment, **rest)

@@ -20,6 +20,12 @@ def shown(amount: float, currency: str, digits: int = 2) -> str:
     return _with_sign(f"{amount:,.{digits}f}", currency)
 
 
+def exact(amount: float, currency: str) -> str:
+    """A sum that somebody set: "$100.00", and "$0.0001" where two digits do not show it."""
+    text = f"{amount:,.2f}"
+    return _with_sign(text if float(text.replace(",", "")) == amount else f"{amount:,.10g}", currency)
+
+
 def _with_sign(text: str, currency: str) -> str:
     sign = _SIGNS.get(currency)
     return f"{sign}{text}" if sign else f"{text} {currency}"

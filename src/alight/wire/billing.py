@@ -126,19 +126,20 @@ class Rates:
 @dataclass(frozen=True)
 class BudgetSet:
     """budget.set → Budgets. ``kind``: app (``name`` or id, by month), user (by month), run (an app's id, over its
-    life). None of both limits takes the budget away. ``stop``: what runs ends when it is reached."""
+    life). ``stop``: what runs ends when it is reached. What is None stays as it was set before; with nothing at all
+    the budget is taken away."""
 
     kind: str
     name: str
     environment: str = ""
     cost: Optional[float] = None
     gpu_seconds: Optional[float] = None
-    stop: bool = False
+    stop: Optional[bool] = None
 
 
 @dataclass(frozen=True)
 class BudgetList:
-    """budget.list → Budgets: all that concern who asks."""
+    """budget.list → Budgets: all that concern who asks. With a ``name`` (of kind app: or an id) those of that one."""
 
     kind: str = ""
     name: str = ""
@@ -147,7 +148,9 @@ class BudgetList:
 
 @dataclass(frozen=True)
 class Budget:
-    """One budget and what of it is used. ``since``: the month's begin, 0 for a run's. ``used_up``: inputs wait."""
+    """One budget and what of it is used. ``since``: the month's begin, 0 for a run's. ``used_up``: inputs wait.
+
+    ``apps``: how many it concerns at the moment."""
 
     kind: str
     name: str
@@ -160,6 +163,7 @@ class Budget:
     used_up: bool
     since: float = 0.0
     set_by: str = ""
+    apps: int = 0
 
 
 @dataclass(frozen=True)

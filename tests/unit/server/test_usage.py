@@ -8,15 +8,11 @@ import time
 import pytest
 
 from alight.server import metering
-from alight.server.auth import OWNER, USER, Principal
 from alight.server.metering import CPU, WHOLE
 from alight.server.services.stored_usage import StoredUsage
 from alight.wire import errors
 from alight.wire.billing import (
     AppCostAsk,
-    BudgetList,
-    Budgets,
-    BudgetSet,
     CallCostAsk,
     CostTold,
     Rates,
@@ -24,7 +20,6 @@ from alight.wire.billing import (
     UsageAsk,
     UsageReported,
 )
-from alight.wire.calling import CallDetails, CallShow, CallUpdate
 from alight.wire.commands import GpuInfo, Report
 from alight.wire.record import replace
 from alight.wire.spec import Resources
@@ -313,92 +308,5 @@ def test_a_price_file_that_cannot_be_read_is_an_error_where_prices_matter_and_ch
             with pytest.raises(errors.InvalidError, match=r"prices.toml, line 2: kwh has the unit '/Wh'"):
                 await client.ask(method, asked, kind)
         assert world.server._usage.prices().core_hour == 0.05
-
-    world(work)
-
-
-async def spend(world, app_id, owner="owner", gpu_seconds=7200.0):
-    """As if a container of an app had run for two hours on an A100."""
-    key = metering.Key(int(time.time() // 3600), app_id, "fu-x", owner, "main", "gpu:A100-40GB", "busy")
-    world.server._usage.meter.store(key, gpu_seconds)
-    await world.server._usage.flush()
-
-
-@pytest.mark.parametrize(
-    ("kind", "limits"),
-    [("app", {"cost": 4.99}), ("run", {"cost": 5.0}), ("run", {"gpu_seconds": 7200}), ("user", {"cost": 1})],
-)
-def test_a_budget_that_is_used_up_holds_new_inputs_until_it_is_raised(world, kind, limits):
-    async def work(world):
-        await world.serve(node_grace=30)
-        await world.node({"double": lambda x: 2 * x})
-        client = await world.client()
-        app_id, functions = await client.app(spec(), name="doubling")
-        name = {"app": "doubling", "run": app_id, "user": "owner"}[kind]
-        await client.ask("budget.set", BudgetSet(kind, name, **limits), Budgets)
-        assert (await client.remote(functions["double"], 1))[1] == 2
-        await spend(world, app_id)
-        told = await client.ask("budget.list", BudgetList(), Budgets)
-        assert [(one.kind, one.used_up, one.spent > 4.9) for one in told.budgets] == [(kind, True, True)]
-        stream = await client.start(functions["double"], 4)
-        update = stream.decode(CallUpdate, (await stream.recv())[0])
-        while not update.why:
-            update = stream.decode(CallUpdate, (await stream.recv())[0])
-        assert update.why.startswith("held: the budget of ")
-        shown = await client.ask("call.show", CallShow(stream.call_id), CallDetails)
-        assert "is used up; raise it with `alight " in shown.waiting.why
-        await client.ask("budget.set", BudgetSet(kind, name, cost=100), Budgets)
-        assert (await client.result(stream))[1] == 8
-
-    world(work)
-
-
-def test_an_app_that_comes_while_its_users_budget_is_used_up_is_held_from_its_start_also_after_a_restart(world):
-    async def work(world):
-        await world.serve(node_grace=30)
-        client = await world.client()
-        await client.ask("budget.set", BudgetSet("user", "owner", cost=1, stop=True), Budgets)
-        await spend(world, "ap-before")
-        app_id, _ = await client.app(spec(), kind="detached")
-        await world.until(lambda: app_id in world.server.parts.loop.state.budgets)
-        await world.crash()
-        await world.serve(node_grace=30)
-        await world.until(lambda: app_id in world.server.parts.loop.state.budgets)
-        assert world.server._budgets._held.stop == {app_id}
-
-    world(work)
-
-
-def test_budgets_that_cannot_be_are_refused(world):
-    async def work(world):
-        await world.serve(node_grace=30)
-        client = await world.client()
-        app_id, _ = await client.app(spec(), name="doubling")
-        for asked, words in (
-            (BudgetSet("app", "doubling", cost=-1.0), "cannot be"),
-            (BudgetSet("month", "doubling", cost=1.0), "no budgets of 'month'"),
-            (BudgetSet("run", "ap-nothing", cost=1.0), "no app ap-nothing"),
-            (BudgetSet("user", "", cost=1.0), "needs the name"),
-        ):
-            with pytest.raises(errors.Error, match=words):
-                await client.ask("budget.set", asked, Budgets)
-        with pytest.raises(errors.InvalidError, match="cannot be"):
-            await world.server._budgets.set(
-                BudgetSet("app", "doubling", cost=float("nan")), "main", Principal(OWNER, owner=OWNER)
-            )
-        keeper, ann = world.server._budgets, Principal(USER, owner="ann")
-        with pytest.raises(errors.PermissionDeniedError, match="owner of this server"):
-            await keeper.set(BudgetSet("user", "ann", cost=1.0), "main", ann)
-        with pytest.raises(errors.NotFoundError):
-            await keeper.set(BudgetSet("app", "doubling", cost=1.0), "main", ann)
-        world.server.parts.apps.alive[app_id].owner = "ann"
-        await keeper.set(BudgetSet("app", "doubling", cost=1.0), "main", ann)
-        await keeper.set(BudgetSet("app", "doubling", cost=2.0), "main", Principal(OWNER, owner=OWNER))
-        with pytest.raises(errors.PermissionDeniedError, match="set by the owner"):
-            await keeper.set(BudgetSet("app", "doubling", cost=9.0), "main", ann)
-        assert [one.cost for one in (await keeper.listed(ann)).budgets] == [2]
-        assert (await keeper.listed(Principal(USER, owner="bob"))).budgets == ()
-        await keeper.set(BudgetSet("app", "doubling"), "main", Principal(OWNER, owner=OWNER))
-        assert (await keeper.listed(ann)).budgets == ()
 
     world(work)

@@ -6,6 +6,7 @@ budgets. A month begins at midnight of its first day where the server is.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from alight.store.base import Store
 from alight.wire import errors
 from alight.wire.billing import Budget, Budgets, BudgetSet
 from alight.wire.messages import AppEvent
+from alight.wire.states import AppState
 
 log = logging.getLogger(__name__)
 APP, USER, RUN = "app", "user", "run"
@@ -54,18 +56,24 @@ class Sums:
 
     apps: dict[str, dict[str, float]] = field(default_factory=dict)  # by id
     users: dict[str, dict[str, float]] = field(default_factory=dict)
-    names: dict[str, tuple[str, str]] = field(default_factory=dict)  # apps' environments and names
+    names: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # apps' environments, names and owners
 
 
 def used_up(limit: Limit, amounts: Mapping[str, float], prices: Prices) -> str:
     """Which limit is reached, as a person says it; "" for none."""
     spent = costs.cost_of(amounts, prices).total
     if limit.cost is not None and spent >= limit.cost:
-        return f"{limit.cost:,.2f} {prices.currency}"
+        return f"{_exact(limit.cost, 2)} {prices.currency}"
     seconds = gpu_seconds(amounts)
     if limit.gpu_seconds is not None and seconds >= limit.gpu_seconds:
-        return f"{limit.gpu_seconds:,.0f} GPU-seconds"
+        return f"{_exact(limit.gpu_seconds, 0)} GPU-seconds"
     return ""
+
+
+def _exact(limit: float, digits: int) -> str:
+    """As it was set: "100.00", and "0.0001" for what that many digits do not show."""
+    text = f"{limit:,.{digits}f}"
+    return text if float(text.replace(",", "")) == limit else f"{limit:,.10g}"
 
 
 def sentence(limit: Limit, what: str) -> str:
@@ -102,6 +110,7 @@ class BudgetKeeper:
         self._month = 0.0
         self._held: AppsHeld = AppsHeld({})
         usage.on_written = self._add
+        usage.on_joined = self.again
 
     async def load(self) -> None:
         """Take up what was set, and what of it is used."""
@@ -128,7 +137,7 @@ class BudgetKeeper:
             amounts = {row["resource"]: row["amount"]}
             metering.add(self._sums.apps.setdefault(row["app_id"], {}), amounts)
             metering.add(self._sums.users.setdefault(row["owner"], {}), amounts)
-            self._sums.names[row["app_id"]] = (row["environment"], row["app"])
+            self._sums.names[row["app_id"]] = (row["environment"], row["app"], row["owner"])
 
     async def _load_run(self, app_id: str) -> None:
         sums: dict[str, float] = {}
@@ -137,7 +146,7 @@ class BudgetKeeper:
         self._runs[app_id] = sums
 
     def _add(self, hours: Mapping[Key, float]) -> None:
-        """These amounts are on their way to the store."""
+        """These amounts are on their way to the store; none come while nothing runs."""
         now = time.time()
         if month_of(now) > self._month:
             self._month, self._sums = month_of(now), Sums()
@@ -154,7 +163,7 @@ class BudgetKeeper:
     def _note(self, app_id: str) -> None:
         app = self._apps.alive.get(app_id)
         if app is not None:
-            self._sums.names[app_id] = (app.environment, app.name or app.description)
+            self._sums.names[app_id] = (app.environment, app.name or app.description, app.owner)
 
     def look(self) -> None:
         """See which apps are to be held, and tell the scheduler when that has changed."""
@@ -177,23 +186,39 @@ class BudgetKeeper:
         for app_id in [one for one in why if one not in before.why]:
             log.info("%s: %s", app_id, why[app_id])
             self._hub.tell(app_id, AppEvent("system", text=why[app_id]))
-        for app_id in [one for one in before.why if one not in why]:
+        for app_id in [one for one in before.why if one not in why and one in self._apps.alive]:
             self._hub.tell(app_id, AppEvent("system", text="it goes on: its budget is not used up any more"))
+
+    def again(self) -> None:
+        """Containers came back whose end may have been asked for by an earlier server process only."""
+        if self._held.why:
+            self._inbox.put(self._held)
 
     async def set(self, asked: BudgetSet, environment: str, who: Principal) -> Budgets:
         """Set a budget, or take it away. Raises InvalidError, PermissionDeniedError, NotFoundError."""
         limit = self._checked(asked, environment, who)
         old = self._limits.get(limit.key)
-        if old is not None and old.set_by == OWNER and who.kind != OWNER:
+        if asked.stop is not None and limit.cost is None and limit.gpu_seconds is None and old is None:
+            raise errors.InvalidError(f"{limit.name} has no budget yet", hint="set what it may cost, too")
+        if old is not None and old.set_by != who.owner and who.kind != OWNER:
+            who_may = "who" if old.set_by == OWNER else "who with the owner of this server"
+            by = "the owner of this server" if old.set_by == OWNER else old.set_by
             raise errors.PermissionDeniedError(
-                f"the budget of {limit.name} was set by the owner of this server, who alone may change it"
+                f"the budget of {limit.name} was set by {by}, {who_may} alone may change it"
             )
         row: dict[str, Any] = {"kind": limit.kind, "environment": limit.environment, "name": limit.name}
-        if limit.cost is None and limit.gpu_seconds is None:
+        if limit.cost is None and limit.gpu_seconds is None and asked.stop is None:
             await self._store.write([("budget_clear", row)])
             self._limits.pop(limit.key, None)
             self._runs.pop(limit.name, None)
         else:
+            if old is not None:
+                limit = dataclasses.replace(
+                    limit,
+                    cost=old.cost if limit.cost is None else limit.cost,
+                    gpu_seconds=old.gpu_seconds if limit.gpu_seconds is None else limit.gpu_seconds,
+                    stop=old.stop if asked.stop is None else limit.stop,
+                )
             row |= {
                 "cost": limit.cost,
                 "gpu_seconds": limit.gpu_seconds,
@@ -210,16 +235,22 @@ class BudgetKeeper:
         return self._told([limit] if limit.key in self._limits else [])
 
     async def listed(self, who: Principal, kind: str = "", name: str = "", environment: str = "") -> Budgets:
-        """The budgets that concern somebody."""
+        """The budgets that concern somebody. Raises NotFoundError for an app that there is not."""
         await self._usage.flush()
         found = []
+        app = self._apps.alive.get(name) if kind == APP else None
+        if app is not None and app.state == AppState.DEPLOYED and (who.kind == OWNER or app.owner == who.owner):
+            name, environment = app.name or app.description, app.environment
         for limit in self._limits.values():
-            mine = who.kind == OWNER or (limit.kind == USER and limit.name == who.owner)
+            mine = who.kind == OWNER or who.owner in {limit.set_by, limit.name if limit.kind == USER else None}
             if not mine and limit.kind != USER:
                 mine = any(_concerns(limit, app) and app.owner == who.owner for app in self._apps.alive.values())
-            wanted = (not kind or kind == limit.kind) and (not environment or environment == limit.environment)
-            if mine and wanted and (not name or name == limit.name):
+            wanted = kind in {"", limit.kind} or (kind == APP and limit.kind == RUN)
+            here = not environment or environment == (limit.environment or environment)
+            if mine and wanted and here and (not name or name == limit.name):
                 found.append(limit)
+        if kind == APP and name and not found and app is None and self._named(name, environment, who) is None:
+            raise errors.NotFoundError(f"there is no app {name}", hint="`alight app list` shows those there are")
         return self._told(found)
 
     async def forget(self, now: float) -> None:
@@ -236,8 +267,8 @@ class BudgetKeeper:
         if limit.kind == USER:
             return self._sums.users.get(limit.name, {})
         found: dict[str, float] = {}
-        for app_id, name in self._sums.names.items():
-            if name == (limit.environment, limit.name):
+        for app_id, whose in self._sums.names.items():
+            if _means(limit, *whose):
                 metering.add(found, self._sums.apps.get(app_id, {}))
         return found
 
@@ -259,6 +290,7 @@ class BudgetKeeper:
                     bool(used_up(limit, amounts, prices)),
                     0.0 if limit.kind == RUN else self._month,
                     limit.set_by,
+                    sum(_concerns(limit, app) for app in self._apps.alive.values()),
                 )
             )
         return Budgets(prices.currency, tuple(told))
@@ -277,7 +309,7 @@ class BudgetKeeper:
             if app is not None:
                 self._apps.get(app.app_id, who)  # says that there is none when it is another's
                 # One id is one run; a name is all that ever runs under it.
-                kind = RUN if name == app.app_id and app.state != "deployed" else APP
+                kind = RUN if name == app.app_id and app.state != AppState.DEPLOYED else APP
                 name, environment = (app.app_id, "") if kind == RUN else (app.name or app.description, app.environment)
             elif kind == RUN or who.kind != OWNER:
                 raise errors.NotFoundError(f"there is no app {name}", hint="`alight app list` shows those there are")
@@ -285,7 +317,7 @@ class BudgetKeeper:
             raise errors.InvalidError(f"there are no budgets of {kind!r}", hint="of apps, users and runs there are")
         if not name:
             raise errors.InvalidError("a budget needs the name of an app or of a user")
-        return Limit(kind, environment, name, asked.cost, asked.gpu_seconds, asked.stop, who.owner)
+        return Limit(kind, environment, name, asked.cost, asked.gpu_seconds, bool(asked.stop), who.owner)
 
     def _named(self, name: str, environment: str, who: Principal) -> App | None:
         found = [
@@ -303,4 +335,9 @@ def _concerns(limit: Limit, app: App) -> bool:
         return app.app_id == limit.name
     if limit.kind == USER:
         return app.owner == limit.name
-    return app.environment == limit.environment and (app.name or app.description) == limit.name
+    return _means(limit, app.environment, app.name or app.description, app.owner)
+
+
+def _means(limit: Limit, environment: str, name: str, owner: str) -> bool:
+    """Whether a budget of a name is of this one's: what users set is for what is theirs."""
+    return (environment, name) == (limit.environment, limit.name) and limit.set_by in {OWNER, owner}

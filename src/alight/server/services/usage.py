@@ -38,7 +38,8 @@ _decode = msgspec.json.Decoder(FunctionSpec).decode
 
 
 class Usage:
-    """Listens to what happens to containers. ``on_written`` hears of the amounts of each write, before it is done."""
+    """Listens to what happens to containers. ``on_written`` hears of the amounts of each write, before it is done, and
+    of no amounts when there is nothing to write; ``on_joined`` that a machine's containers are known again."""
 
     def __init__(self, store: Store, functions: Functions, state: State, prices: Callable[[], Prices]) -> None:
         self._store = store
@@ -48,6 +49,7 @@ class Usage:
         self.meter = Meter()
         self.since = 0.0
         self.on_written: Callable[[Mapping[Key, float]], None] = lambda hours: None
+        self.on_joined: Callable[[], None] = lambda: None
         self._ended: list[Metered] = []
         self._peaks: dict[str, dict[str, float]] = {}
         self._writing = asyncio.Lock()
@@ -119,6 +121,7 @@ class Usage:
             if type(fact) is events.NodeJoined:
                 for held in fact.held:
                     self.meter.seen(held.container_id, now)
+                self.on_joined()
 
     def on_usage(self, container_id: str, at: float, used: Mapping[str, float]) -> None:
         """What a machine has measured of a container."""
@@ -135,6 +138,7 @@ class Usage:
             hours, calls = self.meter.take(self._state.calls)
             ended, self._ended = self._ended, []
             if not hours and not calls and not ended:
+                self.on_written({})  # a month may have begun
                 return
             self.on_written(hours)
             kept = [_container_row(one) for one in (*self.meter.alive.values(), *ended) if not one.gap]
