@@ -185,7 +185,7 @@ class Loop:
         if record is None:
             return
         parts = None
-        if not self._do.calls.outcomes.is_choked:
+        if not self._do.calls.recording.is_choked:
             parts = self._do.calls.giving.give(
                 decision.call_id, decision.start, decision.stop, decision.attempt, decision.container_id
             )
@@ -198,7 +198,7 @@ class Loop:
 
     async def _give_later(self, decision: decided.Give) -> None:
         """Some of the bodies lie in the store, or what comes of them would find no room on its disk."""
-        await self._do.calls.outcomes.wait_room()
+        await self._do.calls.recording.wait_room()
         run = Run(decision.call_id, decision.start, decision.stop, decision.attempt)
         for start, stop in await self._do.calls.giving.fetch(run, decision.container_id):
             self._give(replace(decision, start=start, stop=stop))

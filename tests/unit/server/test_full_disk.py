@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from alight.server.services import outcomes
+from alight.server.services import recording
 from alight.wire import errors
 from alight.wire.spec import Autoscaling, FunctionSpec
 
@@ -15,8 +15,8 @@ BIG = FunctionSpec(name="big", autoscaling=Autoscaling(max_containers=1))
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(outcomes, "_AGAIN", 0.05)
-    monkeypatch.setattr(outcomes, "_REFUSED_MOST", 1 << 20)
+    monkeypatch.setattr(recording, "_AGAIN", 0.05)
+    monkeypatch.setattr(recording, "_REFUSED_MOST", 1 << 20)
 
 
 def test_what_a_full_disk_refuses_is_bounded_and_written_in_the_end(world):
@@ -37,11 +37,11 @@ def test_what_a_full_disk_refuses_is_bounded_and_written_in_the_end(world):
         await store.flush()
         store.limit_pages(1)
 
-        await world.until(lambda: calls.outcomes.is_choked)
+        await world.until(lambda: calls.recording.is_choked)
         await asyncio.sleep(0.2)
         done = calls.live[stream.call_id].ended
         assert done < 200
-        assert calls.outcomes._refused < 16 << 20
+        assert calls.recording._refused < 16 << 20
         with pytest.raises(errors.ResourceExhaustedError, match="disk is full"):
             await client.remote(functions["big"], 1)
         [container] = node.containers.values()
@@ -57,7 +57,7 @@ def test_what_a_full_disk_refuses_is_bounded_and_written_in_the_end(world):
         await store.flush()
         row = await store.one("call_by_id", call_id=stream.call_id)
         assert (row["succeeded"], row["status"]) == (200, "success")
-        await world.until(lambda: not container.unacknowledged and not calls.outcomes._unwritten)
-        assert calls.outcomes._refused == 0
+        await world.until(lambda: not container.unacknowledged and not calls.recording._unwritten)
+        assert calls.recording._refused == 0
 
     world(work)

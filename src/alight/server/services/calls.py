@@ -27,6 +27,7 @@ from alight.server.services.giving import Giving
 from alight.server.services.outcomes import Outcomes
 from alight.server.services.published import Published
 from alight.server.services.readers import Reader
+from alight.server.services.recording import Recording
 from alight.server.services.window import Window
 from alight.store.base import Row, Statement, Store
 from alight.wire import chunk, errors, ids
@@ -74,7 +75,8 @@ class Calls:
         self._born = ids.new_id(ids.CALL)
         self.book = Book(inbox, bodies_in_memory)
         self.window = Window(store, self.book, functions)
-        self.outcomes = Outcomes(store, self.book, self.window)
+        self.recording = Recording(store)
+        self.outcomes = Outcomes(store, self.book, self.window, self.recording)
         self.giving = Giving(store, self.book, self.window, self.outcomes, inbox)
         self.live = self.book.live
         self.init_failures = self.book.init_failures
@@ -155,7 +157,7 @@ class Calls:
 
     def listen(self, call: Call, reader: Reader) -> None:
         """Let a reader hear of a call's outputs from now on."""
-        reader.on_read = lambda size: self.outcomes.on_read(call, size)
+        reader.on_read = lambda size: self.recording.on_read(call, size)
         if call.readers is None:
             call.readers = []
         call.readers.append(reader)
@@ -179,7 +181,7 @@ class Calls:
             or call_id in self.book.recent
             or call_id < self._born
             or self.book.room < len(body)
-            or self.outcomes.is_choked
+            or self.recording.is_choked
             or not ids.is_id(call_id, ids.CALL)
         ):
             return None
@@ -194,7 +196,7 @@ class Calls:
         one = call.unwritten = Chunk(0, (len(body),), body, 0)
         self.book.keep(call, one)
         self._enter_one(call)
-        self._turn.afterwards(lambda: self.outcomes.begin(call))
+        self._turn.afterwards(lambda: self.recording.begin(call))
         call.queued = True
         self._inbox.put(InputsArrived(call_id, call.function_id, ((0, 1),), call.parent))
         return call
@@ -514,7 +516,7 @@ class Calls:
 
     def _check_disk(self) -> None:
         """Raise ResourceExhaustedError while too much of what calls gave waits for a full disk."""
-        if self.outcomes.is_choked:
+        if self.recording.is_choked:
             raise errors.ResourceExhaustedError(
                 "the server takes no more inputs: its disk is full, and the results of others wait to be written",
                 hint="free some space there; what was accepted before is kept, and goes on then",

@@ -46,8 +46,8 @@ class Nodes:
         self._expected: set[str] = set()
         self.on_leave: Callable[[str], None] = lambda node_id: None
         self.on_join: Callable[[], None] = lambda: None
-        around.calls.outcomes.acknowledge = self.acknowledge
-        around.calls.outcomes.answered = self.acknowledge_answer
+        around.calls.recording.acknowledge = self.acknowledge
+        around.calls.recording.answered = self.acknowledge_answer
         around.calls.outcomes.follows = around.containers.follows
         around.hub.on_watched = self._tell_watched
 

@@ -1,5 +1,4 @@
-"""What comes of inputs: from the frame that a node brings to whoever waits, to the row that keeps it, to the word that
-lets the node forget it.
+"""What comes of inputs: from the frame that a machine brings to whoever waits and to the rows that say so.
 
 The scheduler is the guard. A frame waits here for its word, within one turn of the loop; positions that it does not
 call finished do not count, whatever the frame says. Frames that come twice, late or from somebody else change nothing.
@@ -11,31 +10,28 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alight.link.turn import turn_of
 from alight.scheduler.events import AttemptsEnded, ItemsCame
 from alight.server import faults
 from alight.server.services import results
-from alight.server.services.book import Book, call_row, chunk_row, done_row
+from alight.server.services.book import Book, call_row, done_row
 from alight.server.services.call import Call
 from alight.server.services.frame import Frame
+from alight.server.services.recording import Recording
 from alight.server.services.results import END, ITEMS, REST, TAKEN, VALUES, Recorded
 from alight.server.services.window import Window
 from alight.server.tally import Tally
 from alight.store.base import Statement, Store
 from alight.wire import chunk, errors
 from alight.wire.codec import Buffer
-from alight.wire.commands import Output, Run
+from alight.wire.commands import Output
 from alight.wire.states import ResultStatus
 
-ITEMS_AHEAD = 16 << 20  # bytes of items that a reader may be behind before its generator is made to wait
 _SWEEP = 1024  # inputs that have ended before their arguments' rows are deleted together
-_AGAIN = 1.0  # seconds until rows that a full disk refused are tried again
 _KEPT_TO_RETRY = 64 << 20  # bytes of arguments of one call that failed
-_REFUSED_MOST = 16 << 20  # bytes of such rows beyond which nothing more is accepted or run
-_ROW = 500  # bytes that a row takes in memory besides its bodies
 
 log = logging.getLogger(__name__)
 
@@ -43,42 +39,24 @@ log = logging.getLogger(__name__)
 class Outcomes:
     """Takes answers in.
 
-    ``acknowledge`` hears of a frame that need not come again, ``let_go`` of a blob that nobody needs, ``on_over``
-    of a call that is over: what came of it is on its way to the store. ``follows`` says whether a container is one of a
-    cluster whose values are nobody's.
+    ``let_go`` hears of a blob that nobody needs, ``on_over`` of a call that is over: what came of it is on its way to
+    the store. ``follows`` says whether a container is one of a cluster whose values are nobody's.
     """
 
-    def __init__(self, store: Store, book: Book, window: Window) -> None:
+    def __init__(self, store: Store, book: Book, window: Window, recording: Recording) -> None:
         self._store = store
         self._book = book
         self._window = window
+        self._recording = recording
         self._pending: dict[tuple[str, str], list[Frame]] = {}
         self._strays: dict[str, list[Frame]] = {}
-        self._unwritten: set[tuple[str, int]] = set()  # frames whose rows are on their way to the disk
-        self._refused = 0  # bytes of rows that the disk did not take
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = turn_of(asyncio.get_running_loop())
-        self.acknowledge: Callable[[str, int], None] = lambda container_id, serial: None
-        self.answered: Callable[[str, Run], None] = lambda container_id, run: None
         self.let_go: Callable[[str], None] = lambda blob: None
         self.on_over: Callable[[Call], None] = lambda call: None
         self.tally = Tally()
         self.follows: Callable[[str], bool] = lambda container_id: False
         self._aside: dict[tuple[str, str], Frame] = {}
-
-    def begin(self, call: Call) -> None:
-        """Have it written down that a call was accepted, if that has not been said yet. Nobody waits for it."""
-        one, call.unwritten = call.unwritten, None
-        if one is None:
-            return
-        rows: list[Statement] = [
-            ("call_add", call_row(call, call.created_at)),
-            ("chunk_add", chunk_row(call.call_id, one)),
-        ]
-        try:
-            call.ticket = self._store.write_soon(rows, independent=True)
-        except errors.ServiceError as error:
-            log.info("not written down, the server is stopping: %s", error)
 
     # from nodes
 
@@ -114,7 +92,7 @@ class Outcomes:
         aside = self._aside.pop((call_id, container_id), None)
         if call is None:
             if aside is not None:
-                self._acknowledge(aside)
+                self._recording.forget(aside)
             return
         if aside is not None:
             self._pending.setdefault((call_id, container_id), []).append(aside)
@@ -133,7 +111,7 @@ class Outcomes:
         """An answer that counts only once others are there (see ``scheduler.gangs``), or not any longer."""
         before = self._aside.pop((call_id, container_id), None)
         if before is not None and not keep:
-            self._acknowledge(before)
+            self._recording.forget(before)
         for frame in self._pending.pop((call_id, container_id), ()) if keep else ():
             self._aside[call_id, container_id] = frame
 
@@ -145,7 +123,7 @@ class Outcomes:
         for frames in pending.values():
             for frame in frames:
                 if not frame.used:
-                    self._acknowledge(frame)
+                    self._recording.forget(frame)
 
     def forget_pending(self) -> None:
         """The scheduler failed: nothing is acknowledged, so everything comes again when its node reconnects."""
@@ -159,7 +137,7 @@ class Outcomes:
         for holding in list(call.holdings or ()):
             if holding.start <= position < holding.stop:
                 self._book.answered(call, holding.container_id, range(position, position + 1))
-        self.begin(call)
+        self._recording.begin(call)
         call.retried = True
         call.ticket = None  # its result belongs after this in the store
         row = {"call_id": call_id, "position": position, "attempt": attempt, "retries": retries, "failures": failures}
@@ -202,7 +180,7 @@ class Outcomes:
             self._book.leave(call)
             return
         statements += self._over(call, status, error)
-        self._write(call, statements, None)
+        self._recording.write(call, statements, None)
 
     def taken(self, call: Call, start: int, stop: int) -> None:
         """The caller has the answers of these inputs, whatever became of our rows of them: they are not run again."""
@@ -214,7 +192,7 @@ class Outcomes:
             self._forget_references(call, positions)
             recorded = Recorded(self._book.next_number(), TAKEN, low, positions, b"", b"")
             self._tell(call, recorded)
-            self._write(call, self._statements(call, recorded), None)
+            self._recording.write(call, self._statements(call, recorded), None)
             # What waits in line for them leaves it; a container that has them already answers for nobody.
             self._book.inbox.put(AttemptsEnded(call.call_id, "", 1, positions, ResultStatus.SUCCESS))
 
@@ -228,25 +206,7 @@ class Outcomes:
     def finish_if_over(self, call: Call) -> None:
         """No more inputs will come: the call may have been waiting for that alone."""
         if not call.over and call.total is not None and call.ended >= call.total:
-            self._write(call, self._over(call), None)
-
-    @property
-    def is_choked(self) -> bool:
-        """Whether so much waits for a full disk that nothing should come to it."""
-        return self._refused > _REFUSED_MOST
-
-    async def wait_room(self) -> None:
-        """Return when the disk has taken enough of what waits."""
-        while self.is_choked:  # noqa: ASYNC110  a full disk is looked at, not waited for
-            await asyncio.sleep(_AGAIN / 4)
-
-    def on_read(self, call: Call, size: int) -> None:
-        """A reader has taken so many bytes of items."""
-        call.unread = max(0, call.unread - size)
-        if call.held_acks and call.unread <= ITEMS_AHEAD:
-            held, call.held_acks = call.held_acks, None
-            for container_id, serial in held:
-                self.acknowledge(container_id, serial)
+            self._recording.write(call, self._over(call), None)
 
     async def drain(self) -> None:
         """Wait for what is being written down."""
@@ -264,7 +224,7 @@ class Outcomes:
             return
         if frame.function_id and call.function_id != frame.function_id:
             log.warning("%s answers inputs of %s, which is not its own", frame.container_id, frame.call_id)
-            self._acknowledge(frame)
+            self._recording.forget(frame)
             return
         if not call.queued:
             self._window.queue(call)
@@ -284,7 +244,7 @@ class Outcomes:
         )
         known = (call.items or {}).get(position, 0)
         if not runs or call.is_done(position) or numbers[-1] < known:
-            self._acknowledge(frame)
+            self._recording.forget(frame)
             return
         head: Buffer = frame.head
         body = frame.body
@@ -304,7 +264,7 @@ class Outcomes:
         statements: list[Statement] = [("output_add", recorded.row(call.call_id, time.time()))]
         if call.strange:
             statements.insert(0, ("call_orphan", {**_orphan_row(call, time.time()), "seq": self._book.next_seq()}))
-        self._write(call, statements, frame)
+        self._recording.write(call, statements, frame)
 
     def _stray(self, frame: Frame, status: str, busy: float) -> None:
         """No such call is in memory: it is over, waits in the store, or was never written down."""
@@ -314,7 +274,7 @@ class Outcomes:
                 AttemptsEnded(frame.call_id, frame.container_id, frame.attempt, frame.positions, status, busy)
             )
         if self.follows(frame.container_id):
-            self._acknowledge(frame)
+            self._recording.forget(frame)
             return
         waiting = self._strays.get(frame.call_id)
         if waiting is not None:
@@ -341,17 +301,17 @@ class Outcomes:
             elif row is None or row["status"] == results.ORPHAN:
                 self._keep_orphan(frame)
             else:
-                self._acknowledge(frame)
+                self._recording.forget(frame)
 
     def _keep_orphan(self, frame: Frame) -> None:
         """Its caller was connected, so nobody waited for its row: it comes again by id, and finds this."""
         if not frame.function_id:
-            self._acknowledge(frame)  # nobody knows whose it is
+            self._recording.forget(frame)  # nobody knows whose it is
             return
         now = time.time()
         orphan = {**_orphan_row(frame, now), "seq": self._book.next_seq()}
         row = self._recorded(frame, frame.positions).row(frame.call_id, now)
-        self._write(None, [("call_orphan", orphan), ("output_add", row)], frame)
+        self._recording.write(None, [("call_orphan", orphan), ("output_add", row)], frame)
 
     # inside, what counts
 
@@ -360,7 +320,7 @@ class Outcomes:
         self._book.answered(call, frame.container_id, positions)
         new = call.mark_done(positions)
         if not new:
-            self._acknowledge(frame)
+            self._recording.forget(frame)
             return
         recorded = self._recorded(frame, positions)
         well = frame.output is None or frame.output.status == ResultStatus.SUCCESS
@@ -372,7 +332,7 @@ class Outcomes:
             self._leave(call)
             self._turn.afterwards(lambda: self._write_together(call, recorded, frame))
         else:
-            self._write(call, self._statements(call, recorded), frame)
+            self._recording.write(call, self._statements(call, recorded), frame)
 
     def _end_one(self, call: Call, output: Output, body: Buffer) -> None:
         position = output.position
@@ -385,7 +345,7 @@ class Outcomes:
             self._tell(call, recorded)
             # A call of one input that was cancelled is a cancelled call, not a failed one.
             status = output.status if output.status == ResultStatus.CANCELLED and call.total == 1 else ""
-            self._write(call, self._statements(call, recorded, status), None)
+            self._recording.write(call, self._statements(call, recorded, status), None)
 
     def _recorded(self, frame: Frame, positions: Sequence[int]) -> Recorded:
         number = self._book.next_number()
@@ -457,7 +417,7 @@ class Outcomes:
         call.over = True
         self._book.leave(call)
         for container_id, serial in call.held_acks or ():
-            self.acknowledge(container_id, serial)
+            self._recording.acknowledge(container_id, serial)
         call.held_acks = None
         for reader in call.readers or ():
             reader.over()
@@ -494,76 +454,11 @@ class Outcomes:
         row["succeeded"], row["failed"] = call.succeeded, call.failed
         row["done_at"], row["status"] = now, "failed" if call.failed else "success"
         statements: list[Statement] = [("call_add_done", row), ("output_add", recorded.row(call.call_id, now))]
-        together = call.ticket if not call.failed else None  # the arguments of what failed are rows of their own
-        if together is not None and self._store.replace(
-            together, statements, self._when_written(call, statements, frame)
-        ):
-            call.ticket = None
+        # The arguments of what failed are rows of their own.
+        if not call.failed and self._recording.replace(call, statements, frame):
             self._let_go_references(call)
         else:
-            self._write(call, [statements[1], *self._rows_of_end(call)], frame)
-
-    def _write(self, call: Call | None, statements: list[Statement], frame: Frame | None, refused: int = 0) -> None:
-        """``refused``: the disk did not take it before, and counted so much for it."""
-        ticket = None
-        if call is not None:
-            self.begin(call)
-        if call is not None and call.ticket is not None:
-            ticket, call.ticket = call.ticket, None
-        try:
-            self._store.write_then(statements, self._when_written(call, statements, frame, refused), ticket)
-        except errors.ServiceError:
-            return  # the server is stopping: its node brings it again
-
-    def _when_written(
-        self, call: Call | None, statements: list[Statement], frame: Frame | None, refused: int = 0
-    ) -> Callable[[Exception | None], None]:
-        if frame is not None and frame.serial:
-            self._unwritten.add((frame.container_id, frame.serial))
-
-        def written(error: Exception | None) -> None:
-            if error is not None:
-                self._write_again(statements, frame, refused, error)
-                return
-            self._refused -= refused
-            faults.at("output_committed")
-            if frame is not None:
-                self._unwritten.discard((frame.container_id, frame.serial))
-                self._committed(call, frame)
-
-        return written
-
-    def _write_again(self, statements: list[Statement], frame: Frame | None, refused: int, error: Exception) -> None:
-        """Rows that the disk refused wait here until it takes them."""
-        if not refused:
-            call_id = frame.call_id if frame is not None else "a call"
-            log.error("what came of %s could not be written down yet: %s", call_id, error)
-            refused = sum(map(_weight, statements))
-            self._refused += refused
-        asyncio.get_running_loop().call_later(_AGAIN, self._write, None, statements, frame, refused)
-
-    def _committed(self, call: Call | None, frame: Frame) -> None:
-        if (
-            call is not None
-            and frame.flags & chunk.ITEMS
-            and call.waited
-            and call.unread > ITEMS_AHEAD
-            and not call.over
-        ):
-            if call.held_acks is None:
-                call.held_acks = []
-            call.held_acks.append((frame.container_id, frame.serial))
-            return
-        self._acknowledge(frame)
-
-    def _acknowledge(self, frame: Frame) -> None:
-        if frame.serial:
-            # One that came twice is acknowledged when its first copy is on disk.
-            if (frame.container_id, frame.serial) not in self._unwritten:
-                self.acknowledge(frame.container_id, frame.serial)
-        else:
-            position = frame.positions[0]
-            self.answered(frame.container_id, Run(frame.call_id, position, position + 1, frame.attempt))
+            self._recording.write(call, [statements[1], *self._rows_of_end(call)], frame)
 
     def _background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -573,16 +468,6 @@ class Outcomes:
 
 def _orphan_row(one: Call | Frame, now: float) -> dict[str, Any]:
     return {"call_id": one.call_id, "function_id": one.function_id, "app_id": one.app_id, "now": now}
-
-
-def _weight(statement: Statement) -> int:
-    """Bytes that a row takes while it waits to be written."""
-    given = statement[1]
-    rows: Sequence[Mapping[str, Any]] = (given,) if isinstance(given, Mapping) else given
-    size = _ROW * len(rows)
-    for row in rows:
-        size += len(row.get("head") or b"") + len(row.get("body") or b"")
-    return size
 
 
 def _together(positions: list[int]) -> Sequence[int]:
