@@ -59,10 +59,21 @@ def make(state: State, function: Function, tally: Tally, now: float, decisions: 
     tally.ends += bool(plan.idle or plan.busy)
 
 
+def count(function: Function) -> int:
+    """How many containers a function has that neither end nor wait for other calls.
+
+    Who has least by this gets what comes free first. Were that counted otherwise than what is taken from whom, one
+    whose container is ended for another could get its place again, and lose it again, without end.
+    """
+    if function.leaving and function.blocked:
+        return len(function.containers) - len(function.leaving | function.blocked)
+    return len(function.containers) - len(function.leaving) - len(function.blocked)
+
+
 def find(state: State, function: Function, counts: dict[str, int]) -> Plan | None:
     """The plan that ends the fewest busy containers, then the fewest idle ones."""
     best: Plan | None = None
-    rich = [name for name, count in counts.items() if count >= _rich_from(_count(function))]
+    rich = [name for name, many in counts.items() if many >= _rich_from(count(function))]
     for node in _candidates(state, rich):
         if not node.connected or node.memory < function.need.memory_in_all:
             continue
@@ -93,13 +104,8 @@ def _cost(plan: Plan) -> tuple[int, int]:
 
 
 def _counts(state: State) -> dict[str, int]:
-    """How many containers each function has that neither end nor wait for other calls."""
-    return {one.function_id: _count(one) for one in state.functions.values() if len(one.containers) > 1}
-
-
-def _count(function: Function) -> int:
-    others = len(function.leaving | function.blocked) if function.leaving or function.blocked else 0
-    return len(function.containers) - others
+    """``count`` of each function that has more than one."""
+    return {one.function_id: count(one) for one in state.functions.values() if len(one.containers) > 1}
 
 
 def _rich_from(mine: int) -> int:
@@ -179,7 +185,7 @@ def _next(
     while busy:
         container = busy.pop(0)
         owner = state.functions[container.function_id]
-        if left[owner.function_id] >= max(_rich_from(_count(function)), owner.need.min_containers + 1):
+        if left[owner.function_id] >= max(_rich_from(count(function)), owner.need.min_containers + 1):
             left[owner.function_id] -= 1
             return container
     return None

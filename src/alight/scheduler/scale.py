@@ -64,8 +64,7 @@ def _start_in_turn(
     for function in functions:
         more = wants(state, function, now)
         if more > 0:
-            count = len(function.containers) - len(function.blocked)
-            order.append((count, line.oldest(state, function), function.function_id, more))
+            order.append((room.count(function), line.oldest(state, function), function.function_id, more))
     heapq.heapify(order)
     while order:
         count, oldest, function_id, more = order[0]

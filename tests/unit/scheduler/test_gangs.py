@@ -103,10 +103,11 @@ class World(Pretend):
         start = self.of[container_id]
         if start.gang:
             lead = start.members[0]
-            # One that has answered leaves the others to finish.
-            mine = self.queues.get(container_id, {})
-            for one in [one for one, (_, where) in self.running.items() if where == lead]:
-                if one in mine or container_id == lead:
+            # One that has answered leaves the others to finish. What it was to get may never have come to it.
+            for one, (attempt, where) in list(self.running.items()):
+                if where == lead and (
+                    container_id == lead or start.rank not in self.said.get((one, attempt, start.gang), ())
+                ):
                     del self.running[one]
         super().forget(container_id)
 

@@ -9,7 +9,7 @@ import pytest
 
 from alight.scheduler import events
 from alight.scheduler.decisions import Recall, Start, Stop
-from alight.scheduler.state import Need
+from alight.scheduler.state import Gpu, Need
 
 sys.path.insert(0, str(Path(__file__).parent))
 from world import Pretend
@@ -92,3 +92,20 @@ def test_a_new_version_waits_for_those_that_end_before_it_is_above_max_container
     assert not made(publish(world, trial=True, max_containers=2), Start)
     world.die(names[2])
     assert made(world.die(names[3]), Start)
+
+
+def test_who_gives_up_a_container_for_another_does_not_get_its_place_again():
+    """One container of the other is about to end: it does not count, neither for what is taken nor for who is next."""
+    world = Pretend()
+    world.node(gpus=(Gpu("g0", "L4", 23034), Gpu("g1", "L4", 23034)))
+    publish(world)
+    arrive(world, "leaves")
+    world.get_ready("c0")
+    publish(world, gpus=("L4",))
+    world.happen(events.StopAsked("c0", "somebody says so"))
+    world.happen(events.FunctionPublished("rich", "app", "rich", Need(memory=100, gpus=("L4",))))
+    world.happen(events.InputsArrived("older", "rich", ((0, 3),)))
+    world.get_ready("c1")
+    (stop,) = made(arrive(world, "younger"), Stop)
+    (start,) = made(world.die(stop.container_id), Start)
+    assert start.function_id == "f"
