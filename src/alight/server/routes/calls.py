@@ -13,9 +13,10 @@ from alight.link.turn import turn_of
 from alight.server.auth import CONTAINER, OWNER, Principal
 from alight.server.request import QuickRoutes, Request, Routes
 from alight.server.routes.telling import Teller
+from alight.server.services.accepting import Sending
 from alight.server.services.apps import Apps
 from alight.server.services.call import Call
-from alight.server.services.calls import Calls, Sending
+from alight.server.services.calls import Calls
 from alight.server.services.functions import Functions
 from alight.server.services.published import Published, may_use
 from alight.server.services.readers import Reader
@@ -33,7 +34,7 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
             await _of_a_stopped_app(request, asked)
             return
         _check_use(request.who, function)
-        call, row = await calls.start(asked, stream.opened_body, function)
+        call, row = await calls.accepting.start(asked, stream.opened_body, function)
         if asked.many and call is not None:
             await _many(stream, asked, call)
         elif not asked.wait:
@@ -73,7 +74,7 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
         if asked.resend:
             await stream.send(CallUpdate(asked.call_id, "accepted", accepted=call.accepted))
         sending = Sending(call, asked.have if asked.resend else ())
-        calls.resume(sending)
+        calls.accepting.resume(sending)
         call.senders += 1
         reading: asyncio.Task[None] | None = None
         if asked.wait:
@@ -85,23 +86,23 @@ def routes(calls: Calls, functions: Functions, apps: Apps, why: Callable[[str], 
                 await _both(asyncio.ensure_future(_receive(stream, sending)), reading)
             else:
                 await _receive(stream, sending)
-                calls.end_inputs(sending)
-                await calls.all_kept(sending)
+                calls.accepting.end_inputs(sending)
+                await calls.accepting.all_kept(sending)
                 await stream.send(CallUpdate(asked.call_id, "accepted", accepted=call.accepted))
         finally:
             call.senders -= 1
             if reading is not None:
                 reading.cancel()
-            calls.sender_left(call)
+            calls.accepting.sender_left(call)
 
     async def _receive(stream: Stream, sending: Sending) -> None:
         while not sending.call.over:
             messages = await stream.recv_all()
             if not messages:
-                calls.end_inputs(sending)
+                calls.accepting.end_inputs(sending)
                 return
             for said, body in together(messages):
-                await calls.accept(sending, said, body)
+                await calls.accepting.accept(sending, said, body)
 
     async def _of_a_stopped_app(request: Request, asked: CallStart) -> None:
         """The app has ended; a call that was made before may still have its results."""
@@ -174,7 +175,7 @@ def quick_routes(calls: Calls, functions: Functions, why: Callable[[str], str]) 
         if function is None or asked.many or not asked.wait or asked.resend or asked.json or asked.payload is not None:
             return False
         _check_use(request.who, function)
-        call = calls.start_now(asked, stream.opened_body, function)
+        call = calls.accepting.start_now(asked, stream.opened_body, function)
         if call is None:
             return False
         calls.listen(call, calls.reader_now(stream, call))

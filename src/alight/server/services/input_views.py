@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from alight.server.services import results
+from alight.server.services.accepting import Sending
 from alight.server.services.call_views import CallViews
-from alight.server.services.calls import Calls, Sending
+from alight.server.services.calls import Calls
 from alight.server.services.functions import Functions
 from alight.server.services.json_calls import VERB as HTTP_VERB
 from alight.store.base import Row, Store
@@ -80,24 +81,24 @@ class InputViews:
             if found is None:
                 continue
             if sending is None:
-                call, _ = await self._calls.start(asked, b"", function)
+                call, _ = await self._calls.accepting.start(asked, b"", function)
                 if call is None:
                     raise errors.InternalError("a new call was taken for one that is over")
                 sending = Sending(call)
                 call.senders += 1
             flags, body = found
-            await self._calls.accept(sending, chunk.Inputs(call_id, count, [len(body)], flags=flags), body)
+            await self._calls.accepting.accept(sending, chunk.Inputs(call_id, count, [len(body)], flags=flags), body)
             count += 1
         if sending is None or call is None:
             raise errors.NotFoundError(
                 "the arguments of this call are not kept any more", hint="run it again from where it was called"
             )
         try:
-            self._calls.end_inputs(sending)
-            await self._calls.all_kept(sending)
+            self._calls.accepting.end_inputs(sending)
+            await self._calls.accepting.all_kept(sending)
         finally:
             call.senders -= 1
-            self._calls.sender_left(call)
+            self._calls.accepting.sender_left(call)
         return CallRetried(call_id, count)
 
     async def _argument(self, call_id: str, position: int) -> tuple[int, bytes] | None:

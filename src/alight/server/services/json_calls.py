@@ -96,7 +96,7 @@ class JsonCalls:
         try:
             async with lock:  # two with one key at once
                 # Whoever asked may leave in the middle: half a start cannot be taken back.
-                await asyncio.shield(self._calls.start(asked, body or b"{}", function))
+                await asyncio.shield(self._calls.accepting.start(asked, body or b"{}", function))
         finally:
             self._starting.pop(call_id, None)
         return call_id

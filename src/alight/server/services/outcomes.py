@@ -47,7 +47,7 @@ class Outcomes:
         self._store = store
         self._book = book
         self._window = window
-        self._recording = recording
+        self.recording = recording
         self._pending: dict[tuple[str, str], list[Frame]] = {}
         self._strays: dict[str, list[Frame]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +92,7 @@ class Outcomes:
         aside = self._aside.pop((call_id, container_id), None)
         if call is None:
             if aside is not None:
-                self._recording.forget(aside)
+                self.recording.forget(aside)
             return
         if aside is not None:
             self._pending.setdefault((call_id, container_id), []).append(aside)
@@ -111,7 +111,7 @@ class Outcomes:
         """An answer that counts only once others are there (see ``scheduler.gangs``), or not any longer."""
         before = self._aside.pop((call_id, container_id), None)
         if before is not None and not keep:
-            self._recording.forget(before)
+            self.recording.forget(before)
         for frame in self._pending.pop((call_id, container_id), ()) if keep else ():
             self._aside[call_id, container_id] = frame
 
@@ -123,7 +123,7 @@ class Outcomes:
         for frames in pending.values():
             for frame in frames:
                 if not frame.used:
-                    self._recording.forget(frame)
+                    self.recording.forget(frame)
 
     def forget_pending(self) -> None:
         """The scheduler failed: nothing is acknowledged, so everything comes again when its node reconnects."""
@@ -137,7 +137,7 @@ class Outcomes:
         for holding in list(call.holdings or ()):
             if holding.start <= position < holding.stop:
                 self._book.answered(call, holding.container_id, range(position, position + 1))
-        self._recording.begin(call)
+        self.recording.begin(call)
         call.retried = True
         call.ticket = None  # its result belongs after this in the store
         row = {"call_id": call_id, "position": position, "attempt": attempt, "retries": retries, "failures": failures}
@@ -180,7 +180,7 @@ class Outcomes:
             self._book.leave(call)
             return
         statements += self._over(call, status, error)
-        self._recording.write(call, statements, None)
+        self.recording.write(call, statements, None)
 
     def taken(self, call: Call, start: int, stop: int) -> None:
         """The caller has the answers of these inputs, whatever became of our rows of them: they are not run again."""
@@ -192,7 +192,7 @@ class Outcomes:
             self._forget_references(call, positions)
             recorded = Recorded(self._book.next_number(), TAKEN, low, positions, b"", b"")
             self._tell(call, recorded)
-            self._recording.write(call, self._statements(call, recorded), None)
+            self.recording.write(call, self._statements(call, recorded), None)
             # What waits in line for them leaves it; a container that has them already answers for nobody.
             self._book.inbox.put(AttemptsEnded(call.call_id, "", 1, positions, ResultStatus.SUCCESS))
 
@@ -206,7 +206,7 @@ class Outcomes:
     def finish_if_over(self, call: Call) -> None:
         """No more inputs will come: the call may have been waiting for that alone."""
         if not call.over and call.total is not None and call.ended >= call.total:
-            self._recording.write(call, self._over(call), None)
+            self.recording.write(call, self._over(call), None)
 
     async def drain(self) -> None:
         """Wait for what is being written down."""
@@ -224,7 +224,7 @@ class Outcomes:
             return
         if frame.function_id and call.function_id != frame.function_id:
             log.warning("%s answers inputs of %s, which is not its own", frame.container_id, frame.call_id)
-            self._recording.forget(frame)
+            self.recording.forget(frame)
             return
         if not call.queued:
             self._window.queue(call)
@@ -244,7 +244,7 @@ class Outcomes:
         )
         known = (call.items or {}).get(position, 0)
         if not runs or call.is_done(position) or numbers[-1] < known:
-            self._recording.forget(frame)
+            self.recording.forget(frame)
             return
         head: Buffer = frame.head
         body = frame.body
@@ -264,7 +264,7 @@ class Outcomes:
         statements: list[Statement] = [("output_add", recorded.row(call.call_id, time.time()))]
         if call.strange:
             statements.insert(0, ("call_orphan", {**_orphan_row(call, time.time()), "seq": self._book.next_seq()}))
-        self._recording.write(call, statements, frame)
+        self.recording.write(call, statements, frame)
 
     def _stray(self, frame: Frame, status: str, busy: float) -> None:
         """No such call is in memory: it is over, waits in the store, or was never written down."""
@@ -274,7 +274,7 @@ class Outcomes:
                 AttemptsEnded(frame.call_id, frame.container_id, frame.attempt, frame.positions, status, busy)
             )
         if self.follows(frame.container_id):
-            self._recording.forget(frame)
+            self.recording.forget(frame)
             return
         waiting = self._strays.get(frame.call_id)
         if waiting is not None:
@@ -301,17 +301,17 @@ class Outcomes:
             elif row is None or row["status"] == results.ORPHAN:
                 self._keep_orphan(frame)
             else:
-                self._recording.forget(frame)
+                self.recording.forget(frame)
 
     def _keep_orphan(self, frame: Frame) -> None:
         """Its caller was connected, so nobody waited for its row: it comes again by id, and finds this."""
         if not frame.function_id:
-            self._recording.forget(frame)  # nobody knows whose it is
+            self.recording.forget(frame)  # nobody knows whose it is
             return
         now = time.time()
         orphan = {**_orphan_row(frame, now), "seq": self._book.next_seq()}
         row = self._recorded(frame, frame.positions).row(frame.call_id, now)
-        self._recording.write(None, [("call_orphan", orphan), ("output_add", row)], frame)
+        self.recording.write(None, [("call_orphan", orphan), ("output_add", row)], frame)
 
     # inside, what counts
 
@@ -320,7 +320,7 @@ class Outcomes:
         self._book.answered(call, frame.container_id, positions)
         new = call.mark_done(positions)
         if not new:
-            self._recording.forget(frame)
+            self.recording.forget(frame)
             return
         recorded = self._recorded(frame, positions)
         well = frame.output is None or frame.output.status == ResultStatus.SUCCESS
@@ -332,7 +332,7 @@ class Outcomes:
             self._leave(call)
             self._turn.afterwards(lambda: self._write_together(call, recorded, frame))
         else:
-            self._recording.write(call, self._statements(call, recorded), frame)
+            self.recording.write(call, self._statements(call, recorded), frame)
 
     def _end_one(self, call: Call, output: Output, body: Buffer) -> None:
         position = output.position
@@ -345,7 +345,7 @@ class Outcomes:
             self._tell(call, recorded)
             # A call of one input that was cancelled is a cancelled call, not a failed one.
             status = output.status if output.status == ResultStatus.CANCELLED and call.total == 1 else ""
-            self._recording.write(call, self._statements(call, recorded, status), None)
+            self.recording.write(call, self._statements(call, recorded, status), None)
 
     def _recorded(self, frame: Frame, positions: Sequence[int]) -> Recorded:
         number = self._book.next_number()
@@ -417,7 +417,7 @@ class Outcomes:
         call.over = True
         self._book.leave(call)
         for container_id, serial in call.held_acks or ():
-            self._recording.acknowledge(container_id, serial)
+            self.recording.acknowledge(container_id, serial)
         call.held_acks = None
         for reader in call.readers or ():
             reader.over()
@@ -455,10 +455,10 @@ class Outcomes:
         row["done_at"], row["status"] = now, "failed" if call.failed else "success"
         statements: list[Statement] = [("call_add_done", row), ("output_add", recorded.row(call.call_id, now))]
         # The arguments of what failed are rows of their own.
-        if not call.failed and self._recording.replace(call, statements, frame):
+        if not call.failed and self.recording.replace(call, statements, frame):
             self._let_go_references(call)
         else:
-            self._recording.write(call, [statements[1], *self._rows_of_end(call)], frame)
+            self.recording.write(call, [statements[1], *self._rows_of_end(call)], frame)
 
     def _background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

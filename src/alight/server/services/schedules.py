@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from alight.scheduler import schedules as timetables
@@ -62,6 +62,7 @@ class Schedules:
         self._views = views
         self._hub = hub
         self._late = late
+        self.is_held: Callable[[str], bool] = lambda app_id: False  # whether an app's budget is used up
         self._entries: dict[str, Entry] = {}
         self._changing = asyncio.Lock()
         self._news = asyncio.Event()
@@ -157,10 +158,12 @@ class Schedules:
             when, work = now + _LONGEST, []
             for entry in self._entries.values():
                 found = timetables.look(entry.table, entry.since, entry.done, now, self._late)
-                if found.run is not None and not entry.paused:
+                if found.run is not None and not entry.paused and await self._waits_for_a_budget(entry):
+                    work.append(self._skip(entry, found.run, found.done, "another one waits for its app's budget"))
+                elif found.run is not None and not entry.paused:
                     work.append(self._run(entry, found.run, found.done, now))
                 elif found.skipped is not None and not entry.paused:
-                    work.append(self._skip(entry, found.skipped, found.done))
+                    work.append(self._skip(entry, found.skipped, found.done, "it is too old to be made up"))
                 elif not entry.begun and entry.again <= now:
                     work.append(self._begin(entry))
                 if found.next is not None and not entry.paused:
@@ -174,12 +177,16 @@ class Schedules:
                     raise failed
             return min([when, *(entry.again for entry in self._entries.values() if not entry.begun)])
 
-    async def _skip(self, entry: Entry, moment: float, done: float) -> None:
+    async def _waits_for_a_budget(self, entry: Entry) -> bool:
+        """Whether a run of it waits that may not begin: a month of those would all run when the next one begins."""
+        return self.is_held(entry.app_id) and entry.begun and await self._status(entry) == "waiting"
+
+    async def _skip(self, entry: Entry, moment: float, done: float, why: str) -> None:
         row = {"function_id": entry.function_id, "done": done, "was": entry.done}
         await self._store.write([("schedule_skip", row)])
         entry.done = done
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-        log.info("%s: the run of %s was missed and is too old to be made up", self._name(entry), at)
+        log.info("%s: the run of %s is left out: %s", self._name(entry), at, why)
 
     async def _run(self, entry: Entry, due: float | None, done: float, now: float) -> None:
         """Write down that a run begins, then make its call. Whoever else has begun it has it."""
@@ -208,7 +215,7 @@ class Schedules:
         """Make the call of a run that is written down."""
         asked = CallStart(entry.call_id, entry.function_id, verb=VERB, wait=False, resend=True)
         try:
-            await self._calls.start(asked, _NOTHING, self._functions.get(entry.function_id))
+            await self._calls.accepting.start(asked, _NOTHING, self._functions.get(entry.function_id))
         except errors.Error as error:
             entry.error, entry.again = str(error), time.time() + _AGAIN
             log.error("%s: its run could not begin: %s", self._name(entry), error)
