@@ -28,6 +28,7 @@ from alight.gateway.table import Table, Target
 
 _TICK = 0.25  # seconds: how exact timeouts of requests are
 _CLIENTS_EVERY = 4  # ticks between looks at all clients
+_LATER = b"retry-after: 60\r\n"
 _UNKILLED = 1.0  # seconds that a request with a container of its own may go on after it was told to end
 _PORTS = "web_server"
 _WITH_SOCKETS = {"asgi_app", "fastapi_endpoint"}
@@ -152,6 +153,14 @@ class Gateway:
                 if lease.usable and is_stale(lease.container_id):
                     pool.close(lease)
 
+    def held(self, function_id: str, said: str) -> None:
+        """A function may not begin anything for now: those who wait for it hear so."""
+        pool = self._pools.get(function_id)
+        if pool is not None:
+            waiting, pool.waiting = pool.waiting, {}
+            for waiter in waiting:
+                waiter.refuse(503, said)
+
     @property
     def knows_containers(self) -> bool:
         """Whether it would have to hear of containers that leave."""
@@ -217,6 +226,8 @@ class Gateway:
         if session is None and target.protected and not self._may(head, target):
             said = "this function wants a proxy token: headers Modal-Key and Modal-Secret"
             return Refusal(401, said, b"www-authenticate: Bearer\r\n")
+        if target.held:
+            return Refusal(503, target.held, _LATER)
         request_id = f"{self._prefix}{next(self._requests):06x}"
         made: Exchange
         if target.kind == _PORTS:

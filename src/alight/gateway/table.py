@@ -21,7 +21,7 @@ class Target:
 
     ``name`` is for people, ``endpoint`` the method's name. ``slots``: requests that a container has at a time;
     ``aim``: how many of them scaling aims at; ``most`` and ``scaleup`` as ``pools.Pool`` has them. ``timeout``: seconds
-    for a request.
+    for a request. ``held``: why nothing of it may begin for now, as whoever asks for it is told.
     """
 
     function_id: str
@@ -37,6 +37,7 @@ class Target:
     sessioned: bool = False
     most: int = 0
     scaleup: float = 0.0
+    held: str = ""
 
 
 class Found(NamedTuple):

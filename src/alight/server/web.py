@@ -36,7 +36,10 @@ _PUBLISHING = (
     events.FunctionRetired,
     events.FunctionScaled,
     events.AppEnded,
+    events.AppsHeld,
 )
+#: What everybody may read. Whose budget it is and how large, its owner reads in the app's log.
+_HELD = "this app is held: a budget of it is used up. It answers again once the budget is raised, or begins anew"
 _OFTEN = (events.InputsArrived, events.AttemptsEnded, events.ItemsCame, events.InputsWaiting, events.InputsReturned)
 
 
@@ -126,7 +129,7 @@ class Web:
         if all(isinstance(one, _OFTEN) for one in facts):
             return
         if any(isinstance(one, _PUBLISHING) for one in facts):
-            self._fill()
+            self._fill(state.budgets)
 
         def is_stale(container_id: str) -> bool:
             container = state.containers.get(container_id)
@@ -163,16 +166,19 @@ class Web:
                 text = f"web requests for {name} were answered with 503: {said}"
                 self._around.hub.tell(function.app_id, AppEvent("system", function=name, text=text))
 
-    def _fill(self) -> None:
+    def _fill(self, held: Mapping[str, str]) -> None:
         found = self._around.names.endpoints()
-        made: dict[int, Target] = {id(one): self._target(one) for one in found}
+        made: dict[int, Target] = {id(one): self._target(one, held) for one in found}
         self.table.fill(
             {label: made[id(one)] for label, one in urls.assign(found).items()},
             {key: made[id(one)] for key, one in urls.paths(found).items()},
             {domain: made[id(one)] for domain, one in urls.domains(found).items()},
         )
+        for target in made.values():
+            if target.held:
+                self.gateway.held(target.function_id, target.held)
 
-    def _target(self, one: urls.Endpoint) -> Target:
+    def _target(self, one: urls.Endpoint, held: Mapping[str, str]) -> Target:
         function = self._around.functions[one.function_id]
         spec = scaled_spec(function.spec, function.scaled)
         scaling = spec.autoscaling
@@ -192,4 +198,5 @@ class Web:
             sessioned=bool(one.web.get("sessioned")),
             most=scaling.max_concurrent_inputs * scaling.max_containers if bounded and scaling.max_containers else 0,
             scaleup=scaling.scaleup_window,
+            held=_HELD if function.app_id in held else "",
         )

@@ -306,6 +306,7 @@ class Server:
         self._schedules = Schedules(
             store, parts.apps, parts.functions, parts.calls, self._views(), parts.hub, late=late
         )
+        self._schedules.is_held = lambda app_id: app_id in parts.loop.state.budgets
         self._audits = Audits(store, parts.hub)
         self.measuring = Measuring(parts, self.settings, self._views().stats)
         self._make_accounts()

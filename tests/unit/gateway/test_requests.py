@@ -348,6 +348,17 @@ async def test_a_leaving_container_finishes_and_the_next_request_goes_elsewhere(
 
 
 @live
+async def test_a_function_of_a_held_app_says_so_at_once_and_when_to_come_back():
+    async with World() as world:
+        world.serve(Target("fu-1", "hello", slots=9, held="this app is held"))
+        said = await world.said(GET[:-2] + b"Connection: close\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 60\r\n" in said
+        assert b"this app is held" in said
+        assert world.leases == []
+
+
+@live
 async def test_protected_functions_want_a_token_that_goes_no_further():
     async with World() as world:
         world.serve(Target("fu-1", "hello", protected=True, slots=9))

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from alight.scheduler import events
 from alight.server import faults
 from alight.wire import errors
 from alight.wire.calling import CallList, CallListed
@@ -89,6 +90,23 @@ def test_a_run_begins_while_earlier_ones_go_on(world):
         client = await world.client()
         await deploy(client, spec("tick", schedule=SECOND))
         await world.until(lambda: most and max(most) >= 2)
+
+    world(work)
+
+
+def test_of_a_schedule_whose_app_is_held_one_run_waits(world, caplog):
+    """Else a month of them would run at once when the next one begins."""
+
+    async def work(world):
+        await world.serve()
+        client = await world.client()
+        done = await deploy(client, spec("tick", schedule=SECOND))
+        world.server.parts.inbox.put(events.AppsHeld({done.app_id: "held"}))
+        with caplog.at_level("INFO", logger="alight.server.services.schedules"):
+            await client.ask("schedule.run", ScheduleNamed("timed"), ScheduleRan)
+            await world.until(lambda: "another one waits for its app's budget" in caplog.text)
+        (one,) = await calls(client)
+        assert one.waiting == 1
 
     world(work)
 

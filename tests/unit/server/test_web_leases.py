@@ -197,3 +197,21 @@ def test_a_lease_that_nobody_needs_any_more_frees_its_container_even_when_it_is_
     world.do()
     assert list(world.state.functions["fu-1"].idle) == [start.container_id]
     assert not world.state.calls
+
+
+@live
+def test_requests_for_an_app_whose_budget_is_used_up_are_refused_at_once_and_those_that_run_end(world):
+    """Nobody waits for a month to turn with a connection open; and no room of a container that runs is used."""
+    one, made = world.ask()
+    world.started(made)
+    waits = [world.ask()[0] for _ in range(2)][-1]
+    assert one.lease is not None
+    assert waits.lease is None
+    world.do(events.AppsHeld({"ap-1": "held: the budget of shop for this month ($5.00) is used up"}))
+    assert waits.refused[0] == 503
+    assert "budget" in waits.refused[1]
+    assert "$5" not in waits.refused[1]
+    assert one.refused is None
+    assert "is held" in world.web.table.find("shop-hello.localhost", b"/").target.held
+    world.do(events.AppsHeld({}))
+    assert world.web.table.find("shop-hello.localhost", b"/").target.held == ""
