@@ -27,10 +27,11 @@ from alight.node.engine.base import ContainerState
 from alight.node.exchange import Exchange
 from alight.node.gangs import Member
 from alight.node.held_volumes import HeldVolumes
+from alight.node.last_words import LastWords
 from alight.node.ledger import Ledger
-from alight.node.logs import OutputTail
 from alight.node.meter import Meter
 from alight.node.prepare import Prepared, prepare
+from alight.node.shown import Shown
 from alight.node.stages import Stages
 from alight.node.stopping import Stopping
 from alight.node.surroundings import Surroundings
@@ -43,9 +44,6 @@ log = logging.getLogger(__name__)
 
 _START_FILE = "start.json"
 _LEDGER_FILE = "ledger"
-#: How soon output is carried to the server: while somebody watches, and else.
-_PROMPT = 0.004
-_UNHURRIED = 0.25
 #: Where its start went is said with the first answer, or so long after it was ready.
 _START_SAID = 2.0
 
@@ -61,13 +59,12 @@ class Container:
         self._engine = around.shop.engine
         self._session = around.session
         self._folder = self._engine.directory(self.id)
-        self._tail = OutputTail(self.id, self._folder / "output.log", self._session.report)
+        self._shown = Shown(self.id, start.app_id, self._folder, around)
         self.exchange: Exchange | None = None
         self._prepared: Prepared | None = None
         self._doors = Doors(self._folder, self, self._inside)
         self._startup: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watch = -1
         self.life: asyncio.Task[None] | None = None
         self._volumes = HeldVolumes(around.shop.volumes, start.function.volumes)
         found = start.function.buckets
@@ -87,9 +84,7 @@ class Container:
         self._start_error: errors.Error | None = None
         self._interrupted = False  # the node was restarted while it started
         self._init_failure: tuple[LinkReady, bytes] | None = None
-        self._end: tuple[Report, bytes] | None = None
-        self._used = Report("usage", self.id, usage={"final": 1.0})  # all of it, said before its end
-        self._end_acked = False
+        self._last = LastWords(self.id, self._session, self._stages)
 
     # what the server says
 
@@ -106,7 +101,7 @@ class Container:
         exchange = self._open_exchange()
         exchange.take_up()
         self.meter.take_up()
-        self._tail.acked = self._tail.sent = exchange.ledger.log_acked
+        self._shown.tail.acked = self._shown.tail.sent = exchange.ledger.log_acked
         self.ready = exchange.ledger.ready and state.status == "running"
         self._member.adopt()
         self.life = asyncio.get_running_loop().create_task(self._guarded(self._live_on(state)))
@@ -137,7 +132,7 @@ class Container:
             if self.life is not None:
                 self.life.cancel()
             return
-        if self._end is None:
+        if not self._last.have_come:
             self.soon(self._stopper.stop(grace))
 
     def on_outputs_acked(self, serials: tuple[int, ...], answered: tuple[Run, ...]) -> None:
@@ -148,20 +143,19 @@ class Container:
 
     def on_log_acked(self, offset: int) -> None:
         """The server keeps the log up to there."""
-        self._tail.on_ack(offset)
+        self._shown.tail.on_ack(offset)
         if self.exchange is not None:
-            self.exchange.ledger.log_acked = self._tail.acked
+            self.exchange.ledger.log_acked = self._shown.tail.acked
             self.exchange.ledger.note()
         self._finish_if_done()
 
     def on_log_unkept(self) -> None:
-        self._tail.begin_again()
+        self._shown.tail.begin_again()
 
     def on_end_acked(self) -> None:
         """The server knows that it is gone."""
-        if self._end is not None:
-            self._end_acked = True
-            self._finish_if_done()
+        self._last.on_acked()
+        self._finish_if_done()
 
     def on_connected(self) -> None:
         """Say again what was not acknowledged."""
@@ -171,13 +165,13 @@ class Container:
 
     def on_disconnected(self) -> None:
         """Nothing said since the last acknowledgement can be relied on."""
-        self._tail.on_disconnected()
+        self._shown.tail.on_disconnected()
         if self.exchange is not None:
             self.exchange.write_down()
 
     def on_watched(self) -> None:
         """Somebody looks at the output from now on."""
-        self._tail.notice(0)
+        self._shown.tail.notice(0)
 
     def held(self) -> HeldContainer:
         """What the server hears of it after a reconnect."""
@@ -203,11 +197,11 @@ class Container:
 
     @property
     def has_ended(self) -> bool:
-        return self._end is not None
+        return self._last.have_come
 
     @property
     def running(self) -> bool:
-        return self._begun and self._end is None
+        return self._begun and not self._last.have_come
 
     async def end_with_uploads(self, seconds: float) -> None:
         """The machine is to end: end this container if it writes to buckets, and wait so long for what it wrote."""
@@ -224,7 +218,7 @@ class Container:
         if self.exchange is not None:
             self.exchange.let_go()
         self._close_sockets()
-        self._tail.close()
+        self._shown.tail.close()
         if self._gate is not None:
             self._gate.let_go()
 
@@ -350,8 +344,7 @@ class Container:
             exchange.write_down()
         stats = await endings.last_stats(self._engine, self.id)
         gpus = list((await self._around.gpu_use.read_held(self.gpus)).values())
-        used = self.meter.read(stats, state.ended_at or time.time(), gpus, final=True)
-        self._used = Report("usage", self.id, usage=used)
+        self._last.note_used(self.meter.read(stats, state.ended_at or time.time(), gpus, final=True))
         await self._release()
         report = endings.report(state, self._start.function, stats, self._begun_at)
         body = b""
@@ -364,26 +357,22 @@ class Container:
             report = replace(report, error=errors.to_wire(endings.before_ready(report, self._start.function.name)))
         if self._stopping and not report.oom_killed:
             report = replace(report, text=self._stopping)
-        self._end = (report, body)
-        await self._session.report(self._stages.ended(self.id))
-        await self._session.report(self._used)
-        await self._session.report(report, body)
+        await self._last.say(report, body)
         self._finish_if_done()
 
     async def _replay(self) -> None:
         if self._stages.said is not None:
             self._session.report_soon(self._stages.said)
-        if self._end is None:
+        if not self._last.have_come:
             if self.ready:
                 self._session.report_soon(Report("ready", self.id))
             if self._waiting:
                 self._session.report_soon(Report("waiting", self.id, count=self._waiting))
-            self._tail.notice(0)
+            self._shown.tail.notice(0)
             return
         if self.exchange is not None:
             await self.exchange.settle()
-        await self._session.report(self._used)
-        await self._session.report(*self._end)
+        await self._last.say_again()
 
     async def _never_started(self, error: errors.Error) -> None:
         log.info("container %s did not start: %s", self.id, error)
@@ -393,10 +382,7 @@ class Container:
         await self._release()
         # An internal failure is a process of the machine that ended: that says nothing about the function.
         ours = isinstance(error, errors.InternalFailure)
-        self._end = (Report("ended", self.id, text=str(error), error=errors.to_wire(error), interrupted=ours), b"")
-        await self._session.report(self._stages.ended(self.id))
-        await self._session.report(self._used)
-        await self._session.report(*self._end)
+        await self._last.say(Report("ended", self.id, text=str(error), error=errors.to_wire(error), interrupted=ours))
 
     async def _release(self) -> None:
         self._around.keeper.gone(self.id)
@@ -407,14 +393,10 @@ class Container:
 
     def _finish_if_done(self) -> None:
         exchange = self.exchange
-        if not self._end_acked or (exchange is not None and exchange.unacknowledged):
+        if not self._last.acked or (exchange is not None and exchange.unacknowledged) or not self._shown.is_kept:
             return
-        if self._tail.acked < self._tail.size():
-            return
-        self._end_acked = False  # once
-        self._tail.close()
-        if self._watch >= 0:
-            self._around.notices.forget(self._watch)
+        self._last.acked = False  # once
+        self._shown.close()
         if exchange is not None:
             exchange.ledger.close()
         self.soon(self._remove())
@@ -438,8 +420,8 @@ class Container:
             engine=self._engine,
             session=self._session,
             blobs=around.shop.blobs,
-            tail=self._tail,
-            watched=lambda: self._watched,
+            tail=self._shown.tail,
+            watched=lambda: self._shown.watched,
             give_up=self._give_up,
         )
         self.exchange = Exchange(ends, Ledger(self._folder / _LEDGER_FILE))
@@ -480,16 +462,7 @@ class Container:
         """Follow its output and answer its questions about names."""
         if not block_network:
             await self._around.dns.serve(self.id)
-        with contextlib.suppress(FileNotFoundError):
-            self._watch = self._around.notices.watch(self._folder / "output.log", self._output_grew)
-        self._output_grew()
-
-    def _output_grew(self) -> None:
-        self._tail.notice(_PROMPT if self._watched else _UNHURRIED)
-
-    @property
-    def _watched(self) -> bool:
-        return self._start.app_id in self._around.watched
+        self._shown.follow()
 
     # what the runtime says
 
