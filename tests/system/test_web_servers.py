@@ -112,6 +112,19 @@ def test_a_server_class_wants_a_token_unless_it_says_otherwise(servers):
     assert servers.ask("locked")[0] == 401
 
 
+def test_what_a_server_class_was_asked_is_counted(servers, tmp_path):
+    servers.ask("front")
+    file = tmp_path / "look.py"
+    file.write_text(
+        "import alight\n"
+        'found = alight.Server.from_name("servers", "Front").stats()\n'
+        "print(found.request_count, found.request_count_by_status_code[200], [*found.request_percentile_stats])"
+    )
+    count, fine, latency = servers.machine.python(file).stdout.split()
+    assert int(count) >= int(fine) >= 1
+    assert latency == "['latency']"
+
+
 def test_a_server_that_does_not_listen_is_a_503_and_the_log_names_what_does(servers):
     status, text = servers.ask("elsewhere")
     assert status == 503

@@ -78,13 +78,20 @@ def prepare(head: bytes) -> Prepared:
 
 class Answering:
     """Writes one answer. ``begun``: its head is on its way; ``keep``: the connection can take another request;
-    ``tag``: a line of the head that names the request.
+    ``tag``: a line of the head that names the request. ``function_id``: whose request it is, "" for the server's own;
+    ``since``: when it came.
     """
 
-    __slots__ = ("_chunked", "_client", "_left", "_mute", "_old", "begun", "keep", "tag", "trailers")
+    __slots__ = (
+        "_chunked", "_client", "_left", "_mute", "_old", "begun", "function_id", "keep", "since", "tag", "trailers"
+    )  # fmt: skip
 
-    def __init__(self, client: Client, *, method: bytes, version: bytes, keep: bool, tag: bytes = b"") -> None:
+    def __init__(
+        self, client: Client, *, method: bytes, version: bytes, keep: bool, tag: bytes = b"", function_id: str = ""
+    ) -> None:
         self._client = client
+        self.function_id = function_id
+        self.since = client.gateway.now()
         self.tag = tag
         self.trailers = b""  # whole lines, for the end of a body in chunks
         self._mute = method == b"HEAD"
@@ -97,7 +104,7 @@ class Answering:
     def start(self, prepared: Prepared, piece: bytes, *, last: bool) -> bool:
         """Head and first bytes; False when the application said a length that is not what comes."""
         self.begun = True
-        self._client.gateway.answered(prepared.status)
+        self._client.gateway.answered(prepared.status, self)
         length = prepared.length
         parts = [prepared.lines, self.tag]
         if not prepared.dated:

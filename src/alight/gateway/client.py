@@ -198,8 +198,8 @@ class Client(asyncio.Protocol):
 
     def answer(self, status: int, text: str, extra: bytes = b"") -> None:
         """An answer of the gateway's own to the request at hand."""
-        self.gateway.answered(status)
         exchange = self._exchange
+        self.gateway.answered(status, None if exchange is None else exchange.answering)
         head_only = exchange is not None and exchange.head.method == b"HEAD"
         keep = self._keep and exchange is not None and exchange.head.keep and self._body is None
         tag = exchange.answering.tag if exchange is not None else b""

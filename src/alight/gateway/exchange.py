@@ -38,7 +38,10 @@ class Exchange:
         self._pieces: list[bytes] = []  # of the body, not sent yet
         self.session: Session | None = None
         tag = b"alight-call-id: " + request_id.encode() + b"\r\n"
-        self.answering = Answering(client, method=head.method, version=head.version, keep=head.keep, tag=tag)
+        self.answering = Answering(
+            client, method=head.method, version=head.version, keep=head.keep, tag=tag,
+            function_id=found.target.function_id,
+        )  # fmt: skip
 
     # from the pool
 

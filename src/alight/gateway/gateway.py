@@ -10,6 +10,7 @@ from itertools import count
 from typing import Protocol
 
 from alight.gateway import sockets
+from alight.gateway.answering import Answering
 from alight.gateway.api import PATHS as API_PATHS
 from alight.gateway.api import Api, ApiExchange
 from alight.gateway.backend import Backend
@@ -72,6 +73,8 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self.statuses: dict[int, int] = {}  # answers since the start, by status
+        #: Who counts by function: its id, the status, and the seconds until the answer began.
+        self.on_answer: Callable[[str, int, float], None] | None = None
         self._pools: dict[str, Pool] = {}
         self._pool_of_lease: dict[str, Pool] = {}
         self._servers: dict[str, Backend | Ports] = {}
@@ -96,9 +99,11 @@ class Gateway:
         for server in list(self._servers.values()):
             server.close()
 
-    def answered(self, status: int) -> None:
-        """One more answer, whoever gives it."""
+    def answered(self, status: int, answering: Answering | None = None) -> None:
+        """One more answer, whoever gives it; ``answering`` where it is known whose request it was."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
+        if answering is not None and answering.function_id and self.on_answer is not None:
+            self.on_answer(answering.function_id, status, self.now() - answering.since)
 
     # from the scheduler
 

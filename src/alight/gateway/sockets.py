@@ -147,6 +147,7 @@ class Socket(Framed):
             said += b"\r\nsec-websocket-protocol: " + chosen
         self._open = True
         self._heard = self.gateway.now()
+        self.gateway.answered(101, self.answering)
         client.write(lines + said + b"\r\n\r\n")
         client.upgrade(self)
 

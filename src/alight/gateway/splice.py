@@ -347,6 +347,7 @@ class Spliced(Exchange):
         if not self.head.upgrade or client is None:
             raise BadRequest("the program in the container changes the protocol without having been asked", 502)
         self._joined = self.answering.begun = True
+        self.gateway.answered(101, self.answering)
         upgrade = b"connection: Upgrade\r\nupgrade: " + self.head.upgrade
         client.write(b"HTTP/1.1 101 Switching Protocols\r\n" + self.answering.tag + answer.lines + upgrade + _END)
         client.upgrade(self)

@@ -50,6 +50,37 @@ def stats_of(found: measures.FunctionReport) -> reports.FunctionStats:
     )
 
 
+async def server_stats(callee: Any, since: Any, until: Any, container: Any) -> reports.ServerStats:
+    """See ``Server.stats``."""
+    asked = measures.FunctionAsked(
+        callee.function_id,
+        since=moment(since, "since"),
+        until=moment(until, "until"),
+        container=str(container or ""),
+        all_variants=True,
+    )
+    return server_stats_of(await callee.client.call("function.report", asked, measures.FunctionReport))
+
+
+def server_stats_of(found: measures.FunctionReport) -> reports.ServerStats:
+    """A report of the server about what serves the web, in public types."""
+    count = sum(found.statuses.values())
+    return reports.ServerStats(
+        since=_when(found.since),
+        until=_when(found.until),
+        request_count=count,
+        request_count_by_status_code={int(status): many for status, many in found.statuses.items()},
+        request_rate_per_second=count / max(1.0, found.until - found.since),
+        request_percentile_stats=_spreads(found.request_spreads),
+        container_started_count=found.started,
+        container_error_count=found.errors,
+        container_creating_at_end_count=found.creating,
+        container_total_count=found.containers,
+        container_percentile_stats=_spreads(found.container_spreads),
+        inference=None,
+    )
+
+
 async def app_stats(app_id: str, since: Any, until: Any, lifecycle: reports.AppLifecycle) -> reports.AppStats:
     """See ``App.stats``."""
     asked = measures.AppAsked(app_id, since=moment(since, "since"), until=moment(until, "until"))
@@ -59,7 +90,7 @@ async def app_stats(app_id: str, since: Any, until: Any, lifecycle: reports.AppL
         since=_when(found.since),
         until=_when(found.until),
         functions={one.name: stats_of(one) for one in found.functions if one.name not in servers},
-        servers={one.name: stats_of(one) for one in found.functions if one.name in servers},
+        servers={one.name: server_stats_of(one) for one in found.functions if one.name in servers},
         sandboxes=None,
         lifecycle=lifecycle,
         deployment_count=found.deployments,
@@ -94,7 +125,7 @@ def info_of(found: measures.FunctionDeclared) -> reports.FunctionInfo:
         regions=_several(hosted.get("region")),
         routing_region=hosted.get("routing_region"),
         cloud=hosted.get("cloud"),
-        cluster_info=spec.get("cluster") or None,
+        cluster_info={"size": spec["cluster"]} if spec.get("cluster") else None,
         batching_info=batching if batch else None,
         concurrency_info=concurrency if many > 1 else None,
         schedule=spec.get("schedule") or None,

@@ -11,7 +11,6 @@ from alight.sdk.logs import Logs
 from alight.sdk.methods import Service
 from alight.sdk.object import Object
 from alight.sdk.options import Options
-from alight.sdk.surface import unimplemented
 from alight.sdk.sync import dual
 from alight.wire import errors
 from alight.wire.ids import check_name
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
         ServerSessionCredentials,
         ServerStats,
     )
-
-_NOT_YET = "this version of Alight does not"
 
 
 class ServerAutoscaler:
@@ -223,7 +220,6 @@ class Server(Object):
         return await measuring.server_info(await self._service._callee())  # noqa: SLF001  of this package
 
     @dual
-    @unimplemented(f"Server.stats would return what happened; {_NOT_YET}")
     async def stats(
         self,
         *,
@@ -231,7 +227,15 @@ class Server(Object):
         until: Optional[datetime] = None,
         container: Optional[str] = None,
     ) -> ServerStats:
-        """What happened between two moments."""
+        """What it was asked and how its containers fared: ``alight.types.ServerStats``.
+
+        ``since`` is an hour before ``until``, which is now; at most 7 days. ``container`` narrows what is counted of
+        containers; requests are counted of all. "latency" is the time until an answer began.
+        """
+        from alight.sdk import measuring  # noqa: PLC0415  only who asks
+
+        callee = await self._service._callee()  # noqa: SLF001  of this package
+        return await measuring.server_stats(callee, since, until, container)
 
     @dual
     async def update_autoscaler(

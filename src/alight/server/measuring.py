@@ -60,6 +60,7 @@ class Measuring:
     def open(self) -> None:
         """Begin to listen."""
         self.measures.open()
+        self._parts.web.gateway.on_answer = self.measures.web.answered
 
     def close(self) -> None:
         """Stop."""

@@ -98,7 +98,9 @@ class FunctionAsked:
 @dataclass(frozen=True)
 class FunctionReport:
     """``spreads`` by name (queue_time, run_time, cold_start): percentile → seconds; no entry where nothing is known.
-    ``running`` is now. ``errors``: containers that never became ready, or ended with an exit code."""
+    ``running`` is now. ``errors``: containers that never became ready, or ended with an exit code. Of what serves the
+    web: ``statuses`` counts answers by status, and ``request_spreads`` has "latency", from a request's head to the
+    beginning of its answer."""
 
     function_id: str
     name: str
@@ -119,6 +121,8 @@ class FunctionReport:
     container_spreads: Dict[str, Dict[str, float]] = field(default_factory=dict)
     variants: int = 1
     all_variants: bool = False
+    statuses: Dict[str, int] = field(default_factory=dict)
+    request_spreads: Dict[str, Dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

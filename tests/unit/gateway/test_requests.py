@@ -66,6 +66,20 @@ async def test_answers_are_counted_by_status_whoever_gives_them():
 
 
 @live
+async def test_answers_are_counted_by_function_with_how_long_they_took_to_begin():
+    async with World() as world:
+        counted = []
+        world.gateway.on_answer = lambda *one: counted.append(one)
+        async with world.client(GET) as (reader, _):
+            (await world.request()).respond(b"hi")
+            await answer(reader)
+        async with world.client(b"GET / HTTP/1.1\r\nHost: other.localhost\r\n\r\n") as (reader, _):
+            await answer(reader)
+        assert [one[:2] for one in counted] == [("fu-1", 200)], "what nobody serves is no function's"
+        assert 0 <= counted[0][2] < 60
+
+
+@live
 async def test_the_path_form_takes_its_prefix_off_and_names_it():
     async with World() as world:
         for path, want in ((b"/_/main/app/hello/a%2Fb", b"/a%2Fb"), (b"/_/main/app/hello", b"/")):

@@ -77,6 +77,40 @@ async def test_a_report_counts_what_became_of_inputs(world):
     assert [(one.name, one.success, one.failure) for one in whole.functions] == [("broken", 0, 1), ("square", 23, 0)]
 
 
+FRONT = FunctionSpec(
+    "Front.*",
+    module="m",
+    source_path="/m.py",
+    is_web=True,
+    class_name="Front",
+    web={"kind": "web_server", "port": 8000},
+)
+PAGE = FunctionSpec("page", module="m", source_path="/m.py", is_web=True, web={"kind": "asgi_app"})
+
+
+@driven
+async def test_requests_are_counted_by_status_and_outlive_the_server(world):
+    server = await world.serve(holder_grace=30)
+    await world.node({})
+    client = await world.client()
+    app_id, functions = await client.app(FRONT, PAGE)
+    front = functions["Front.*"].function_id
+    for status, seconds in ((200, 0.01), (200, 0.02), (404, 0.03)):
+        server.parts.web.gateway.on_answer(front, status, seconds)
+    found = await client.ask("function.report", FunctionAsked(front), FunctionReport)
+    assert found.statuses == {"200": 2, "404": 1}
+    assert found.request_spreads["latency"]["50"] == pytest.approx(0.02, rel=0.1)
+    await world.crash()
+    server = await world.serve(holder_grace=30)
+    client = await world.client()
+    server.parts.web.gateway.on_answer(front, 200, 0.01)
+    found = await client.ask("function.report", FunctionAsked(front), FunctionReport)
+    assert found.statuses == {"200": 3, "404": 1}, "another process of the server adds what it counted"
+    whole = await client.ask("app.report", AppAsked(app_id), AppReport)
+    assert whole.servers == ("Front",), "a web function is no server class"
+    assert {one.name: one.statuses for one in whole.functions}["page"] == {}
+
+
 @driven
 async def test_counts_outlive_the_server(world):
     await world.serve(holder_grace=30)

@@ -16,6 +16,7 @@ from alight.server.services.functions import Functions
 from alight.server.services.measures import Measures
 from alight.server.services.published import shown_name
 from alight.server.tally import MINUTE, Minute, from_text, percentile
+from alight.server.web_tally import WebMinute
 from alight.store.base import Row, Store
 from alight.wire import errors
 from alight.wire.measures import (
@@ -29,6 +30,7 @@ from alight.wire.measures import (
     SeriesOf,
 )
 from alight.wire.messages import FunctionStats
+from alight.wire.spec import FunctionSpec
 
 _HOUR = 3600.0
 _LONGEST = 7 * 86400.0
@@ -108,7 +110,7 @@ class MeasureViews:
         servers = tuple(
             one.name
             for one in reports
-            if one.function_id in self._functions.by_id and self._functions.by_id[one.function_id].spec.is_web
+            if one.function_id in self._functions.by_id and is_server(self._functions.by_id[one.function_id].spec)
         )
         return AppReport(
             app["app_id"],
@@ -164,6 +166,8 @@ class MeasureViews:
         cold = sorted(float(one["total"]) for one in started if one["total"] is not None)
         bad = [one for one in containers if one["ended_at"] and one["ended_at"] <= until and _went_wrong(one)]
         spreads = {"queue_time": spread_of(whole.queue), "run_time": spread_of(whole.run)}
+        asked_of = await self._web(named, since, until) if self._may_be_web(ids) else WebMinute()
+        latency = spread_of(asked_of.latency)
         starts = {share: exact_percentile(cold, value) for share, value in _SHARES.items()} if cold else {}
         return FunctionReport(
             row["function_id"],
@@ -185,6 +189,8 @@ class MeasureViews:
             {"cold_start": starts} if starts else {},
             len(ids),
             asked.all_variants,
+            {str(status): count for status, count in sorted(asked_of.statuses.items())},
+            {"latency": latency} if latency else {},
         )
 
     async def _containers(self, app_id: str, named: str, since: float, until: float, only: str) -> list[Row]:
@@ -193,11 +199,30 @@ class MeasureViews:
         )
         return [row for row in rows if not only or row["container_id"] == only]
 
+    def _may_be_web(self, ids: Sequence[str]) -> bool:
+        known = self._functions.by_id
+        return any(one not in known or known[one].spec.is_web for one in ids)
+
+    async def _web(self, named: str, since: float, until: float) -> WebMinute:
+        whole = WebMinute()
+        for row in await self._store.read(
+            "web_minutes_of_functions", functions=named, since=int(since // MINUTE), until=int(until // MINUTE)
+        ):
+            one = WebMinute()
+            one.statuses, one.latency = from_text(row["statuses"]), from_text(row["latency"])
+            whole.add(one)
+        return whole
+
     async def _minutes(self, named: str, since: float, until: float) -> list[tuple[int, Minute]]:
         rows = await self._store.read(
             "minutes_of_functions", functions=named, since=int(since // MINUTE), until=int(until // MINUTE)
         )
         return [(row["minute"], minute_of(row)) for row in rows]
+
+
+def is_server(spec: FunctionSpec) -> bool:
+    """Whether it is a class that serves a port (``@app.server``), and no function or class with web methods."""
+    return spec.is_web and bool(spec.class_name) and not spec.methods
 
 
 def window(since: float, until: float) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from alight.server.series import Series
 from alight.server.services.node_session import Session
 from alight.server.services.nodes import Nodes
 from alight.server.tally import MINUTE, Minute, Tally, to_text
+from alight.server.web_tally import WebMinute, WebTally
 from alight.store.base import Statement, Store
 from alight.wire import errors
 from alight.wire.commands import Command
@@ -41,8 +42,9 @@ class Measures:
         self._nodes = nodes
         self.series = series
         self.tally = tally
+        self.web = WebTally()
         self._before: dict[str, dict[str, float]] = {}
-        self._part = int(time.time())
+        self._part = time.time_ns() // 1_000_000  # a server that is killed may be back within the second
         self._task: asyncio.Task[None] | None = None
         self._looked = 0.0
         self._refused = False
@@ -106,7 +108,8 @@ class Measures:
     async def sweep(self, now: float) -> None:
         """Fold and drop what is old."""
         await asyncio.to_thread(self.series.sweep, now)
-        await self._store.write([("minutes_forget", {"before": int((now - _KEPT) // MINUTE)})], urgent=False)
+        before = {"before": int((now - _KEPT) // MINUTE)}
+        await self._store.write([("minutes_forget", before), ("web_minutes_forget", before)], urgent=False)
         for gone in self._before.keys() - self._nodes.known():
             del self._before[gone]
 
@@ -133,7 +136,9 @@ class Measures:
                 log.info("counts of the last seconds are not kept, the server is stopping: %s", error)
 
     def _statements(self) -> list[Statement]:
-        return [("minute_put", minute_row(name, self._part, one)) for name, one in self.tally.take_out()]
+        found = [("minute_put", minute_row(name, self._part, one)) for name, one in self.tally.take_out()]
+        asked = self.web.take_out()
+        return found + [("web_minute_put", web_row(name, minute, self._part, one)) for name, minute, one in asked]
 
 
 def paces(before: Mapping[str, float] | None, now: Mapping[str, float]) -> dict[str, float]:
@@ -147,6 +152,17 @@ def paces(before: Mapping[str, float] | None, now: Mapping[str, float]) -> dict[
         name: max(0.0, now[counter] - before[counter]) / seconds
         for name, counter in _COUNTERS
         if counter in now and counter in before
+    }
+
+
+def web_row(function_id: str, minute: int, part: int, one: WebMinute) -> dict[str, Any]:
+    """How the store keeps what a web function was asked."""
+    return {
+        "function_id": function_id,
+        "minute": minute,
+        "part": part,
+        "statuses": to_text(one.statuses),
+        "latency": to_text(one.latency),
     }
 
 

@@ -9,6 +9,20 @@ VALUES (:function_id, :minute, :part, :success, :failure, :timeout, :cancelled, 
 SELECT * FROM function_minutes
 WHERE function_id IN (SELECT value FROM json_each(:functions)) AND minute >= :since AND minute <= :until;
 
+-- name: web_minute_put
+-- What a web function was asked in one minute, as far as one server process saw it.
+INSERT OR REPLACE INTO web_minutes (function_id, minute, part, statuses, latency)
+VALUES (:function_id, :minute, :part, :statuses, :latency);
+
+-- name: web_minutes_of_functions
+-- The same, of some functions (a JSON list of ids) between two minutes.
+SELECT * FROM web_minutes
+WHERE function_id IN (SELECT value FROM json_each(:functions)) AND minute >= :since AND minute <= :until;
+
+-- name: web_minutes_forget
+-- What is too old to be asked for.
+DELETE FROM web_minutes WHERE minute < :before;
+
 -- name: minutes_forget
 -- Minutes that are old.
 DELETE FROM function_minutes WHERE minute < :before;
