@@ -64,6 +64,7 @@ from alight.server.services.execs import Execs
 from alight.server.services.function_views import FunctionViews
 from alight.server.services.input_views import InputViews
 from alight.server.services.json_calls import JsonCalls
+from alight.server.services.log_failures import FailureLines
 from alight.server.services.log_views import LogViews
 from alight.server.services.schedules import Schedules
 from alight.server.services.stored_usage import StoredUsage
@@ -326,6 +327,7 @@ class Server:
         words = SystemLog(parts.logs, parts.hub, parts.apps.alive)
         parts.apps.on_stop.append(words.ended)
         parts.deployments.on_word = words.say
+        parts.calls.outcomes.on_failed = FailureLines(words, parts.functions.by_id).failed
         parts.containers.starts.on_wait = partial(words.waiting, parts.functions)
         await parts.secrets.load()
         await parts.apps.load()

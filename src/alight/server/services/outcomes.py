@@ -40,7 +40,8 @@ class Outcomes:
     """Takes answers in.
 
     ``let_go`` hears of a blob that nobody needs, ``on_over`` of a call that is over: what came of it is on its way to
-    the store. ``follows`` says whether a container is one of a cluster whose values are nobody's.
+    the store, ``on_failed`` of inputs that ended badly and how many they are, or that are tried again. ``follows`` says
+    whether a container is one of a cluster whose values are nobody's.
     """
 
     def __init__(self, store: Store, book: Book, window: Window, recording: Recording) -> None:
@@ -54,6 +55,7 @@ class Outcomes:
         self._turn = turn_of(asyncio.get_running_loop())
         self.let_go: Callable[[str], None] = lambda blob: None
         self.on_over: Callable[[Call], None] = lambda call: None
+        self.on_failed: Callable[[Call, Output, int, bool], None] = lambda call, output, count, again: None
         self.tally = Tally()
         self.follows: Callable[[str], bool] = lambda container_id: False
         self._aside: dict[tuple[str, str], Frame] = {}
@@ -136,6 +138,9 @@ class Outcomes:
             return
         for holding in list(call.holdings or ()):
             if holding.start <= position < holding.stop:
+                for frame in self._pending.get((call_id, holding.container_id), ()):
+                    if frame.output is not None and frame.output.position == position:
+                        self.on_failed(call, frame.output, 1, True)
                 self._book.answered(call, holding.container_id, range(position, position + 1))
         self.recording.begin(call)
         call.retried = True
@@ -172,6 +177,7 @@ class Outcomes:
         call.last = number
         row = Recorded(number, REST, 0, range(max(1, call.accepted)), json.dumps(said).encode(), body)
         self.tally.ended(call.function_id, output.status, call.accepted - call.ended, time.time())
+        self.on_failed(call, output, call.accepted - call.ended, False)
         self._count(call, 0, call.accepted - call.ended)
         status = output.status if output.status == ResultStatus.CANCELLED else results.FAILED
         statements: list[Statement] = [("output_add", row.row(call.call_id, time.time()))]
@@ -325,6 +331,8 @@ class Outcomes:
         recorded = self._recorded(frame, positions)
         well = frame.output is None or frame.output.status == ResultStatus.SUCCESS
         self._count(call, new if well else 0, 0 if well else new)
+        if frame.output is not None and not well:
+            self.on_failed(call, frame.output, new, False)
         self.tally.answered(call, frame, new)
         self._forget_references(call, positions)
         self._tell(call, recorded)
@@ -341,6 +349,7 @@ class Outcomes:
             recorded = Recorded(self._book.next_number(), END, position, range(position, position + 1), head, body)
             self._count(call, 0, 1)
             self.tally.ended(call.function_id, output.status, 1, time.time())
+            self.on_failed(call, output, 1, False)
             self._forget_references(call, recorded.positions)
             self._tell(call, recorded)
             # A call of one input that was cancelled is a cancelled call, not a failed one.
