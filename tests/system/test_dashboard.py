@@ -167,6 +167,22 @@ def test_output_is_followed_live(dashed):
     dashed.until(f"calls/{again}", lambda one: one["call"]["call"]["state"] == "done")
 
 
+def test_budgets_are_set_and_taken_away_and_it_is_written_down_who(dashed):
+    app_id = dashed.get("apps/dashed")["app"]["app_id"]
+    said = dashed.post("cost/budgets", {"kind": "app", "name": app_id, "cost": 12.5, "gpu_seconds": None, "stop": True})
+    assert said["done"] == "The budget of dashed is set."
+    listed = json.loads(dashed.machine.run("app", "budget", "dashed", "--json").stdout)
+    assert [(one["name"], one["cost"], one["stop"]) for one in listed] == [("dashed", 12.5, True)]
+    for more in ({}, {"stop": False}, {"cost": -1}, {"cost": 1, "stop": "yes"}, {"cost": 1, "name": ""}, {"what": 1}):
+        wrong = {"name": app_id, **more}
+        assert dashed.ask("POST", "/api/v1/cost/budgets", wrong)[0] == 400, wrong
+    dashed.post("cost/budgets/clear", {"kind": "app", "name": "dashed"})
+    assert dashed.get("cost/budgets")["budgets"] == []
+    lines = [(one["who"], one["action"], one["target"]) for one in dashed.get("audit")["entries"]]
+    assert ("owner", "set the budget", app_id) in lines
+    assert ("owner", "took the budget away", "app dashed") in lines
+
+
 def test_files_of_volumes_are_downloads(dashed):
     volume = next(one for one in dashed.get("volumes")["volumes"] if one["name"] == "dashboard-data")
     files = dashed.get(f"volumes/{volume['volume_id']}/files?path=/")["files"]

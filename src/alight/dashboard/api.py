@@ -71,8 +71,7 @@ class Api:
                 return refused("GET, HEAD")
             raise errors.NotFoundError(f"there is nothing to do at {ROOT}{'/'.join(parts)}"[:200])
         change = Change(who, self._ask, object_of(body, headers), names)
-        target_id = names[0] if names else f"{change.body.get('app', '')}/{change.body.get('function', '')}"
-        detail = action.detail(change)
+        target_id, detail = action.target(change), action.detail(change)
         try:
             done = await action.do(change)
         except errors.Error as error:

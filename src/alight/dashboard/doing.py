@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alight.dashboard.seams import Ask
-from alight.wire import errors
+from alight.wire import errors, ids
+from alight.wire.billing import BudgetSet
 from alight.wire.calling import CallCancel
 from alight.wire.dashboard import CallRetry
 from alight.wire.deploying import DeployBack
@@ -41,6 +42,10 @@ class Change:
             raise errors.InvalidError(f"{name}={str(value)[:40]!r} is no number that can be")
         return value
 
+    def limit(self, name: str) -> float | None:
+        """The same of a number that may be absent or null: no limit. Raises InvalidError."""
+        return None if self.body.get(name) is None else self.number(name, 0.0)
+
     def known(self, *names: str) -> None:
         """Raise InvalidError for words that mean nothing here."""
         unknown = sorted(set(self.body) - set(names))
@@ -64,11 +69,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Action:
-    """``word`` is what the audit calls it; ``detail`` says how it was asked for."""
+    """``word`` is what the audit calls it; ``detail`` says how it was asked for, ``target`` what it was done to."""
 
     word: str
     do: Callable[[Change], Awaitable[Done]]
     detail: Callable[[Change], str] = lambda change: ""
+    target: Callable[[Change], str] = lambda change: change.names[0]
 
 
 async def _stop_app(change: Change) -> Done:
@@ -140,8 +146,41 @@ def _schedule(change: Change) -> ScheduleNamed:
     return ScheduleNamed(change.text("app"), change.text("function"), change.text("environment"))
 
 
+async def _set_budget(change: Change) -> Done:
+    change.known("kind", "name", "environment", "cost", "gpu_seconds", "stop")
+    cost, seconds, stop = change.limit("cost"), change.limit("gpu_seconds"), change.body.get("stop")
+    if stop is not None and not isinstance(stop, bool):
+        raise errors.InvalidError("stop is true or false")
+    if cost is None and seconds is None and not stop:
+        raise errors.InvalidError("a budget needs a limit", hint="say what it may cost, or how many GPU seconds it has")
+    told = await change.one("budget.set", BudgetSet(*_budget_of(change), cost, seconds, stop))
+    return Done(f"The budget of {told.budgets[0].name} is set.", {"budgets": told.budgets})
+
+
+async def _clear_budget(change: Change) -> Done:
+    change.known("kind", "name", "environment")
+    asked = BudgetSet(*_budget_of(change))
+    await change.one("budget.set", asked)
+    return Done(f"{asked.name} has no budget any more.")
+
+
+def _budget_of(change: Change) -> tuple[str, str, str]:
+    """Of what kind of thing, of which, in which environment."""
+    return change.text("kind", "app"), change.text("name"), change.text("environment")
+
+
 def _plainly(change: Change) -> str:
     return ", ".join(f"{str(name)[:40]}={str(value)[:40]}" for name, value in sorted(change.body.items()))
+
+
+def _scheduled(change: Change) -> str:
+    return f"{change.body.get('app', '')}/{change.body.get('function', '')}"
+
+
+def _budgeted(change: Change) -> str:
+    """An app by its id, which is how its log hears of it; else what it is, and its name."""
+    name = str(change.body.get("name", ""))
+    return name if ids.is_id(name, ids.APP) else f"{change.body.get('kind', 'app')} {name}"
 
 
 #: Paths below /api/v1; "*" stands for a name.
@@ -152,7 +191,9 @@ DOING: dict[tuple[str, ...], Action] = {
     ("calls", "*", "cancel"): Action("cancelled the call", _cancel_call, _plainly),
     ("calls", "*", "retry"): Action("retried the call", _retry_call),
     ("functions", "*", "scale"): Action("scaled the function", _scale, _plainly),
-    ("schedules", "run"): Action("ran the schedule", _run_schedule, _plainly),
-    ("schedules", "pause"): Action("paused the schedule", _pause, _plainly),
-    ("schedules", "resume"): Action("resumed the schedule", _resume, _plainly),
+    ("schedules", "run"): Action("ran the schedule", _run_schedule, _plainly, _scheduled),
+    ("schedules", "pause"): Action("paused the schedule", _pause, _plainly, _scheduled),
+    ("schedules", "resume"): Action("resumed the schedule", _resume, _plainly, _scheduled),
+    ("cost", "budgets"): Action("set the budget", _set_budget, _plainly, _budgeted),
+    ("cost", "budgets", "clear"): Action("took the budget away", _clear_budget, _plainly, _budgeted),
 }

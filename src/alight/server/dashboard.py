@@ -45,7 +45,7 @@ PAGES = {
     ids.NODE: "machines",
 }
 #: Pages that stand for all of their kind.
-_LISTS = {ids.SECRET, ids.NODE}
+_LISTS = {ids.SECRET}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import { Cost } from "./pages/cost.js";
 import { Function } from "./pages/function.js";
 import { Images } from "./pages/images.js";
 import { Login } from "./pages/login.js";
+import { Machine } from "./pages/machine.js";
 import { Machines } from "./pages/machines.js";
 import { Schedules } from "./pages/schedules.js";
 import { Secrets } from "./pages/secrets.js";
@@ -26,7 +27,7 @@ const LISTS = {
   "": Apps, apps: Apps, calls: Calls, containers: Containers, schedules: Schedules, machines: Machines, volumes: Volumes,
   secrets: Secrets, images: Images, cost: Cost, audit: Audit,
 };
-const SINGLE = { apps: App, functions: Function, calls: Call, containers: Container, volumes: Volume };
+const SINGLE = { apps: App, functions: Function, calls: Call, containers: Container, volumes: Volume, machines: Machine };
 
 function Page({ path }) {
   const [, kind, id, ...rest] = path.split("/");

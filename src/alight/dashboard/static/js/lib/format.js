@@ -74,6 +74,14 @@ export function bytes(number) {
 
 export const mebibytes = (number) => (number == null ? "–" : bytes(number * 1048576));
 
+export const perSecond = (value) => `${bytes(value)}/s`;
+
+export const cores = (value) => (value === 0 ? "0" : value.toFixed(value < 0.1 ? 3 : value < 10 ? 2 : 0));
+
+export const watts = (value) => `${Math.round(value)} W`;
+
+export const degrees = (value) => `${Math.round(value)} °C`;
+
 export const percent = (part) => (part == null ? "–" : `${Math.round(part * 100)} %`);
 
 /** Dollars with as many digits as the amount deserves. */
@@ -83,6 +91,11 @@ export function money(amount, currency = "$") {
   if (amount < 0.00005) return `< ${currency}0.0001`;
   return `${currency}${amount.toFixed(amount < 0.01 ? 4 : amount < 1 ? 3 : 2)}`;
 }
+
+const SIGNS = { USD: "$", EUR: "€", GBP: "£" };
+
+/** Amounts of one currency, made readable. */
+export const cashOf = (currency = "USD") => (amount) => money(amount, SIGNS[currency] ?? `${currency} `);
 
 /** The tail of an id: enough to tell two apart in a list. */
 export const short = (id) => (id && id.length > 14 ? `${id.slice(0, 3)}…${id.slice(-6)}` : (id ?? ""));

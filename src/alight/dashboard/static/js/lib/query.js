@@ -97,6 +97,15 @@ export function usePages(path, { parameters = {}, topics = [], pick, id, limit =
   return { ...first, rows, more, next, error: first.error ?? mine.error };
 }
 
+/** A series without what was before its first measurement. */
+export function known(data) {
+  const { at = [], series = {} } = data ?? {};
+  const all = Object.values(series);
+  const first = at.findIndex((_, index) => all.some((values) => values[index] != null));
+  if (first <= 0) return { at, series };
+  return { at: at.slice(first), series: Object.fromEntries(Object.entries(series).map(([name, values]) => [name, values.slice(first)])) };
+}
+
 /** True a moment after `value` stopped changing: text that is being typed is not asked for letter by letter. */
 export function useSettled(value, after = 250) {
   const [settled, set] = useState(value);

@@ -1,9 +1,10 @@
 // One app: its functions, calls, containers, log, schedules and versions.
-import { count, duration, plural } from "../lib/format.js";
+import { cashOf, count, duration, plural } from "../lib/format.js";
 import { html } from "../lib/html.js";
 import { useQuery } from "../lib/query.js";
 import { useLocation } from "../lib/router.js";
 import { Ago, Empty, Facts, Head, Loading, Problem, Section, State, Tabs } from "../parts/basics.js";
+import { SetBudget, useBudgets, words } from "../parts/budgets.js";
 import { Action } from "../parts/dialog.js";
 import { CallList, ContainerList } from "../parts/lists.js";
 import { Log } from "../parts/log.js";
@@ -14,16 +15,21 @@ import { ScheduleTable } from "./schedules.js";
 export function App({ id }) {
   const { query, set } = useLocation();
   const { data, error, loading, refresh } = useQuery(`apps/${id}`, { topics: ["apps", `app:${id}`, "schedules"] });
+  const budgets = useBudgets();
   if (error && !data) return html`<${Head} title=${id} crumbs=${[["Apps", "/"]]} /><${Problem} error=${error} retry=${refresh} />`;
-  if (loading) return html`<${Head} title=" " crumbs=${[["Apps", "/"]]} /><${Loading} />`;
+  if (loading || budgets.loading) return html`<${Head} title=" " crumbs=${[["Apps", "/"]]} /><${Loading} />`;
   const { app, schedules = [], versions } = data;
   const tab = query.tab ?? "functions";
   const lives = app.state !== "stopped";
+  const budget = (budgets.data?.budgets ?? []).find((one) => isOf(one, app));
+  const currency = budgets.data?.currency;
   return html`
     <${Head} title=${app.name || app.description || id} crumbs=${[["Apps", "/"]]} id=${app.app_id} state=${html`<${State} is=${app.state} />`}
-      actions=${lives && html`<${Action} label="Stop" danger title=${`Stop ${app.name || "this app"}?`} path=${`apps/${app.app_id}/stop`} then=${refresh}
+      actions=${lives && html`<${SetBudget} label="Budget" title=${`Set the budget of ${app.name || "this run"}`} of=${budget ?? { kind: kindOf(app) }}
+          body=${{ kind: kindOf(app), name: app.app_id }} currency=${currency} then=${budgets.refresh} />
+        <${Action} label="Stop" danger title=${`Stop ${app.name || "this app"}?`} path=${`apps/${app.app_id}/stop`} then=${refresh}
         text="What waits and runs is cancelled, and its containers end. A deployed app has to be deployed again to come back." />`}>
-      <${About} app=${app} />
+      <${About} app=${app} budget=${budget} currency=${currency} />
     <//>
     <${Tabs} chosen=${tab} choose=${(name) => set({ tab: name === "functions" ? "" : name })} tabs=${[
       ["functions", "Functions", app.functions.length], ["calls", "Calls"], ["containers", "Containers"], ["logs", "Log"],
@@ -39,7 +45,13 @@ export function App({ id }) {
     ${tab === "versions" && versions && html`<${Versions} app=${app} versions=${versions} refresh=${refresh} />`}`;
 }
 
-function About({ app }) {
+const kindOf = (app) => (app.state === "deployed" ? "app" : "run");
+
+const isOf = ({ kind, name, environment }, app) =>
+  kind === "run" ? name === app.app_id : kind === "app" && name === (app.name || app.description) && environment === app.environment;
+
+function About({ app, budget, currency }) {
+  const { data: cost } = useQuery(`apps/${app.app_id}/cost`, { every: 30 });
   const urls = app.functions.flatMap(({ web = [] }) => web);
   const tags = Object.entries(app.tags ?? {});
   return html`<${Facts} facts=${[
@@ -48,6 +60,8 @@ function About({ app }) {
     [app.deployed_at ? "Deployed" : "Begun", html`<${Ago} at=${app.deployed_at || app.created_at} />${(app.deployed_by || app.created_by) && ` by ${app.deployed_by || app.created_by}`}`],
     ["Stopped", app.stopped_at && html`<${Ago} at=${app.stopped_at} />${app.stop_reason && `: ${app.stop_reason}`}`],
     ["Tags", tags.length > 0 && tags.map(([name, value]) => `${name}=${value}`).join(", ")],
+    ["Cost", cost ? (cost.cost > 0 ? cashOf(cost.currency)(cost.cost) : "none yet") : "–"],
+    ["Budget", budget && html`${words(budget, currency)}${budget.used_up ? html` <${State} is="held" tone="bad">used up<//>` : ""}`],
     ["Answers at", urls.length > 0 && html`<${Urls} urls=${urls} />`],
   ]} />`;
 }

@@ -7,12 +7,21 @@ import { Table } from "../parts/table.js";
 
 const COLUMNS = [
   { label: "When", width: "112px", phone: true, num: true, cell: ({ at }) => moment(at) },
-  { label: "Who", width: "120px", phone: true, cell: ({ who }) => html`<span class="cut">${who}</span>` },
-  { label: "What", width: "minmax(0, 1.4fr)", phone: true, cell: ({ action }) => html`<span class="strong cut">${action}</span>` },
-  { label: "Of", width: "minmax(0, 2fr)", cell: ({ target }) => html`<code class="cut" title=${target}>${target}</code>` },
+  { label: "Who", width: "minmax(0, 0.6fr)", phone: true, cell: ({ who }) => html`<span class="cut">${who}</span>` },
+  { label: "What", width: "minmax(0, 2fr)", phone: true, cell: ({ action }) => html`<span class="strong cut" title=${action}>${action}</span>` },
+  { label: "Of", width: "minmax(0, 2fr)", cell: ({ target }) => html`<${Target} of=${target} />` },
   { label: "How", width: "minmax(0, 2fr)", cell: ({ detail, problem }) => problem
     ? html`<${State} is="failed"><span class="cut" title=${problem}>${problem}</span><//>` : html`<span class="faint cut" title=${detail}>${detail}</span>` },
 ];
+
+const PAGES = { ap: "apps", fu: "functions", fc: "calls", ta: "containers" };
+
+/** What it was done to: a link where that has a page. */
+function Target({ of }) {
+  const [, kind] = /^([a-z]{2})-\w+$/.exec(of) ?? [];
+  const words = html`<code class="cut" title=${of}>${of}</code>`;
+  return PAGES[kind] ? html`<a class="cut" href=${`/${PAGES[kind]}/${of}`}>${words}</a>` : words;
+}
 
 export function Audit() {
   const [text, setText] = useState("");

@@ -1,6 +1,6 @@
 // One call: how far it is, why it waits, what failed and where, each of its inputs, its log.
 import { get } from "../lib/api.js";
-import { count, duration, money, plural } from "../lib/format.js";
+import { cashOf, count, duration, plural } from "../lib/format.js";
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { useQuery } from "../lib/query.js";
 import { go, useLocation } from "../lib/router.js";
@@ -34,7 +34,7 @@ export function Call({ id }) {
     <${Facts} facts=${[
       ["Verb", call.verb], ["Inputs", call.total == null ? `${count(call.accepted)}, more may come` : count(call.total)],
       ["Began", html`<${Ago} at=${call.created_at} />`], ["Took", html`<${Took} from=${call.created_at} to=${call.done_at} />`],
-      ["Cost", cost?.cost > 0 && money(cost.cost, cost.currency === "USD" ? "$" : `${cost.currency} `)], ["Caller", call.caller_gone && "ended before it had sent all inputs"],
+      ["Cost", cost?.cost > 0 && cashOf(cost.currency)(cost.cost)], ["Caller", call.caller_gone && "ended before it had sent all inputs"],
       ["Called by", call.parent_input && html`<code>${call.parent_input}</code>`],
     ]} />
     ${waiting && html`<${Waits} waiting=${waiting} />`}

@@ -1,8 +1,8 @@
 // One container: its log as it is written, what it uses, how it started, its volumes, a terminal.
 import { me } from "../lib/api.js";
-import { bytes, duration, mebibytes, percent } from "../lib/format.js";
+import { bytes, cores, duration, mebibytes, percent, perSecond, watts } from "../lib/format.js";
 import { html } from "../lib/html.js";
-import { useQuery } from "../lib/query.js";
+import { known, useQuery } from "../lib/query.js";
 import { useLocation } from "../lib/router.js";
 import { Ago, Empty, Facts, Head, Loading, Problem, Section, State, Tabs, Took } from "../parts/basics.js";
 import { Chart } from "../parts/chart.js";
@@ -29,7 +29,7 @@ export function Container({ id }) {
       actions=${lives && html`<${Action} label="Stop" danger title="Stop this container?" path=${`containers/${id}/stop`} body=${{ grace: 30 }} then=${refresh}
         text="It has 30 seconds to end. What it runs is tried again elsewhere." />`}>
       <${Facts} facts=${[
-        ["Machine", container.machine], ["Memory", container.memory > 0 && mebibytes(container.memory)],
+        ["Machine", html`<a href=${`/machines/${container.node_id}`}>${container.machine}</a>`], ["Memory", container.memory > 0 && mebibytes(container.memory)],
         ["GPUs", container.gpus.length > 0 && html`<code>${container.gpus.join(", ")}</code>`],
         ["How they are shared", start?.gpus?.length > 0 && start.gpus.join(" ")],
         ["Began", html`<${Ago} at=${container.created_at} />`], ["Lived", html`<${Took} from=${container.created_at} to=${container.ended_at} />`],
@@ -54,25 +54,12 @@ const ending = ({ why, exit_code: code, signal }) =>
 const Volumes = ({ volumes }) => html`<span class="urls">${volumes.map(({ volume_id: id, name, path, read_only: fixed }) => html`
   <span key=${path}><${VolumeLink} id=${id} name=${name} /> <span class="faint">at <code>${path}</code>${fixed ? ", read only" : ""}</span></span>`)}</span>`;
 
-/** Without what was before the container's first measurement. */
-function known(data) {
-  const { at = [], series = {} } = data ?? {};
-  const all = Object.values(series);
-  const first = at.findIndex((_, index) => all.some((values) => values[index] != null));
-  if (first <= 0) return { at, series };
-  return { at: at.slice(first), series: Object.fromEntries(Object.entries(series).map(([name, values]) => [name, values.slice(first)])) };
-}
-
 function VolumeLink({ id, name }) {
   const { data } = useQuery(name ? null : `volumes/${id}`);
   return html`<a href=${`/volumes/${id}`}>${name || data?.volume.name || "volume"}</a>`;
 }
 
 const Usage = ({ container }) => html`<${Windowed} first="15m">${(window) => html`<${Series} key=${window} container=${container} seconds=${WINDOWS[window]} />`}<//>`;
-
-const cores = (value) => (value === 0 ? "0" : value.toFixed(value < 0.1 ? 3 : value < 10 ? 2 : 0));
-const perSecond = (value) => `${bytes(value)}/s`;
-const watts = (value) => `${Math.round(value)} W`;
 
 function Series({ container, seconds }) {
   const id = container.container_id;

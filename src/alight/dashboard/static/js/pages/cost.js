@@ -1,10 +1,11 @@
 // What was used and what that costs: by day, by function, idle time apart.
 import { now } from "../lib/api.js";
-import { duration, money } from "../lib/format.js";
+import { cashOf, duration } from "../lib/format.js";
 import { html, useState } from "../lib/html.js";
 import { useQuery } from "../lib/query.js";
 import { useLocation } from "../lib/router.js";
 import { Choice, Empty, Filter, Head, Loading, Problem, Section, Tile, Tiles } from "../parts/basics.js";
+import { Budgets, useBudgets } from "../parts/budgets.js";
 import { Chart } from "../parts/chart.js";
 import { Table } from "../parts/table.js";
 
@@ -16,17 +17,17 @@ export function Cost() {
   const span = SPANS[query.span] ? query.span : "7d";
   const [seconds, resolution] = SPANS[span];
   const { data, error, loading, refresh } = useQuery("cost", { parameters: { resolution, by: "function" }, last: seconds, from: "start", every: 30 });
-  const sign = { USD: "$", EUR: "€", GBP: "£" }[data?.currency ?? "USD"] ?? `${data?.currency} `;
-  const cash = (amount) => money(amount, sign);
+  const budgets = useBudgets();
+  const cash = cashOf(data?.currency);
   const items = data?.items ?? [];
-  const rows = gathered(items).filter(({ name }) => name.toLowerCase().includes(text.trim().toLowerCase()));
+  const rows = gathered(items).filter(({ app, name }) => `${app}.${name}`.toLowerCase().includes(text.trim().toLowerCase()));
   const sum = (field) => items.reduce((total, item) => total + (item[field] ?? 0), 0);
   return html`
     <${Head} title="Cost" />
     <div class="tools"><${Filter} value=${text} set=${setText} label="Filter" />
       <${Choice} label="How far back" value=${span} set=${(value) => set({ span: value === "7d" ? "" : value })} options=${Object.keys(SPANS).map((name) => [name, name])} /></div>
-    ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />` : loading ? html`<${Loading} />` : !items.length
-      ? html`<${Empty} title="Nothing was used in this time." command="alight billing rates">Prices are settings; what is used is counted by the second.<//>`
+    ${error && !data ? html`<${Problem} error=${error} retry=${refresh} />` : loading || budgets.loading ? html`<${Loading} />` : !items.length
+      ? html`<${Empty} title="Nothing was used in this time." command="alight billing rates">Prices are settings; what is used is counted by the second.<//><${Budgets} of=${budgets} />`
       : html`
         <${Tiles}>
           <${Tile} label="Cost" value=${cash(sum("cost"))} of=${`last ${span}`} />
@@ -34,6 +35,7 @@ export function Cost() {
           <${Tile} label="Of it starting" value=${cash(sum("starting"))} />
         <//>
         <${Days} items=${items} cash=${cash} seconds=${seconds} step=${resolution === "h" ? 3600 : 86_400} />
+        <${Budgets} of=${budgets} />
         <${Section} title="By what it was for"><${Table} label="Cost" columns=${columns(cash)} rows=${rows} named=${({ key }) => key} /><//>`}`;
 }
 
@@ -50,10 +52,9 @@ function Days({ items, cash, seconds, step }) {
     series=${[{ label: "all", values: values("cost"), tone: "live", fill: true }, { label: "idle", values: values("idle"), tone: "wait" }]} /></div>`;
 }
 
-/** "app.function" apart. */
-function named({ description, function: name }) {
-  return name && description.endsWith(`.${name}`) ? { app: description.slice(0, -name.length - 1), name } : { app: "", name: description };
-}
+/** What a row is of: a function of an app, or files, which are of no function. */
+const named = ({ description, object_id: id, function: name }) =>
+  name ? { app: description, name } : { app: "", name: id ? description : "files in volumes" };
 
 function gathered(items) {
   const found = new Map();
@@ -69,7 +70,8 @@ function gathered(items) {
 
 const columns = (cash) => [
   { label: "For", width: "minmax(0, 2fr)", phone: true,
-    cell: ({ id, app, name }) => html`<a class="cut" href=${`/${id.startsWith("fu-") ? "functions" : "apps"}/${id}`}>${app && html`<span class="faint">${app}.</span>`}${name}</a>` },
+    cell: ({ id, app, name }) => html`<a class="cut" href=${id ? `/${id.startsWith("fu-") ? "functions" : "apps"}/${id}` : "/volumes"}>
+      ${app && html`<span class="faint">${app}.</span>`}${name}</a>` },
   { label: "Used", width: "minmax(0, 2fr)", cell: ({ amounts }) => html`<span class="faint cut" title=${words(amounts)}>${words(amounts)}</span>` },
   { label: "Idle", width: "100px", num: true, cell: ({ idle }) => cash(idle) },
   { label: "Starting", width: "100px", num: true, cell: ({ starting }) => cash(starting) },

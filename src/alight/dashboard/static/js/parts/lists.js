@@ -70,19 +70,20 @@ const CONTAINERS = [
   { label: "Container", width: "minmax(0, 2fr)", phone: true, of: "one",
     cell: (one) => html`<${RowLink} href=${`/containers/${one.container_id}`}><code>${one.container_id}</code><//>` },
   { label: "State", width: "116px", phone: true, cell: (one) => html`<${Condition} container=${one} />` },
-  { label: "Machine", width: "minmax(0, 1fr)", cell: (one) => html`<span class="cut">${one.machine}</span>` },
+  { label: "Machine", width: "minmax(0, 1fr)", cell: (one) => html`<a class="cut" href=${`/machines/${one.node_id}`}>${one.machine}</a>` },
   { label: "GPUs", width: "60px", num: true, cell: (one) => one.gpus.length || "–" },
   { label: "Start", width: "120px", num: true, cell: (one) => (one.total == null ? "–" : html`<span title=${one.how}>${duration(one.total)}</span>`) },
   { label: "Lived", width: "92px", num: true, phone: true, cell: (one) => html`<${Took} from=${one.created_at} to=${one.ended_at} />` },
   { label: "Began", width: "84px", num: true, cell: (one) => html`<${Ago} at=${one.created_at} />` },
 ];
 
-export function ContainerList({ parameters = {}, topics = ["containers"], one = false, text = "", command }) {
+/** Containers of `parameters`, of them those that `keep` takes and whose names have `text` in them. */
+export function ContainerList({ parameters = {}, topics = ["containers"], one = false, text = "", command, keep = () => true }) {
   const { data, error, loading, refresh } = useQuery("containers", { parameters: { limit: 1000, ...parameters }, topics });
   if (error && !data) return html`<${Problem} error=${error} retry=${refresh} />`;
   if (loading) return html`<${Loading} />`;
   const wanted = text.trim().toLowerCase();
-  const rows = data.containers.filter((row) => `${row.container_id} ${row.app} ${row.function} ${row.machine}`.toLowerCase().includes(wanted));
+  const rows = data.containers.filter((row) => keep(row) && `${row.container_id} ${row.app} ${row.function} ${row.machine}`.toLowerCase().includes(wanted));
   if (!rows.length) return html`<${Empty} title=${wanted ? "No container fits." : parameters.all ? "No container was started yet." : "No container is running."} command=${!wanted && command} />`;
   const columns = CONTAINERS.filter(({ of }) => of !== (one ? "all" : "one"));
   return html`<${Table} label="Containers" columns=${columns} rows=${rows} named=${({ container_id: id }) => id} />`;
