@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Optional
 
+from alight.wire import ambient
 from alight.wire.errors import DeprecationError, InvalidError
 
 
@@ -59,7 +60,8 @@ def T4(*, count: int = 1) -> str:  # noqa: N802  its old name
 
 def _text(kind: str, count: int) -> str:
     text = kind if count == 1 else f"{kind}:{count}"
-    warnings.warn(f"GPU objects are an old form: write gpu={text!r}", DeprecationError, stacklevel=3)
+    if ambient.container is None:  # said where the script is run, and not again by each of its containers
+        warnings.warn(f"GPU objects are an old form: write gpu={text!r}", DeprecationError, stacklevel=3)
     return text
 
 

@@ -10,7 +10,7 @@ from alight.wire.codec import to_plain
 from alight.wire.measures import FunctionDeclared, FunctionReport
 from alight.wire.record import shape_of
 
-_NAMES = {"queue_time": "waited", "run_time": "ran", "cold_start": "started in"}
+_NAMES = {"queue_time": "waited", "run_time": "ran", "cold_start": "started in", "latency": "answered in"}
 
 
 def window(since: Optional[str], until: Optional[str]) -> Tuple[float, float]:
@@ -35,7 +35,11 @@ def report_lines(found: FunctionReport) -> List[str]:
         f"  inputs      {', '.join(inputs)}; now {', '.join(now)}",
         f"  containers  {', '.join(containers)}",
     ]
-    for name, spread in [*found.input_spreads.items(), *found.container_spreads.items()]:
+    if found.statuses:
+        many = ", ".join(f"{count} x {status}" for status, count in found.statuses.items())
+        lines.insert(2, f"  requests    {sum(found.statuses.values())}: {many}")
+    spreads = (found.input_spreads, found.request_spreads, found.container_spreads)
+    for name, spread in [pair for one in spreads for pair in one.items()]:
         words = "  ".join(f"p{share} {seconds(value)}" for share, value in sorted(spread.items()))
         lines.append(f"  {_NAMES.get(name, name):<10}  {words}")
     return lines

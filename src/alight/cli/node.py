@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Optional
+from typing import Optional, Sequence
 
 import click
 
@@ -36,7 +36,7 @@ def list_(as_json: bool) -> None:
             one.containers,
             {"used": one.cpu, "cores": one.cpus} if as_json else _of(one.cpu, one.cpus, "cores"),
             {"used": one.memory_used, "bytes": one.memory} if as_json else _memory(one),
-            list(one.gpus) if as_json else ", ".join(one.gpus),
+            list(one.gpus) if as_json else _counted(one.gpus),
             one.version,
             one.last_seen if as_json else ("now" if one.state == "connected" else tables.when(one.last_seen)),
         )
@@ -81,6 +81,12 @@ def status() -> None:
     print(f"pid {pid}" if pid is not None else "not running")
     if pid is None:
         raise click.exceptions.Exit(1)
+
+
+def _counted(names: Sequence[str]) -> str:
+    """ "8 x H100, L4": in the order in which they come."""
+    counts = {name: names.count(name) for name in names}
+    return ", ".join(f"{many} x {name}" if many > 1 else name for name, many in counts.items())
 
 
 def _of(used: Optional[float], whole: float, unit: str) -> str:

@@ -31,7 +31,10 @@ _COLUMNS = (
     "Net out",
     "Age",
 )
-_RIGHT = {4, 5, 6, 7, 8, 9, 10}
+_RIGHT = frozenset(_COLUMNS[4:])
+#: What a narrow terminal does without, the first first, before names are cut to fewer letters than this.
+_FIRST_TO_GO = ("Net out", "Net in", "State", "Container", "GPU memory")
+_LEGIBLE = 12
 _MOST = 1000
 
 
@@ -112,20 +115,26 @@ def head_of(look: Look) -> List[str]:
 
 
 def fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> List[str]:
-    """Aligned lines that are no wider than this; names give way first."""
-    widths = [max(len(row[place]) for row in [columns, *rows]) for place in range(len(columns))]
-    while sum(widths) + 2 * len(widths) - 2 > width:
-        widest = max((1, 2, 0), key=lambda place: widths[place])
-        if widths[widest] <= 6:
+    """Aligned lines that are no wider than this: long names give way, then columns that one can do without."""
+    shown = list(columns)
+    widths: Dict[int, int] = {}
+    for gone in ("", *_FIRST_TO_GO):
+        shown = [column for column in shown if column != gone]
+        places = [columns.index(column) for column in shown]
+        widths = {place: max(len(row[place]) for row in [columns, *rows]) for place in places}
+        names = [place for place in places if columns[place] in {"App", "Function"}]
+        while sum(widths.values()) + 2 * len(widths) - 2 > width:
+            widest = max(names, key=lambda place: widths[place], default=-1)
+            if widest < 0 or widths[widest] <= _LEGIBLE:
+                break
+            widths[widest] -= 1
+        else:
             break
-        widths[widest] -= 1
     lines = []
     for row in [columns, *rows]:
         cells = [
-            cell[: widths[place]].rjust(widths[place])
-            if place in _RIGHT
-            else cell[: widths[place]].ljust(widths[place])
-            for place, cell in enumerate(row)
+            row[place][:size].rjust(size) if columns[place] in _RIGHT else row[place][:size].ljust(size)
+            for place, size in widths.items()
         ]
         lines.append("  ".join(cells).rstrip()[:width])
     return lines

@@ -84,8 +84,8 @@ def may_serve(request: Request, gpu: Gpu) -> bool:
 
 
 def has_exact(request: Request, present: Iterable[Gpu]) -> bool:
-    """Whether one of these is the very type that was asked for."""
-    return any(_is_type(request.type, gpu.type) for gpu in present)
+    """Whether one of these is the very type that was asked for. MIG instances of it serve who asks for a part."""
+    return any(_is_type(request.type, gpu.type) for gpu in present if request.shares or not gpu.slice_of)
 
 
 def exact_only(request: Request) -> Request:

@@ -126,7 +126,10 @@ def check_possible(state: State, name: str, need: Need) -> str:
     Without a machine nothing is impossible: one may join. Raises InvalidError for a GPU that nobody knows.
     """
     everything = [gpu for node in state.nodes.values() for gpu in node.gpus]
-    asked = [gpus.parse(text, everything, state.aliases) for text in need.gpus]
+    try:
+        asked = [gpus.parse(text, everything, state.aliases) for text in need.gpus]
+    except errors.InvalidError as error:
+        raise errors.InvalidError(f"{name}(): {error}", hint=error.hint) from None
     if not state.nodes:
         return ""
     choices = requests(state, need)
@@ -193,16 +196,17 @@ def _warning(name: str, need: Need, asked: list[gpus.Request], nodes: list[Node]
     most = max(node.cpus for node in nodes)
     if need.cpu > most:
         words.append(f"{name}() asks for {need.cpu:g} cores and shares the {most:g} there are")
-    for request in asked[:1]:
+    for request, text in zip(asked, need.gpus, strict=True):
+        given = next(((node, one) for node in nodes if (one := pick_gpus([request], node.gpus))), None)
+        if given is None:
+            continue  # the next of the list has its turn
+        node, chosen = given
         if request.type != ANY and not any(gpus.has_exact(request, node.gpus) for node in nodes):
-            for node in nodes:
-                chosen = pick_gpus([request], node.gpus)
-                if chosen:
-                    got = gpus.describe([gpu for gpu in node.gpus if gpu.uuid in {grant(one).uuid for one in chosen}])
-                    part = "a part of " if grant(chosen[0]).is_share else ""
-                    which = "" if part else ", which has at least as much memory"
-                    words.append(f"{name}() asks for {need.gpus[0]} and gets {part}{got}{which}")
-                    break
+            got = gpus.describe([gpu for gpu in node.gpus if gpu.uuid in {grant(one).uuid for one in chosen}])
+            part = "a part of " if grant(chosen[0]).is_share else ""
+            which = "" if part else ", which has at least as much memory"
+            words.append(f"{name}() asks for {text} and gets {part}{got}{which}")
+        break
     return "; ".join(words)
 
 
@@ -223,13 +227,14 @@ def _no_room_for_all(name: str, need: Need, largest: Node, nodes: list[Node]) ->
 
 
 def _no_gpu(name: str, need: Need, everything: list[Gpu]) -> errors.Error:
-    asked = " or ".join(need.gpus)
+    asked = " or ".join(_in_words(text) for text in need.gpus)
     if not everything:
         return errors.InvalidError(
             f"{name}() asks for a GPU ({asked}) and the machines here have none",
             hint="run it without one: alight run --gpu none …",
         )
-    names = ", ".join(f'"{kind}"' for kind in dict.fromkeys(gpu.type for gpu in everything))
+    whole = [gpu for gpu in everything if not gpu.slice_of] or everything
+    names = ", ".join(f'"{kind}"' for kind in dict.fromkeys(gpu.type for gpu in whole))
     cut = ""
     if any(gpu.slice_of for gpu in everything):
         cut = "; a MIG instance serves those who ask for a part of a GPU, as in gpu_memory="
@@ -237,3 +242,11 @@ def _no_gpu(name: str, need: Need, everything: list[Gpu]) -> errors.Error:
         f"{name}() asks for {asked}; the machines here have {gpus.describe(everything)}, which is not enough{cut}",
         hint=f'ask for what is there ({names} or "any"), or run it without one: alight run --gpu none …',
     )
+
+
+def _in_words(text: str) -> str:
+    """A request as people would write it: who asks for memory alone has named no type."""
+    kind, _, amount = text.partition(":")
+    if kind != ANY:
+        return text
+    return f"{amount} of a GPU" if amount else "any GPU"

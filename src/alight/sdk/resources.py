@@ -30,6 +30,12 @@ def gpus(gpu: Gpu, memory: Any = None) -> Tuple[str, ...]:
     from alight.wire import gpus as written  # noqa: PLC0415  few functions in few containers ask for one
 
     wanted = list(gpu) if isinstance(gpu, (list, tuple)) else [gpu]
+    for one in wanted:
+        if one is None or isinstance(one, (bool, int, float)) or (isinstance(one, str) and one.lower() == "none"):
+            raise InvalidError(
+                f"gpu={one!r} names no GPU",
+                hint='write its type, as in gpu="A100", or gpu="any"; "A100:2" is two, gpu=None is none',
+            )
     if not wanted:
         raise InvalidError("gpu=[] names no GPU", hint="leave gpu out for a function without one")
     asked = [written.read(one if isinstance(one, str) else str(one)) for one in wanted]

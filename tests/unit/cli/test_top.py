@@ -40,6 +40,17 @@ def test_no_line_is_wider_than_the_terminal(width):
     assert all(len(line) <= width for line in lines)
 
 
+def test_a_usual_terminal_has_whole_names_and_numbers_and_no_ids_that_are_cut():
+    busy = container(
+        "ta-0123456789012345678901", cpu=1.5, memory_bytes=5e9, gpu_utilization=0.83, gpu_memory_bytes=4e10
+    )
+    head, line = top.fitted(top._COLUMNS, top.rows_of(look(busy), "cpu"), 80)
+    assert head.split("  ")[0] == "App"
+    assert "ta-0" not in line
+    assert [word in line for word in ("app", "work", "150", "4.7 GiB", "83", "37.3 GiB")] == [True] * 6
+    assert "ta-0123456789012345678901" in top.fitted(top._COLUMNS, top.rows_of(look(busy), "cpu"), 130)[1]
+
+
 def test_machines_say_what_is_known_of_them():
     gpu = GpuShown("GPU-1", "T4 (fake)", 0, "no-1", "host", float(16 << 30), holder="ta-1", holder_function="train")
     here = NodeShown("no-1", "host", "connected", cpus=8.0, cpu=1.25, memory=1 << 30, memory_used=512.0 * (1 << 20))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +12,7 @@ from alight.scheduler.state import Gpu, Need
 from alight.scheduler.topology import best_linked
 from alight.scheduler.why import waiting_of
 from alight.wire import errors
-
-sys.path.insert(0, str(Path(__file__).parent))
-from world import Pretend
+from tests.unit.scheduler.world import Pretend
 
 A100 = Gpu("a", "A100-40GB", 40536, "NVIDIA A100-SXM4-40GB")
 OTHER = Gpu("b", "A100-40GB", 40536, "NVIDIA A100-SXM4-40GB")
@@ -232,6 +228,32 @@ def test_whoever_is_told_of_a_substitute_hears_that_it_is_a_part():
     world.node(gpus=(A100,))
     said = place.check_possible(world.state, "f", Need(gpus=("H100:0.25",)))
     assert said == "f() asks for H100:0.25 and gets a part of NVIDIA A100-SXM4-40GB (40 GB)"
+
+
+def test_a_substitute_is_said_where_the_type_is_there_in_pieces_only():
+    """A MIG instance of an H100 is not what ``gpu="H100"`` gets."""
+    world = Pretend()
+    world.node(gpus=(Gpu("m", "H100", 10240, slice_of="h", whole=81920), Gpu("b", "B200", 183359)))
+    said = place.check_possible(world.state, "f", Need(gpus=("H100",)))
+    assert said.startswith("f() asks for H100 and gets B200 (")
+    assert place.check_possible(world.state, "f", Need(gpus=("H100:0.1",))) == ""
+
+
+def test_of_a_list_the_choice_that_is_taken_is_said():
+    world = Pretend()
+    world.node(gpus=(A100,))
+    said = place.check_possible(world.state, "f", Need(gpus=("H200!", "L4")))
+    assert said.startswith("f() asks for L4 and gets NVIDIA A100")
+    assert place.check_possible(world.state, "f", Need(gpus=("H200!", "A100"))) == ""
+
+
+def test_an_unknown_name_is_said_with_the_function_that_has_it():
+    world = Pretend()
+    world.node(gpus=(A100,))
+    with pytest.raises(errors.InvalidError, match=r"^f\(\): gpu='A10O': there is no such GPU"):
+        place.check_possible(world.state, "f", Need(gpus=("A10O",)))
+    with pytest.raises(errors.InvalidError, match=r"f\(\) asks for 200GB of a GPU"):
+        place.check_possible(world.state, "f", Need(gpus=("ANY:200GB",)))
 
 
 def linked(count, pairs):

@@ -45,7 +45,13 @@ class FakeGpus:
         return ""
 
     def inject(self, uuids: tuple[str, ...]) -> Injection:
-        return Injection(env={"NVIDIA_VISIBLE_DEVICES": ",".join(uuids), "ALIGHT_FAKE_GPUS": ",".join(uuids)})
+        # In the order of the machine and numbered from 0, as real ones are.
+        mine = [gpu for gpu in self._gpus if gpu.uuid in uuids]
+        names = ",".join(gpu.uuid for gpu in mine)
+        numbers = ",".join(gpu.uuid if gpu.mig else str(number) for number, gpu in enumerate(mine))
+        return Injection(
+            env={"NVIDIA_VISIBLE_DEVICES": names, "CUDA_VISIBLE_DEVICES": numbers, "ALIGHT_FAKE_GPUS": names}
+        )
 
     def used_memory(self) -> Mapping[str, int]:
         told = self._told()
