@@ -111,7 +111,7 @@ def test_lines_are_found_by_call_function_container_source_and_text(noisy, scrip
     box = stamps[0][2]
     assert lines_of(noisy, "container", "logs", box, "--source", "stdout") == ["out a", "out b", "out c"]
     words = noisy.run("container", "logs", box, "--source", "system").stderr
-    for said in (f"{box} starts for say(): image im-", f"{box} is ready after", f"{box} has ended"):
+    for said in (f"{box} starts for say() on ", f"{box} is ready after", f"{box} has ended"):
         assert said in words
     assert noisy.run(*logs, "--since", "1h", "--until", "30m").stdout == ""
     assert "is no moment" in noisy.run(*logs, "--since", "soonish", status=2).stderr

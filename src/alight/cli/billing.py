@@ -150,7 +150,7 @@ def set_budget(  # noqa: PLR0913  what a budget is
     done = session.ask("budget.set", BudgetSet(kind, name, where, most, seconds, stop), Budgets)
     show_budgets(done, as_json=as_json, empty=f"{name} has no budget any more.")
     if any(one.kind == "app" and not one.apps for one in done.budgets):
-        print(f"Nothing is called {name} in {where} now: it is for what will be.", file=sys.stderr)
+        print(f"Nothing is called {name} in {done.budgets[0].environment} now: this is for later.", file=sys.stderr)
 
 
 def show_budgets(found: Budgets, *, as_json: bool, empty: str = "") -> None:

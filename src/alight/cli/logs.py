@@ -32,7 +32,7 @@ def log_options(command: Command) -> Command:
     """The options of every ``logs``. The command gets them as one ``Wanted``."""
     choices = [
         click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until it ends."),
-        click.option("--since", metavar="WHEN", help="From then on: 2026-01-31T12:00, or 2h 30m for so long ago."),
+        click.option("--since", metavar="WHEN", help="From then on: 2h 30m (ago), 14:30, yesterday, 2026-01-31T12:00."),
         click.option("--until", metavar="WHEN", help="Up to then."),
         click.option("-n", "--tail", type=click.IntRange(min=0), help=f"Only the last N lines. [default: {_LINES}]"),
         click.option("--all", "everything", is_flag=True, help="All that is kept."),

@@ -23,7 +23,7 @@ def shown(amount: float, currency: str, digits: int = 2) -> str:
 def exact(amount: float, currency: str) -> str:
     """A sum that somebody set: "$100.00", and "$0.0001" where two digits do not show it."""
     text = f"{amount:,.2f}"
-    return _with_sign(text if float(text.replace(",", "")) == amount else f"{amount:,.10g}", currency)
+    return _with_sign(text if float(text.replace(",", "")) == amount else f"{amount:,.12f}".rstrip("0"), currency)
 
 
 def _with_sign(text: str, currency: str) -> str:

@@ -18,7 +18,7 @@ from alight.link.turn import turn_of
 from alight.scheduler import decisions as decided
 from alight.scheduler import events
 from alight.scheduler.decisions import Decision
-from alight.scheduler.state import State
+from alight.scheduler.state import Node, State
 from alight.scheduler.step import next_wake, step
 from alight.server.events import Inbox
 from alight.server.services.apps import Apps
@@ -31,7 +31,7 @@ from alight.server.services.nodes import Nodes
 from alight.server.services.published import Published, spoken_name
 from alight.server.services.secrets import Secrets
 from alight.server.web import Web, is_lease
-from alight.wire import errors
+from alight.wire import errors, gpus
 from alight.wire.chunk import readdressed
 from alight.wire.commands import Cluster, Command, Run, StartContainer
 from alight.wire.messages import AppEvent
@@ -264,18 +264,22 @@ class Loop:
             self._machine_lost(decision)
         else:
             self._do.containers.starts.told(decision.container_id)
-            self._note_start(command, function)
+            self._note_start(command, function, self.state.nodes.get(decision.node_id))
 
-    def _note_start(self, command: Command, function: Published) -> None:
-        """Say in the app's log what starts, of what, and why it had to wait."""
+    def _note_start(self, command: Command, function: Published, node: Node | None) -> None:
+        """Say in the app's log what starts, where, of what, and why it had to wait."""
         start = command.start
         if start is None:
             return
         words = [f"image {start.image_id}"]
-        words += [f"GPU {', '.join(start.gpus)}"] if start.gpus else []
+        kinds = {gpu.uuid: gpu.type for gpu in node.gpus} if node is not None else {}
+        for grant in map(gpus.grant, start.gpus):
+            part = f"{grant.percent} % of " if grant.percent else ""
+            words.append(f"{part}{kinds.get(grant.uuid, 'GPU')} {grant.uuid}")
         waited = self._do.containers.starts.waited(start.container_id)
-        words += [f"waited: {waited}"] if waited else []
-        text = f"{start.container_id} starts for {spoken_name(function.key)}: {'; '.join(words)}"
+        words += [f"waited for {waited.removeprefix('waiting for ')}"] if waited else []
+        where = f" on {node.hostname}" if node is not None else ""
+        text = f"{start.container_id} starts for {spoken_name(function.key)}{where}: {'; '.join(words)}"
         self._do.hub.note(function.app_id, text, container=start.container_id, function=function.function_id)
 
     async def _start_command(self, decision: decided.Start, function: Published) -> Command:

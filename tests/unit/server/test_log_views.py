@@ -111,7 +111,8 @@ def test_what_alight_does_with_containers_is_in_the_log(world):
         one.node.kill_container(box, oom=True)
         await world.until(lambda: not world.server.parts.containers.alive)
         words = text(await ask(one.client, app=one.app_id, source="system")).splitlines()
-        assert f"{box} starts for f(): image im-" in words[0]
+        assert words[0].startswith(f"{box} starts for f() on ")
+        assert ": image im-" in words[0]
         assert f"{box} is ready after" in words[1]
         assert words[-1] == f"{box} has ended: killed for memory: limit 128 MiB, peak 128 MiB"
         assert text(await ask(one.client, container=box, source="system")).splitlines() == words

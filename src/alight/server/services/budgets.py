@@ -73,7 +73,7 @@ def used_up(limit: Limit, amounts: Mapping[str, float], prices: Prices) -> str:
 def _exact(limit: float, digits: int) -> str:
     """As it was set: "100.00", and "0.0001" for what that many digits do not show."""
     text = f"{limit:,.{digits}f}"
-    return text if float(text.replace(",", "")) == limit else f"{limit:,.10g}"
+    return text if float(text.replace(",", "")) == limit else f"{limit:,.12f}".rstrip("0")
 
 
 def sentence(limit: Limit, what: str) -> str:
