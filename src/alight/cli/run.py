@@ -153,6 +153,7 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options, bud
     needed: Optional[Set[str]] = None if runnable.kind == "entrypoint" else {runnable.name}
     value: Any = None
     interrupted = False
+    began = False
     with contextlib.ExitStack() as stack:
         presses = stack.enter_context(interrupts.handled())
         drawing = None if options.quiet else render.make_renderer(timestamps=options.timestamps)
@@ -168,6 +169,7 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options, bud
                 _gpu=options.gpu,
                 _budget=budget,
             ):
+                began = True
                 if drawing is not None:
                     drawing.phase("")
                     _tell_page(runnable.app.app_id, drawing)
@@ -178,8 +180,14 @@ def _execute(runnable: Any, given: synthesized.Arguments, options: _Options, bud
                     raise
         except KeyboardInterrupt:
             interrupted = True
+        except Exception:
+            if drawing is not None and began:  # its traceback comes below
+                drawing.note(f"Failed after {_ran(runnable, started)}")
+            raise
+        if drawing is not None and interrupted and began and not options.detach and presses.count < 2:
+            drawing.note(f"Stopped after {_ran(runnable, started)}")
         if drawing is not None and not interrupted:
-            drawing.done(f"Finished in {time.monotonic() - started:.1f} s{_cost(runnable.app.app_id)}")
+            drawing.done(f"Finished in {_ran(runnable, started)}")
             _tell_slow_start(runnable.app.app_id, drawing)
         if interrupted:
             raise KeyboardInterrupt(_farewell(runnable, options, presses.count))
@@ -193,6 +201,11 @@ def _tell_page(app_id: Optional[str], drawing: Any) -> None:
     line = dashboard.line_of(app_id, "View run at") if app_id else ""
     if line:
         drawing.note(line)
+
+
+def _ran(runnable: Any, started: float) -> str:
+    """How long a run took and what it cost."""
+    return f"{time.monotonic() - started:.1f} s{_cost(runnable.app.app_id)}"
 
 
 def _cost(app_id: Optional[str]) -> str:
