@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from alight.scheduler import events
 from alight.scheduler.decisions import Recall, Start, Stop
 from alight.scheduler.state import Gpu, Need
-
-sys.path.insert(0, str(Path(__file__).parent))
-from world import Pretend
+from tests.unit.scheduler.world import Pretend
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from alight.scheduler import events
@@ -12,9 +9,7 @@ from alight.scheduler.decisions import Fail, Give, Recall, Start, Stop, TrialEnd
 from alight.scheduler.publishing import TRIAL_LOOKS
 from alight.scheduler.state import Need
 from alight.wire import errors
-
-sys.path.insert(0, str(Path(__file__).parent))
-from world import Pretend
+from tests.unit.scheduler.world import Pretend
 
 BROKEN = {"code": "remote", "message": "no module named x"}
 

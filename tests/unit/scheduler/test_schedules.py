@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from alight.scheduler import schedules
 from alight.wire.errors import InvalidError
+from tests.unit.generated import times
 
 BERLIN = "Europe/Berlin"
 
@@ -96,7 +97,7 @@ def test_a_period_counts_from_the_deploy():
     st.floats(0, 2e9),
     st.floats(0, 2e9),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(150))
 def test_a_run_is_neither_early_nor_left_out(parts, since, later):
     table, now = period(**parts), since + later
     coming = table.after(now, since)
@@ -114,7 +115,7 @@ def test_a_run_is_neither_early_nor_left_out(parts, since, later):
     st.floats(1.7e9, 1.9e9),
     st.floats(1, 4e6),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(50))
 def test_the_newest_missed_run_is_the_one_before_the_next(text, zone, done, later):
     table, now = cron(text, zone), done + later
     newest, coming = table.newest(done, now, 0.0), table.after(now, 0.0)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from alight.scheduler import events, gpus, place
@@ -14,9 +11,7 @@ from alight.scheduler.step import next_wake
 from alight.scheduler.why import stats, waiting_of, why_waiting
 from alight.wire import errors
 from alight.wire.spec import RetryPolicy
-
-sys.path.insert(0, str(Path(__file__).parent))
-from world import Pretend
+from tests.unit.scheduler.world import Pretend
 
 L4 = Gpu("g0", "L4", 23034, "NVIDIA L4")
 A100 = Gpu("g1", "A100-40GB", 40536, "NVIDIA A100-SXM4-40GB")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from alight.scheduler import events
 from alight.scheduler.decisions import Give, Start, Stop
 from alight.scheduler.state import Need
-
-sys.path.insert(0, str(Path(__file__).parent))
-from world import Pretend
+from tests.unit.scheduler.world import Pretend
 
 
 def test_what_it_ran_goes_to_another():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from alight.server import metering
 from alight.server.metering import BUSY, CPU, GPU, IDLE, MEMORY, STARTING, WHOLE, Meter, Metered, Owner, Shape, micros
+from tests.unit.generated import times
 
 START = 1_700_000_000.0
 SHAPE = Shape(2.0, 0.5, "A100-40GB", 1.0)
@@ -183,7 +184,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(100))
 @given(STEPS, st.booleans())
 def test_what_calls_idling_and_starting_have_is_what_containers_lived(steps, shared):
     meter = Meter()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from alight.server.services.queues import Queues
 from alight.server.services.shared_store import SharedStore
 from alight.wire.shared import QueueGet, QueuePut, QueueWhich
+from tests.unit.generated import times
 
 QUEUE = "qu-0000000000000000000000"
 QUICK = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a disk's flushes would be most of its time
@@ -136,8 +137,8 @@ class History:
 
 
 @given(st.lists(STEPS, max_size=25))
-@settings(max_examples=40, deadline=None)
-@pytest.mark.timeout(120)
+@settings(max_examples=times(20))
+@pytest.mark.timeout(300)
 def test_ours_is_the_list(steps):
     with tempfile.TemporaryDirectory(dir=QUICK) as folder:
 

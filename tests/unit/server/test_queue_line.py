@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from alight.server.services.queue_line import Getter, Line, Putter
 from alight.wire.shared import PARTITION_MOST
+from tests.unit.generated import times
 
 
 class Model(RuleBasedStateMachine):
@@ -125,7 +126,7 @@ class Model(RuleBasedStateMachine):
         assert not (self.there and self.getters)
 
 
-Model.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+Model.TestCase.settings = settings(max_examples=times(40))
 TestModel = Model.TestCase
 
 
