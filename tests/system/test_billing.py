@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import textwrap
 import time
 
@@ -27,6 +28,10 @@ SCRIPT = """
     def train(seconds: float = 1.0):
         time.sleep(seconds)
         return seconds
+
+    @app.function()
+    def bad():
+        raise ValueError("no")
 
     @app.local_entrypoint()
     def many():
@@ -56,6 +61,8 @@ def test_a_run_ends_with_what_it_cost_and_reports_have_it(machine, script):
     assert " of 1 CPU, < $0.01" in last_line(machine.run("run", f"{script}::burn"))
     done = last_line(machine.run("run", f"{script}::train", "--seconds", "2"))
     assert " on 1 \u00d7 A100-40GB, < $0.01" in done
+    failed = machine.run("run", f"{script}::bad", status=1).stderr
+    assert re.search(r"Failed after [\d.]+ s: [\d.]+ s of 1 CPU, < \$0.01\n(.|\n)*ValueError: no", failed)
 
     (first, *_) = rows = list(csv.DictReader(io.StringIO(machine.run(
         "billing", "report", "--for", "7 days", "-t", "team", "--by", "app", "--csv").stdout)))  # fmt: skip

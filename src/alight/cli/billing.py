@@ -211,9 +211,10 @@ def show_report(  # noqa: PLR0913  one option each
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow([column.lower().replace(" ", "_") for column in columns])
-        writer.writerows(rows)
+        writer.writerows([_harmless(cell) for cell in row] for row in rows)
         return
-    empty = "Nothing ran in that time."
+    asked_of = [f"of {app}"] * bool(app) + [f"in {environment}"] * bool(environment)
+    empty = " ".join(["Nothing", *asked_of, "ran in that time."])
     tables.show(columns, rows, as_json=as_json, empty=empty)
     if as_json:
         return
@@ -278,6 +279,11 @@ def _rows(  # noqa: PLR0913  how a row looks
     if resources:
         return [[*head, resource, cell(cost), *tail] for resource, cost in one.by_resource.items()]
     return [[*head, cell(one.cost), cell(one.idle), cell(one.starting), *tail]]
+
+
+def _harmless(cell: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, as text: whoever names an app may not be who opens the file."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in set("=+-@\t\r") else cell
 
 
 def _tags(found: UsageReported, asked: Optional[str]) -> List[str]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from datetime import datetime, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
 from click.testing import CliRunner
 
-from alight.cli import billing_range, money
+from alight.cli import billing_range, money, session
 from alight.cli.billing import billing
 from alight.cli.budget import app_budget
 from alight.cli.errors import UsageError
 from alight.cli.run import run
-from alight.wire.billing import CostTold
+from alight.wire.billing import CostTold, UsageItem, UsageReported
 from alight.wire.errors import InvalidError
 
 NOW = datetime(2026, 3, 18, 15, 30, tzinfo=timezone.utc)  # a Wednesday
@@ -153,3 +155,21 @@ def test_bad_words_are_refused_before_a_server_is_asked(command, words, said):
     result = CliRunner().invoke(command, words)
     assert result.exit_code != 0
     assert said in f"{result.output} {result.exception}"
+
+
+def test_a_report_as_csv_holds_nothing_that_a_spreadsheet_would_compute(monkeypatch, capsys):
+    """Who names an app or a tag may be somebody else than who opens the file."""
+    tags = {"team": '=HYPERLINK("x")', "note": 'a "b", c'}
+    item = UsageItem(1.8e9, "ap-1", "+shop", "main", "ann", {}, 1.5, 0.25, 0.0, {"cpu": 1.5}, tags=tags)
+    told = UsageReported(1.8e9, 1.8e9, "USD", (item,))
+    monkeypatch.setattr(session, "ask", lambda method, asked, answer: told)
+    billing.main(["report", "--csv", "-t", "*"], standalone_mode=False)
+    head, row = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert head[-2:] == ["note", "team"]
+    assert row[2:] == ["'+shop", "main", "1.5", "0.25", "0.0", "USD", 'a "b", c', '\'=HYPERLINK("x")']
+
+
+def test_an_empty_report_says_of_what_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(session, "ask", lambda method, asked, answer: UsageReported(1.8e9, 1.8e9, "USD"))
+    billing.main(["report", "--app", "shpo", "-e", "dev"], standalone_mode=False)
+    assert "Nothing of shpo in dev ran in that time." in capsys.readouterr().err
