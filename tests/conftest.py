@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,10 @@ def _no_settings_from_outside(tmp_path_factory: pytest.TempPathFactory):
 def repository() -> Path:
     """The checkout."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def disk_path() -> Iterator[Path]:
+    """A directory on a disk, for what only disks do: ``scripts/test`` has ``tmp_path`` in memory, where fsync is free."""
+    with tempfile.TemporaryDirectory(prefix="alight-test-", dir="/var/tmp") as folder:
+        yield Path(folder)

@@ -217,14 +217,14 @@ def test_a_mapped_file_is_found_by_its_time(tmp_path):
     assert list(volume_mappings.mapped(maps, places)) == ["7f00-7f01"]
 
 
-def test_a_mapped_file_changes_its_time_when_a_page_is_written_to(tmp_path):
+def test_a_mapped_file_changes_its_time_when_a_page_is_written_to(disk_path):
     """What volume_mappings relies on, as this kernel does it."""
-    path = tmp_path / "file"
+    path = disk_path / "file"
     path.write_bytes(b"x" * 4096)
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 4096) as mapped:
         mapped[0] = 1
         mapped.flush()
-        at = volume_census.Clock(tmp_path).after_now()
+        at = volume_census.Clock(disk_path).after_now()
         assert path.stat().st_ctime_ns < at
         mapped[0] = 2
         assert path.stat().st_ctime_ns >= at

@@ -36,9 +36,9 @@ def until(condition, what):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(disk_path):
     """Skips where files are always memory, or reading leaves no trace."""
-    probe = tmp_path / "probe"
+    probe = disk_path / "probe"
     probe.write_bytes(bytes(SIZE))
     with probe.open("rb") as file:
         os.fdatasync(file.fileno())
@@ -46,7 +46,7 @@ def folder(tmp_path):
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if in_memory(probe) or probe.stat().st_atime_ns <= probe.stat().st_mtime_ns:
         pytest.skip("this file system keeps all in memory, or does not note when files are read")
-    return tmp_path
+    return disk_path
 
 
 def test_a_result_stays_in_memory_until_it_has_been_read(folder):
