@@ -74,7 +74,7 @@ def test_a_run_ends_with_what_it_cost_and_reports_have_it(machine, script):
     assert {one["resource"] for one in resources} >= {"cpu", "memory", "gpu:A100-40GB"}
     assert "A100-40GB" in machine.run("billing", "summary").stdout
     assert json.loads(machine.run("environment", "billing", "summary", "--json").stdout)["cost"] > 0
-    assert "Nothing ran" in machine.run("environment", "billing", "report", "other").stderr
+    assert "Nothing in other ran" in machine.run("environment", "billing", "report", "other").stderr
 
     (call, *_) = machine.json("call", "list", "--limit", "1")
     shown = machine.run("call", "show", call["call_id"]).stdout

@@ -7,10 +7,13 @@ import struct
 
 import pytest
 
+from alight.server.auth import Principal
 from alight.server.log_query import events
 from alight.server.services import node_reports
+from alight.server.services.log_scope import Scopes
 from alight.wire import errors
 from alight.wire.commands import Report
+from alight.wire.deploying import EnvironmentNamed
 from alight.wire.logs import LogPieces, LogQuery
 from alight.wire.messages import AppStop
 from alight.wire.spec import Autoscaling, FunctionSpec
@@ -235,9 +238,6 @@ def test_a_reader_that_comes_back_misses_nothing_and_sees_nothing_twice(world):
 
 def test_logs_of_somebody_else_are_not_found(world):
     async def work(world):
-        from alight.server.auth import Principal
-        from alight.server.services.log_scope import Scopes
-
         one = await shop(world)
         call = await one.call("f", "mine")
         (box,) = one.node.containers
@@ -248,6 +248,19 @@ def test_logs_of_somebody_else_are_not_found(world):
                 await scopes.of(asked, "", Principal("user", owner="uid:1234"))
             with pytest.raises(errors.NotFoundError):
                 await scopes.of(asked, "", Principal("container", owner="root", environment="other"))
+
+    world(work)
+
+
+def test_of_a_name_in_two_environments_that_of_main_is_meant_unless_the_other_is_named(world):
+    async def work(world):
+        one = await shop(world)
+        await one.client.ask("environment.create", EnvironmentNamed("dev"), dict)
+        other_id, _ = await one.client.app(FunctionSpec(name="f"), description="shop", environment="dev")
+        scopes, owner = Scopes(world.server.parts.store), Principal("owner")
+        assert (await scopes.of(LogQuery(app="shop"), "", owner)).app_id == one.app_id
+        assert (await scopes.of(LogQuery(app="shop"), "dev", owner)).app_id == other_id
+        assert (await scopes.of(LogQuery(app=other_id), "", owner)).app_id == other_id
 
     world(work)
 

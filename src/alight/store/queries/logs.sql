@@ -1,10 +1,11 @@
 -- name: log_app
--- The app of a name or an id whose logs are meant: one that lives before one that was stopped, then the newest.
+-- The app of a name or an id whose logs are meant: one that lives before one that was stopped, one of main before those
+-- of other environments that were not named, then the newest.
 SELECT app_id, coalesce(nullif(name, ''), description) AS name, owner, environment, state FROM apps
 WHERE (app_id = :app OR name = :app OR description = :app)
   AND (:environment = '' OR environment = :environment OR app_id = :app)
   AND (:owner = '' OR owner = :owner)
-ORDER BY state = 'stopped', created_at DESC LIMIT 1;
+ORDER BY state = 'stopped', environment <> 'main', created_at DESC LIMIT 1;
 
 -- name: log_functions
 -- Functions of an app, those that are gone too.
