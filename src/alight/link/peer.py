@@ -313,6 +313,11 @@ class Peer(asyncio.Protocol):
         self._beginning = True
         self._start(self._serve_stream(stream, self._on_stream))
 
+    def serve(self, stream: Stream) -> None:
+        """Serve a stream that was to be served at once in a task after all."""
+        assert self._on_stream is not None
+        self._start(self._serve_stream(stream, self._on_stream))
+
     async def _serve_stream(self, stream: Stream, on_stream: OnStream) -> None:
         try:
             await on_stream(self, stream)

@@ -165,6 +165,10 @@ class Stream:
 
     async def fail(self, error: BaseException) -> None:
         """End the conversation with an error."""
+        self.fail_nowait(error)
+
+    def fail_nowait(self, error: BaseException) -> None:
+        """``fail`` for code that never waits."""
         self.peer.connection.fail(self.id, _encode(errors.to_wire(error)))
         self.peer.flush_soon()
         self.peer.forget(self)

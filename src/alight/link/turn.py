@@ -21,13 +21,15 @@ class Writer(Protocol):
 
 
 class Turn:
-    """The turn of one event loop. ``under_way`` is True while messages are handed out."""
+    """The turn of one event loop. ``under_way`` is True while messages are handed out. A ``with`` block is one, or part
+    of the one that is under way."""
 
     def __init__(self) -> None:
         self.under_way = False
         self._work: List[Callable[[], None]] = []
         self._writers: List[Writer] = []
         self._last: List[Callable[[], None]] = []
+        self._outer: List[bool] = []  # of each block that is under way, whether it began the turn
 
     def begin(self) -> bool:
         """Called before messages are handed out. False when somebody further out has begun, and will end it."""
@@ -50,6 +52,13 @@ class Turn:
             self._last.append(work)
         else:
             work()
+
+    def __enter__(self) -> None:
+        self._outer.append(self.begin())
+
+    def __exit__(self, *_error: object) -> None:
+        if self._outer.pop():
+            self.end()
 
     def end(self) -> None:
         """Called by who began."""

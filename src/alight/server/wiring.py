@@ -298,7 +298,11 @@ class Server:
     def quick_routes(self) -> QuickRoutes:
         """The methods that are asked so often that a task for each would be most of their cost."""
         parts = self.parts
-        return calls_routes.quick_routes(parts.calls, parts.functions, self._views().sentence)
+        return {
+            **calls_routes.quick_routes(parts.calls, parts.functions, self._views().sentence),
+            **dicts_routes.quick_routes(parts.shared.dict_names, parts.shared.dicts),
+            **queues_routes.quick_routes(parts.shared.queue_names, parts.shared.queues),
+        }
 
     async def assemble(self, store: SqliteStore) -> None:
         """Make every part and take up what an earlier process left."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from alight.wire.errors import Error
+
 Row = Mapping[str, Any]
 
 #: A named query and its parameters; a list of parameter sets runs it once for each.
@@ -27,6 +29,10 @@ class Store(Protocol):
 
     async def read(self, name: str, /, **params: Any) -> list[Row]:
         """Rows of a query. Sees every write that was awaited; a ``write_soon`` only once it is committed."""
+        ...
+
+    def read_then(self, name: str, then: Callable[[list[Row], Error | None], None], /, **params: Any) -> None:
+        """``read`` for who cannot wait: ``then`` is called with the rows, or with what went wrong."""
         ...
 
     async def one(self, name: str, /, **params: Any) -> Row | None:

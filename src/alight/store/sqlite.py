@@ -96,15 +96,27 @@ class SqliteStore:
     async def read(self, name: str, /, **params: Any) -> list[Row]:
         """Rows of a query, as mappings by column."""
         future: asyncio.Future[list[Row]] = self._loop.create_future()
+
+        def then(rows: list[Row], error: errors.Error | None) -> None:
+            if error is None:
+                _succeed(future, rows)
+            else:
+                _fail(future, error)
+
+        self.read_then(name, then, **params)
+        return await future
+
+    def read_then(self, name: str, then: Callable[[list[Row], errors.Error | None], None], /, **params: Any) -> None:
+        """``read`` for who cannot wait."""
         sql = self._sql(name)
 
         def work(connection: sqlite3.Connection) -> None:
             try:
                 rows = [_Row(row) for row in connection.execute(sql, params)]
             except sqlite3.Error as error:
-                self._call_back(_fail, future, _in_words(error, name, self._path))
+                self._call_back(then, [], _in_words(error, name, self._path))
             else:
-                self._call_back(_succeed, future, rows)
+                self._call_back(then, rows, None)
 
         if self._reader is None:
             with self._wake:
@@ -112,7 +124,6 @@ class SqliteStore:
                 self._wake.notify()
         else:
             self._reads.put(work)
-        return await future
 
     async def one(self, name: str, /, **params: Any) -> Row | None:
         """The first row of a query, or None."""

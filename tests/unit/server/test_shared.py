@@ -241,6 +241,46 @@ def test_a_full_disk_is_said_and_nothing_is_half_done(world):
     world(work)
 
 
+def test_a_get_takes_items_that_are_not_in_memory_or_need_more_than_one_message(world):
+    """The way of requests that are served at once ends where something has to be read first."""
+
+    async def work(world):
+        await world.serve()
+        user = await new_queue(world)
+        big = os.urandom(700 << 10)
+        await user.put(b"a")
+        await user.put(big, b"b", big)
+        await world.crash()
+        await world.serve()
+        again = User(await world.client(), user.queue_id)
+        assert await again.len() == 4  # it is in memory from here on, its values are not
+        assert await again.get() == [b"a"]
+        for _ in range(4):
+            await again.put(big)
+        assert await again.get(9) == [big, b"b", big]
+        assert await again.get(9) == [big, big, big, big]
+        assert await again.len() == 0
+
+    world(work)
+
+
+def test_what_was_put_for_one_that_has_gone_is_there_for_the_next(world):
+    async def work(world):
+        await world.serve()
+        user = await new_queue(world)
+        await user.put(b"a")
+        name = request("p")
+        leaving = User(await world.client(), user.queue_id)
+        asked = QueuePut(user.queue_id, (1,), name)
+        await leaving.client.peer.open("queue.put", asked, b"b", end=True)
+        leaving.client.peer.close()
+        assert await user.put(b"b", request=name) == QueueLeft()  # whichever came first
+        assert await user.get(9) == [b"a", b"b"]
+        assert (await user.len(total=True)) == 0
+
+    world(work)
+
+
 def test_deleting_a_queue_wakes_who_waits_for_it(world):
     async def work(world):
         await world.serve()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from alight.server.request import Request, Routes
+import asyncio
+
+from alight.link.turn import turn_of
+from alight.server.request import QuickRoutes, Request, Routes
 from alight.server.routes import shared
 from alight.server.services.dicts import Dicts
 from alight.server.services.shared_names import SharedNames
-from alight.wire.shared import DictCount, DictKeys, DictPut, DictScan
+from alight.wire.shared import DictCount, DictKeys, DictPut, DictScan, DictValue
 
 
 def routes(names: SharedNames, dicts: Dicts) -> Routes:
@@ -59,3 +62,38 @@ def routes(names: SharedNames, dicts: Dicts) -> Routes:
         "dict.clear": clear,
         "dict.scan": scan,
     }
+
+
+def quick_routes(names: SharedNames, dicts: Dicts) -> QuickRoutes:
+    """What is asked one by one, in loops."""
+    turn = turn_of(asyncio.get_running_loop())
+
+    def get(request: Request) -> bool:
+        stream = request.stream
+        asked = request.arguments(DictKeys)
+
+        def then(value: DictValue | None, body: bytes) -> None:
+            if value is None:
+                request.peer.serve(stream)
+                return
+            with turn:
+                stream.send_nowait(value, body)
+                stream.finish()
+
+        return names.is_known(asked.dict_id, request.who) and dicts.get_now(asked.dict_id, stream.opened_body, then)
+
+    def put(request: Request) -> bool:
+        stream = request.stream
+        asked = request.arguments(DictPut)
+
+        def then(count: int | None) -> None:
+            if count is None:
+                request.peer.serve(stream)  # it was done before, or is refused: what that says takes reading
+                return
+            with turn:
+                stream.send_nowait(DictCount(count))
+                stream.finish()
+
+        return names.is_known(asked.dict_id, request.who) and dicts.put_now(asked, stream.opened_body, then)
+
+    return {"dict.get": get, "dict.put": put}

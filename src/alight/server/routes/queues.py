@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from alight.server.request import Request, Routes
+import asyncio
+
+from alight.link.turn import turn_of
+from alight.server.request import QuickRoutes, Request, Routes
 from alight.server.routes import shared
 from alight.server.services.queues import Queues
 from alight.server.services.shared_names import SharedNames
-from alight.wire.shared import DictCount, QueueBack, QueueGet, QueuePeek, QueuePut, QueueWhich
+from alight.wire.shared import DictCount, QueueBack, QueueGet, QueueItems, QueueLeft, QueuePeek, QueuePut, QueueWhich
 
 
 def routes(names: SharedNames, queues: Queues) -> Routes:
@@ -53,3 +56,38 @@ def routes(names: SharedNames, queues: Queues) -> Routes:
         "queue.len": count,
         "queue.clear": clear,
     }
+
+
+def quick_routes(names: SharedNames, queues: Queues) -> QuickRoutes:
+    """What most puts and gets are: nobody else waits there, and there is something to take, or room."""
+    turn = turn_of(asyncio.get_running_loop())
+
+    def put(request: Request) -> bool:
+        stream = request.stream
+        asked = request.arguments(QueuePut)
+
+        def then(error: Exception | None) -> None:
+            with turn:
+                if error is None:
+                    stream.send_nowait(QueueLeft())
+                    stream.finish()
+                else:
+                    stream.fail_nowait(error)
+
+        return names.is_known(asked.queue_id, request.who) and queues.put_now(asked, stream.opened_body, stream, then)
+
+    def get(request: Request) -> bool:
+        stream = request.stream
+        asked = request.arguments(QueueGet)
+
+        def then(items: QueueItems | None, body: bytes) -> None:
+            if items is None:
+                request.peer.serve(stream)  # it finds what was taken for it, or tries again
+                return
+            with turn:
+                stream.send_nowait(items, body)
+                stream.finish()
+
+        return names.is_known(asked.queue_id, request.who) and queues.get_now(asked, stream, then)
+
+    return {"queue.put": put, "queue.get": get}

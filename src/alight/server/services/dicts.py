@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
 from alight.server.services.blobs import Blobs
 from alight.server.services.dict_pages import cut, last_of_page
@@ -24,12 +25,20 @@ _UNUSED = 7 * 86_400.0  # seconds that an entry lives after its last use
 _TOUCH = 3_600.0  # a use is written down when the last one was so long ago
 
 
+class Settles(Protocol):
+    """Who is told which answers have arrived: of both kinds, for a client has one list of them."""
+
+    async def settle(self, requests: Sequence[str]) -> None: ...
+
+    def settle_now(self, requests: Sequence[str]) -> bool: ...
+
+
 class Dicts:
     """Verbs on what dicts hold. Whether the caller may use the dict was decided before."""
 
-    def __init__(self, shared: SharedStore, blobs: Blobs, settle: Callable[[Sequence[str]], Awaitable[None]]) -> None:
+    def __init__(self, shared: SharedStore, blobs: Blobs, settles: Settles) -> None:
         self._shared = shared
-        self._settle = settle  # of both kinds: a client has one list of what has arrived
+        self._settles = settles
         self._blobs = blobs
 
     async def get(self, dict_id: str, key: bytes) -> tuple[DictValue, bytes]:
@@ -40,6 +49,26 @@ class Dicts:
             return DictValue(), b""
         _touch(store, dict_id, key, row["used_at"])
         return _value(row)
+
+    def get_now(self, dict_id: str, key: bytes, then: Callable[[DictValue | None, bytes], None]) -> bool:
+        """``get`` once the store is open: ``then`` has the answer, or None where ``get`` has to say what is wrong.
+        False: nothing was done.
+        """
+        store = self._shared.opened
+        if store is None:
+            return False
+
+        def read(rows: list[Row], error: errors.Error | None) -> None:
+            if error is not None:
+                then(None, b"")
+            elif not rows:
+                then(DictValue(), b"")
+            else:
+                _touch(store, dict_id, key, rows[0]["used_at"])
+                then(*_value(rows[0]))
+
+        store.read_then("dict_get", read, dict_id=dict_id, key=key)
+        return True
 
     async def contains(self, dict_id: str, key: bytes) -> bool:
         """Whether there is such a key."""
@@ -57,7 +86,7 @@ class Dicts:
         for entry in entries:
             if entry["large"]:
                 await self._blobs.keep(str(entry["large"]))
-        await self._settle(asked.settled)
+        await self._settles.settle(asked.settled)
         now = time.time()
         query = "dict_add" if asked.skip_if_exists else "dict_set"
         done = {"request": asked.request, "dict_id": asked.dict_id, "now": now}
@@ -72,11 +101,28 @@ class Dicts:
             return await self._done_before(store, asked.request, asked.dict_id)
         return counts[0] if len(rows) == 1 else counts[1]
 
+    def put_now(self, asked: DictPut, body: bytes, then: Callable[[int | None], None]) -> bool:
+        """``put`` of one small entry, whatever was there: ``then`` is told how many were set, or None where
+        ``put`` has to say what became of it. False, or raises: nothing was done.
+        """
+        _check_request(asked.request)
+        store = self._shared.opened
+        if store is None or asked.skip_if_exists or asked.large or len(asked.sizes) != 2:
+            return False
+        entries = _entries(asked, body)
+        if not self._settles.settle_now(asked.settled):
+            return False
+        now = time.time()
+        which = {"dict_id": asked.dict_id, "now": now}
+        statements = [("dict_set", {**entries[0], **which}), ("dict_done", {"request": asked.request, **which})]
+        store.write_now(statements, lambda error: then(1 if error is None else None))
+        return True
+
     async def pop(self, asked: DictKeys, key: bytes) -> tuple[DictValue, bytes]:
         """Take an entry out."""
         _check_request(asked.request)
         store = await self._shared.get()
-        await self._settle(asked.settled)
+        await self._settles.settle(asked.settled)
         which = {"dict_id": asked.dict_id, "key": key}
         answer = {**which, "request": asked.request, "now": time.time()}
         try:
@@ -97,7 +143,7 @@ class Dicts:
         """Remove every entry."""
         _check_request(asked.request)
         store = await self._shared.get()
-        await self._settle(asked.settled)
+        await self._settles.settle(asked.settled)
         done = {"request": asked.request, "dict_id": asked.dict_id, "now": time.time()}
         try:
             await store.write([("dict_done", done), ("dict_clear", {"dict_id": asked.dict_id})])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from alight.link.peer import Stream
 from alight.server.services.queue_line import Getter, Line, Putter
 from alight.store.base import Store
-from alight.wire.shared import PAGE_BYTES, PAGE_VALUES
+from alight.wire.shared import PAGE_BYTES, PAGE_VALUES, QueuePut
 
+Then = Callable[[Exception | None], None]
 _FIRST_READ = 8  # items that are read at once while nobody knows how large they are
 
 
@@ -28,13 +29,29 @@ class Taken:
 
 
 class Taking(Getter):
-    """A get that waits. ``assigned``: it was given something, which is on its way to the disk."""
+    """A get that waits. ``assigned``: it was given something, which is on its way to the disk. ``then`` is told what it
+    took, or None, where nobody awaits ``done``.
+    """
 
-    def __init__(self, request: str, most: int, stream: Stream) -> None:
+    def __init__(
+        self, request: str, most: int, stream: Stream, then: Callable[[Taken | None], None] | None = None
+    ) -> None:
         super().__init__(request, most)
         self.stream = stream
         self.assigned = False
         self.done: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self._then = then
+
+    def end(self, taken: Taken | None = None, error: Exception | None = None) -> None:
+        """It has what it took, or will never have anything."""
+        if self._then is not None:
+            then, self._then = self._then, None
+            then(taken)
+        elif not self.done.done():
+            if taken is not None:
+                self.done.set_result(taken)
+            elif error is not None:
+                _refuse(self.done, error)
 
     def look(self) -> None:
         """A client that is gone takes nothing."""
@@ -42,14 +59,26 @@ class Taking(Getter):
 
 
 class Adding(Putter):
-    """A put, with what it adds."""
+    """A put, with what it adds. ``then`` is told what became of it where nobody awaits ``done``."""
 
-    def __init__(self, request: str, values: list[bytes], need: int, ttl: float, stream: Stream) -> None:
-        super().__init__(request, len(values), need)
+    def __init__(self, asked: QueuePut, values: list[bytes], stream: Stream, then: Then | None = None) -> None:
+        super().__init__(asked.request, len(values), asked.need)
         self.values = values
-        self.ttl = ttl
+        self.ttl = asked.ttl
         self.stream = stream
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._then = then
+
+    def end(self, error: Exception | None = None) -> None:
+        """It is on disk, or will never be."""
+        if self._then is not None:
+            then, self._then = self._then, None
+            then(error)
+        elif not self.done.done():
+            if error is None:
+                self.done.set_result(None)
+            else:
+                _refuse(self.done, error)
 
     def look(self) -> None:
         """A client that is gone adds nothing."""
@@ -120,6 +149,18 @@ class Values:
             self._have += len(value)
             partition.values[number] = value
 
+    def page(self, partition: Partition, start: int, stop: int) -> list[tuple[int, bytes]] | None:
+        """All of these, when they are in memory and go into one message."""
+        page: list[tuple[int, bytes]] = []
+        size = 0
+        for number in range(start, stop) if stop - start <= PAGE_VALUES else ():
+            value = partition.values.get(number)
+            if value is None or (page and size + len(value) > PAGE_BYTES):
+                return None
+            page.append((number, value))
+            size += len(value)
+        return page or None
+
     def drop(self, partition: Partition, start: int, stop: int) -> None:
         """They are not asked for soon."""
         if not partition.values:
@@ -169,3 +210,8 @@ class Values:
             if rows:
                 size_seen = max(1, sum(len(row["value"]) for row in rows) // len(rows))
                 yield [(row["number"], row["value"]) for row in rows]
+
+
+def _refuse(future: asyncio.Future[None] | asyncio.Future[Taken], error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # it may be that nobody waits any more

@@ -11,21 +11,19 @@ import functools
 import itertools
 import logging
 import math
-import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from alight.link.peer import Stream
-from alight.server.services.queue_state import Adding, Held, Partition, Taken, Taking, Values
+from alight.server.services.queue_rows import check_request, drop, message, takes, values_of
+from alight.server.services.queue_state import Adding, Held, Partition, Taken, Taking, Then, Values
 from alight.server.services.shared_store import KEPT, SharedStore
 from alight.store.base import Statement, Store
 from alight.wire import errors
 from alight.wire.shared import (
-    ITEM_MOST,
     PAGE_VALUES,
     PARTITION_KEY_MOST,
     PARTITION_MOST,
-    PARTITION_TTL_MOST,
     PARTITIONS_MOST,
     QueueGet,
     QueueItems,
@@ -36,7 +34,6 @@ from alight.wire.shared import (
 )
 
 log = logging.getLogger(__name__)
-_REQUEST = re.compile(r"[pg][0-9a-f]{32}")
 _IN_MEMORY = 32 << 20  # bytes of values
 _PARKED = 32 << 20  # bytes of puts that wait for room; beyond that their callers ask again
 _TAKES_MOST = 50_000  # gets whose answers may not have arrived
@@ -62,7 +59,7 @@ class Queues:
 
     async def put(self, asked: QueuePut, body: bytes, stream: Stream) -> QueueLeft:
         """Add items, all or none; returns when they are on disk, or says that there is no room."""
-        values = _values(asked, body)
+        values = values_of(asked, body)
         held = await self._open(asked.queue_id)
         await self.settle(asked.settled)
         partition = self._partition(held, asked.partition)
@@ -72,7 +69,7 @@ class Queues:
                 f"this queue has {PARTITIONS_MOST:,} partitions with something in them already",
                 hint="take what is in some of them, or clear them",
             )
-        adding = Adding(asked.request, values, asked.need, asked.ttl, stream)
+        adding = Adding(asked, values, stream)
         line = partition.line
         if not line.putters and line.may_put(adding):
             self._add(held, partition, adding)
@@ -99,7 +96,7 @@ class Queues:
 
     async def get(self, asked: QueueGet, stream: Stream) -> AsyncIterator[tuple[QueueItems, bytes]]:
         """Take items, in one or several messages; none when none came in time."""
-        _check_request(asked.request, "g")
+        check_request(asked.request, "g")
         held = await self._open(asked.queue_id)
         await self.settle(asked.settled)
         partition = self._partition(held, asked.partition)
@@ -115,7 +112,7 @@ class Queues:
         partition = self._partition(held, taken.partition)
         numbers = range(taken.start, taken.stop)
         async for page in self._values.pages(self._store, held.queue_id, partition, numbers):
-            yield _message(page)
+            yield message(page)
         self._values.drop(partition, taken.start, taken.stop)
 
     async def back(self, queue_id: str, request: str) -> None:
@@ -140,7 +137,7 @@ class Queues:
             numbers = partition.line.numbers(asked.after, min(asked.limit or PAGE_VALUES, PAGE_VALUES))
             if numbers:
                 async for page in self._values.pages(self._store, held.queue_id, partition, numbers):
-                    return _message(page)
+                    return message(page)
                 continue  # they were taken meanwhile
             left = deadline - time.monotonic()
             if left <= 0 or not await _within(partition.watch(), left, stream):
@@ -178,10 +175,10 @@ class Queues:
         for partition in held.partitions.values():
             for getter in partition.line.getters:
                 getter.gone = True
-                _refuse(getter.done, gone)
+                getter.end(error=gone)
             for adding in partition.line.putters:
                 adding.gone = True
-                _refuse(adding.done, gone)
+                adding.end(gone)
             partition.wake_watchers()
             self._values.drop_all(partition)
         for request in [request for request, taken in self._takes.items() if taken.queue_id == queue_id]:
@@ -190,11 +187,77 @@ class Queues:
             [("queue_drop_all", {"queue_id": queue_id}), ("shared_requests_of_drop", {"object_id": queue_id})]
         )
 
+    # the same where nothing has to be waited for but the disk
+
+    def put_now(self, asked: QueuePut, body: bytes, stream: Stream, then: Then) -> bool:
+        """``put`` of a queue in memory that has room; ``then`` is told what became of it. False where that is not so:
+        nothing was done. Raises like ``put``, likewise.
+        """
+        values = values_of(asked, body)
+        held = self._in_memory(asked.queue_id)
+        if held is None or held.deleted:
+            return False
+        partition = self._partition(held, asked.partition)
+        line = partition.line
+        adding = Adding(asked, values, stream, then)
+        crowded = not line.count and len(held.partitions) > PARTITIONS_MOST
+        if crowded or line.putters or not line.may_put(adding):
+            held.drop_if_idle(partition)
+            return False
+        held.used_at = time.monotonic()
+        self._settle(asked.settled)
+        self._add(held, held.partition(asked.partition), adding)  # settling may have let go of the one that was there
+        return True
+
+    def get_now(self, asked: QueueGet, stream: Stream, then: Callable[[QueueItems | None, bytes], None]) -> bool:
+        """``get`` of items that are there, in a queue in memory. ``then`` has the message, or None when it takes more
+        than one, or more than memory: ``get`` says it. False, or raises: as ``put_now`` does.
+        """
+        check_request(asked.request, "g")
+        held = self._in_memory(asked.queue_id)
+        if held is None or held.deleted or asked.request in self._takes or asked.request in self._waiting:
+            return False
+        partition = self._partition(held, asked.partition)
+        if not partition.line.ready or partition.line.getters:
+            held.drop_if_idle(partition)
+            return False
+
+        def took(taken: Taken | None) -> None:
+            self._waiting.pop(asked.request, None)
+            page = self._values.page(partition, taken.start, taken.stop) if taken is not None else None
+            if taken is None or page is None or stream.broken:
+                then(None, b"")
+                return
+            taken.sent = True
+            then(*message(page))
+            self._values.drop(partition, taken.start, taken.stop)
+
+        held.used_at = time.monotonic()
+        self._settle(asked.settled)
+        getter = Taking(asked.request, min(max(1, asked.count), PARTITION_MOST), stream, took)
+        self._waiting[asked.request] = getter
+        partition.line.getters.append(getter)
+        self._move_on(held, partition)
+        return True
+
     async def settle(self, requests: Sequence[str]) -> None:
         """The answers of these requests have arrived."""
         if not requests:
             return
         await self._open_store()
+        self._settle(requests)
+
+    def settle_now(self, requests: Sequence[str]) -> bool:
+        """``settle`` where nothing has to be read before. False: it could not be, and nothing was done."""
+        opening = self._opening
+        if requests and (opening is None or not opening.done() or opening.cancelled() or opening.exception()):
+            return False
+        self._settle(requests)
+        return True
+
+    def _settle(self, requests: Sequence[str]) -> None:
+        if not requests:
+            return
         statements: list[Statement] = [("shared_request_drop", [{"request": request} for request in requests])]
         for request in requests:
             taken = self._takes.pop(request, None)
@@ -261,7 +324,7 @@ class Queues:
         taken = [Taken(held.queue_id, partition.name, low, high, now) for _, low, high in given]
         getters = [getter for getter, _, _ in given]
         if given:
-            statements.append(_takes(getters, taken))
+            statements.append(takes(getters, taken))
 
         def then(error: Exception | None) -> None:
             if error is not None:
@@ -271,9 +334,9 @@ class Queues:
                     getter.assigned = False
                 line.wait_again(getters)
                 if isinstance(error, errors.AlreadyExistsError):  # it was put before, and the answer was lost
-                    _finish(adding)
+                    adding.end()
                 else:
-                    _refuse(adding.done, error)
+                    adding.end(error)
             else:
                 line.came(start, stop, taken[-1].stop if taken else start)
                 line.expires_at = expires_at
@@ -282,7 +345,7 @@ class Queues:
                 for getter, one in zip(getters, taken):
                     self._took(getter, one)
                 partition.wake_watchers()
-                _finish(adding)
+                adding.end()
             self._move_on(held, partition)
 
         self._store.write_now(statements, then)
@@ -296,7 +359,7 @@ class Queues:
             for getter in getters:
                 getter.assigned = True
             then = functools.partial(self._committed, held, partition, getters, taken)
-            self._store.write_now([_takes(getters, taken)], then, relaxed=True)
+            self._store.write_now([takes(getters, taken)], then, relaxed=True)
         while (adding := partition.line.next_putter()) is not None:
             self._add(held, partition, adding)
 
@@ -344,7 +407,7 @@ class Queues:
                 self._took(getter, one)
                 continue
             partition.line.give_back(one.start, one.stop)
-            _refuse(getter.done, error)
+            getter.end(error=error)
         if error is None and partition.line.putters:
             self._move_on(held, partition)
 
@@ -353,8 +416,7 @@ class Queues:
         if len(self._takes) > _TAKES_MOST:
             self._forget_oldest()
         self._waiting.pop(getter.request, None)
-        if not getter.done.done():
-            getter.done.set_result(taken)
+        getter.end(taken)
 
     def _forget_oldest(self) -> None:
         """Clients that never say what has arrived do not fill the memory: nobody can ask again for their first gets."""
@@ -370,7 +432,7 @@ class Queues:
             partition.line.settled()
             self._values.drop(partition, taken.start, taken.stop)
             held.drop_if_idle(partition)
-        return [_drop(taken.queue_id, taken.partition, taken.start, taken.stop)]
+        return [drop(taken.queue_id, taken.partition, taken.start, taken.stop)]
 
     async def _give_back(self, held: Held, request: str, taken: Taken) -> None:
         self._takes.pop(request, None)
@@ -456,7 +518,7 @@ class Queues:
             self._values.drop(partition, start, stop)
         self._move_on(held, partition)
         held.drop_if_idle(partition)
-        return [_drop(held.queue_id, partition.name, start, stop) for start, stop in ranges]
+        return [drop(held.queue_id, partition.name, start, stop) for start, stop in ranges]
 
 
 async def _within(future: asyncio.Future[None] | asyncio.Future[Taken], seconds: float | None, stream: Stream) -> bool:
@@ -467,57 +529,3 @@ async def _within(future: asyncio.Future[None] | asyncio.Future[Taken], seconds:
     finally:
         broken.cancel()
     return future.done()
-
-
-def _values(asked: QueuePut, body: bytes) -> list[bytes]:
-    """The items of a put. Raises InvalidError, RequestSizeError."""
-    _check_request(asked.request, "p")
-    if not asked.sizes or len(asked.sizes) > PARTITION_MOST or min(asked.sizes) < 0 or sum(asked.sizes) != len(body):
-        raise errors.InvalidError("the sizes of a put do not fit what came")
-    if max(asked.sizes) > ITEM_MOST:
-        raise errors.RequestSizeError(f"an item of a queue has at most {ITEM_MOST:,} bytes, not {max(asked.sizes):,}")
-    if not 0 < asked.ttl <= PARTITION_TTL_MOST:
-        raise errors.InvalidError(f"partition_ttl is more than 0 and at most {PARTITION_TTL_MOST} seconds")
-    values, at = [], 0
-    for size in asked.sizes:
-        values.append(body[at : at + size])
-        at += size
-    return values
-
-
-def _check_request(request: str, kind: str) -> None:
-    if not _REQUEST.fullmatch(request) or request[0] != kind:
-        raise errors.InvalidError("the id of a request is a letter and 32 hexadecimal digits")
-
-
-def _takes(getters: list[Taking], taken: list[Taken]) -> Statement:
-    return "queue_taken", [
-        {
-            "request": getter.request,
-            "queue_id": one.queue_id,
-            "now": one.at,
-            "partition": one.partition,
-            "start": one.start,
-            "stop": one.stop,
-        }
-        for getter, one in zip(getters, taken)
-    ]
-
-
-def _drop(queue_id: str, partition: str, start: int, stop: int) -> Statement:
-    return "queue_drop", {"queue_id": queue_id, "partition": partition, "start": start, "stop": stop}
-
-
-def _message(page: list[tuple[int, bytes]]) -> tuple[QueueItems, bytes]:
-    return QueueItems(tuple(len(value) for _, value in page), page[-1][0]), b"".join([value for _, value in page])
-
-
-def _finish(adding: Adding) -> None:
-    if not adding.done.done():
-        adding.done.set_result(None)
-
-
-def _refuse(future: asyncio.Future[None] | asyncio.Future[Taken], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # it may be that nobody waits any more

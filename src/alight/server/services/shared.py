@@ -17,7 +17,7 @@ class Shared:
     def __init__(self, store: Store, shared: SharedStore, blobs: Blobs, ephemeral: Ephemeral) -> None:
         self.store = shared
         self.queues = Queues(shared)
-        self.dicts = Dicts(shared, blobs, self.queues.settle)
+        self.dicts = Dicts(shared, blobs, self.queues)
         self.dict_names = SharedNames("dict", store, ephemeral, self.dicts.delete)
         self.queue_names = SharedNames("queue", store, ephemeral, self.queues.delete)
 

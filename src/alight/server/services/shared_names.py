@@ -83,6 +83,14 @@ class SharedNames:
         self.check_environment(info, who)
         return info
 
+    def is_known(self, object_id: str, who: Principal) -> bool:
+        """``check`` where nothing has to be read. False says nothing. Raises PermissionDeniedError."""
+        info = self._known.get(object_id)
+        if info is None:
+            return False
+        self.check_environment(info, who)
+        return True
+
     def check_environment(self, info: SharedInfo, who: Principal) -> None:
         """Raise PermissionDeniedError for code of another environment."""
         if who.kind == CONTAINER and info.environment != who.environment:

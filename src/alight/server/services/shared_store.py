@@ -32,6 +32,14 @@ class SharedStore:
             raise
 
     @property
+    def opened(self) -> SqliteStore | None:
+        """The store, when it is open already."""
+        opening = self._opening
+        if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
+            return None
+        return opening.result()
+
+    @property
     def exists(self) -> bool:
         """Whether there is anything to look after."""
         return self._opening is not None or Path(self.path).exists()
