@@ -9,6 +9,7 @@ import click
 
 from alight.cli import options, tables
 from alight.sdk import config as settings
+from alight.sdk.environment import DEFAULT_ENVIRONMENT
 from alight.wire.ids import check_environment
 
 _SECRETS = frozenset({"token_secret"})
@@ -44,4 +45,6 @@ def set_environment(name: str) -> None:
 
 
 def _shown(name: str, value: Any, *, redact: bool) -> Any:
+    if name == "environment":
+        return value or DEFAULT_ENVIRONMENT
     return "***" if redact and value and name in _SECRETS else value

@@ -27,7 +27,7 @@ DEFAULTS: Mapping[str, Any] = {
     "token_secret": "",
     "fingerprint": "",
     "environment": "",
-    "loglevel": "WARNING",
+    "loglevel": "INFO",
     "traceback": False,
     "force_build": False,
     "ignore_cache": False,
