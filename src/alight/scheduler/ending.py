@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from alight.scheduler import dispatch, held, members
 from alight.scheduler.decisions import Aside, Cancel, Decision, Stop
-from alight.scheduler.state import Container, Gang, Run, State
+from alight.scheduler.state import Container, Function, Gang, Run, State
 
 #: Seconds that the rest of a gang gets to end in when one of it was lost: it waits for that one, mostly.
 GANG_GRACE = 5.0
@@ -60,15 +60,20 @@ def end_if_done(state: State, container: Container, decisions: list[Decision]) -
     leader = members.leader(state, container)
     if leader is None or leader.open or not leader.ready or function is None:
         return
-    container = leader
+    why = why_over(state, function, leader)
+    if why:
+        stop(state, leader, why, decisions)
+
+
+def why_over(state: State, function: Function, container: Container) -> str:
+    """Why a container gets no more inputs and ends with its last; "" for one that serves."""
     if container.draining:
-        stop(state, container, container.draining, decisions)
-    elif function.app_id in state.budgets:
-        stop(state, container, NO_BUDGET, decisions)
-    elif container.version < function.proven:
-        stop(state, container, "the function was published anew", decisions)
-    elif container.served and function.need.single_use:
-        stop(state, container, "it serves one input only", decisions)
+        return container.draining
+    if function.app_id in state.budgets:
+        return NO_BUDGET
+    if container.version < function.proven:
+        return "the function was published anew"
+    return "it serves one input only" if container.served and function.need.single_use else ""
 
 
 def lose_member(state: State, container: Container, now: float, decisions: list[Decision]) -> list[Run]:

@@ -119,8 +119,9 @@ def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: 
             _adopt(state, function, container, run, decisions)
     container.moved = now
     dispatch.refresh(state, container, now)
-    if container.version < function.proven and not container.open:
-        ending.stop(state, container, "the function was published anew", decisions)
+    why = ending.why_over(state, function, container)
+    if why and not container.open and not container.rank:  # a gang ends with its leader's last input
+        ending.stop(state, container, why, decisions)
 
 
 def _hold_orphan(state: State, node: Node, one: events.Held, now: float) -> None:

@@ -141,7 +141,7 @@ def check_possible(state: State, name: str, need: Need) -> str:
     if choices and all(pick_gpus(choices, node.gpus) is None for node in state.nodes.values()):
         raise _no_gpu(name, need, everything)
     if need.count > 1:
-        raise _no_room_for_all(name, need, largest, [*state.nodes.values()])
+        raise _no_room_for_all(name, need, largest, [*state.nodes.values()], choices)
     raise errors.InvalidError(
         f"{name}() asks for memory={need.memory} MiB; {largest.hostname} has {largest.memory} MiB for containers",
         hint=f"ask for at most memory={largest.memory}",
@@ -210,7 +210,9 @@ def _warning(name: str, need: Need, asked: list[gpus.Request], nodes: list[Node]
     return "; ".join(words)
 
 
-def _no_room_for_all(name: str, need: Need, largest: Node, nodes: list[Node]) -> errors.Error:
+def _no_room_for_all(
+    name: str, need: Need, largest: Node, nodes: list[Node], choices: Sequence[gpus.Request]
+) -> errors.Error:
     most = max(node.memory // need.memory if need.memory else need.count for node in nodes)
     if most < need.count:
         return errors.InvalidError(
@@ -218,11 +220,12 @@ def _no_room_for_all(name: str, need: Need, largest: Node, nodes: list[Node]) ->
             f"{need.memory_in_all} MiB on one machine; {largest.hostname} has {largest.memory} MiB for containers",
             hint=f"ask for at most size={most}, or for less memory" if most else "ask for less memory",
         )
-    what = " or ".join(need.gpus)
+    fits = max(_how_many(choices, node, need) for node in nodes)
+    what = " or ".join(_in_words(text) for text in need.gpus)
     here = "; ".join(f"{node.hostname} has {gpus.describe(node.gpus)}" for node in nodes if node.gpus)
     return errors.InvalidError(
         f"{name}() is @clustered(size={need.count}) with {what} for each container, all on one machine; {here}",
-        hint="ask for a smaller size, or for fewer GPUs in each container",
+        hint=f"ask for at most size={fits}, or for fewer GPUs in each container",
     )
 
 
@@ -242,6 +245,17 @@ def _no_gpu(name: str, need: Need, everything: list[Gpu]) -> errors.Error:
         f"{name}() asks for {asked}; the machines here have {gpus.describe(everything)}, which is not enough{cut}",
         hint=f'ask for what is there ({names} or "any"), or run it without one: alight run --gpu none …',
     )
+
+
+def _how_many(choices: Sequence[gpus.Request], node: Node, need: Need) -> int:
+    """Of containers that start together, so many could have GPUs of this machine."""
+    left = gpu_room.Room({gpu.uuid: gpu for gpu in node.gpus})
+    for number in range(need.count):
+        chosen = pick_gpus(choices, left.free.values(), left.shared.values())
+        if not chosen:
+            return number
+        left.take(chosen)
+    return need.count
 
 
 def _in_words(text: str) -> str:

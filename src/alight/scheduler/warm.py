@@ -27,6 +27,7 @@ def arrived(state: State, event: InputsArrived, now: float, decisions: list[Deci
         or event.ranges != _ONE
         or event.attempts
         or call_id in state.calls
+        or (state.budgets and function.app_id in state.budgets)
         or function.quarantine
         or not _is_calm(state)
     ):

@@ -113,3 +113,22 @@ def test_a_container_that_runs_something_and_has_room_gets_nothing_more(world):
     world.happen(HELD)
     assert kinds(world.happen(events.InputsArrived("fc2", "fu3", ((0, 1),))), Give) == []
     assert kinds(world.happen(events.AppsHeld({})), Give) != []
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_container_that_a_new_server_finds_idle_ends_and_gets_nothing(world, ready):
+    """The server before had asked it to end, and this one knows only that the budget is used up."""
+    world.happen(HELD)
+    held = events.Held("c9", "fu", ready, memory=100)
+    made = world.node(held=[held])
+    assert [(one.container_id, one.why) for one in kinds(made, Stop)] == [("c9", "a budget of its app is used up")]
+    assert kinds(arrive(world), Give) == []
+
+
+def test_an_idle_container_of_a_held_app_gets_nothing_before_it_has_ended(world):
+    """The short way of a call that finds a container with nothing to do looks at budgets, too."""
+    arrive(world)
+    world.all_ready()
+    world.answer("fc", 0)
+    world.state.budgets = dict(HELD.why)
+    assert kinds(arrive(world, "fc2"), Give) == []

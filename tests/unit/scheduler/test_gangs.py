@@ -300,6 +300,21 @@ def test_one_that_ends_after_its_answer_leaves_the_others_to_finish(world):
     assert {one.container_id for one in made(decisions, decided.Stop)} == {names[0], names[2]}
 
 
+def test_an_old_gang_that_a_new_server_finds_goes_on_until_its_leader_has_answered(world):
+    """Rank 1 has answered and holds nothing: that is no reason to end what rank 0 still runs."""
+    names = running(world)
+    world.answer_of(names[1])
+    held = [dataclasses.replace(world.held(name), outdated=2) for name in names]
+    world.state = type(world.state)(make_id=world.state.make_id)
+    publish(world)
+    made_now = world.node("n", 4, 1000, GPUS, held)
+    assert not made(made_now, decided.Stop)
+    world.answer_of(names[0])
+    made_now = world.answer_of(names[2])
+    assert len(made(made_now, decided.Finish)) == 1
+    assert {one.container_id for one in made(made_now, decided.Stop)} == set(names)
+
+
 def test_a_gang_that_waits_for_a_child_is_not_called_stuck(world):
     """The child finds no room while a part of another gang ends; the parent's followers are no reason to fail it."""
     names = running(world, memory=250)

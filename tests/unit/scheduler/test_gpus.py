@@ -256,6 +256,14 @@ def test_an_unknown_name_is_said_with_the_function_that_has_it():
         place.check_possible(world.state, "f", Need(gpus=("ANY:200GB",)))
 
 
+def test_a_cluster_with_too_many_gpus_hears_how_many_containers_would_fit():
+    world = Pretend()
+    world.node(gpus=(A100, L4))
+    with pytest.raises(errors.InvalidError, match="all on one machine") as caught:
+        place.check_possible(world.state, "f", Need(gpus=("any",), count=3))
+    assert "at most size=2" in caught.value.hint
+
+
 def linked(count, pairs):
     """GPUs g0 … with links between some."""
     links = {f"g{at}": {} for at in range(count)}

@@ -41,9 +41,14 @@ class Histories(RuleBasedStateMachine):
         self.inputs = set()
         self.timeouts = 0
         self.tops = {}  # call → (function, positions so far)
-        self.world.node("n", 2, 1000, self.gpus)
+        self.machines = {"n": (2, 1000, self.gpus), "m": (1, 450, ())}
+        for name in self.machines:
+            self.join(name)
         for number, need in enumerate(self.needs):
             self.world.happen(events.FunctionPublished(f"f{number}", "app", f"f{number}", need))
+
+    def join(self, name, held=()):
+        self.world.node(name, *self.machines[name], held)
 
     @rule(number=st.integers(0, len(NEEDS) - 1), count=st.sampled_from([1, 1, 2, 7, 40]), child=st.booleans())
     def arrive(self, number, count, child):
@@ -205,22 +210,61 @@ class Histories(RuleBasedStateMachine):
         need = self.changed(number, like)
         self.world.happen(events.FunctionPublished(f"f{number}", "app", f"f{number}", need))
 
+    @rule(number=st.integers(0, len(NEEDS) - 1), like=st.integers(0, len(NEEDS) - 1))
+    def scale(self, number, like):
+        """How many containers, and how long they stay, is changed by hand."""
+        function, other = self.world.state.functions[f"f{number}"], self.needs[like]
+        need = replace(
+            function.need,
+            max_containers=other.max_containers,
+            buffer_containers=other.buffer_containers,
+            scaledown_window=other.scaledown_window,
+        )
+        self.world.happen(events.FunctionScaled(f"f{number}", need))
+
+    @rule(number=st.integers(0, len(NEEDS) - 1))
+    def retire(self, number):
+        """It is published no more, until it is again."""
+        self.world.happen(events.FunctionRetired(f"f{number}", {"code": "not_found", "message": "gone"}))
+
+    @rule(held=st.booleans(), stop=st.booleans())
+    def hold(self, held, stop):
+        """A budget is used up, or there is a new one."""
+        self.timeouts += stop  # what it stops begins again at no charge
+        self.world.hold(held, stop)
+
+    @precondition(lambda self: self.world.ready or self.world.starting)
+    @rule(data=st.data())
+    def stop_one(self, data):
+        name = data.draw(st.sampled_from(sorted({**self.world.ready, **self.world.starting})))
+        self.world.happen(events.StopAsked(name, "somebody says so"))
+
+    @precondition(lambda self: self.world.running)
+    @rule(data=st.data())
+    def give_items(self, data):
+        one = data.draw(st.sampled_from(sorted(self.world.running)))
+        self.world.happen(events.ItemsCame(*one))
+
     @rule(seconds=st.floats(0.01, 100))
     def pass_time(self, seconds):
         self.world.happen(later=seconds)
 
-    @rule(arrived=st.booleans())
-    def lose_connection(self, arrived):
+    @rule(arrived=st.booleans(), node=st.sampled_from(["n", "n", "m"]), late=st.booleans())
+    def lose_connection(self, arrived, node, late):
         """Away and back with everything that it held; whether the last inputs had arrived there is open."""
         world = self.world
-        world.happen(events.NodeAway("n"))
-        world.recalls.clear()
-        held = [world.held(name, arrived) for name in {**world.starting, **world.ready, **world.stopping}]
+        world.happen(events.NodeAway(node))
+        if late:
+            world.happen(later=1.0)
+        names = world.on(node)
+        world.recalls = [name for name in world.recalls if name not in names]
+        held = [world.held(name, arrived) for name in names]
         if not arrived:
-            for queue in world.queues.values():
+            for name in names:
+                queue = world.queues.get(name, {})
                 for one in [one for one in queue if one not in world.running]:
                     del queue[one]
-        world.node("n", 2, 1000, self.gpus, held)
+        self.join(node, held)
 
     @rule(data=st.data(), fault=st.sampled_from(["XID 79: it has fallen off the bus", "", ""]))
     def break_or_repair(self, data, fault):
@@ -230,56 +274,72 @@ class Histories(RuleBasedStateMachine):
 
     def change_gpus(self, gpus):
         self.gpus = gpus
+        self.machines["n"] = (*self.machines["n"][:2], gpus)
         self.world.gpus["n"] = {gpu.uuid: gpu for gpu in gpus}
         self.world.happen(events.GpusChanged("n", gpus))
 
-    @rule()
-    def lose_machine(self):
+    @rule(node=st.sampled_from(["n", "n", "m"]))
+    def lose_machine(self, node):
         """Away for too long, and back empty."""
         world = self.world
-        for name in {**world.starting, **world.ready, **world.stopping}:
+        for name in world.on(node):
             world.forget(name)
-        world.happen(events.NodeAway("n"), events.NodeGone("n"))
-        world.node("n", 2, 1000, self.gpus)
+        world.happen(events.NodeAway(node), events.NodeGone(node))
+        self.join(node)
 
-    @rule()
-    def restart_of_the_server(self):
-        """A new state hears of the inputs that are not done and of a machine that runs some of them."""
+    @rule(late=st.booleans())
+    def restart_of_the_server(self, late):
+        """A new state hears of machines that run some inputs, and of those that are not done; of these first when the
+        machines come too ``late`` to be waited for.
+        """
         world = self.world
         functions = list(world.state.functions.values())
         outdated = {name: world.outdated(name) for name in world.state.containers}
         world.state = type(world.state)(make_id=world.state.make_id)
         world.recalls.clear()
-        running, world.running = world.running, {}
         for one in functions:
             event = events.FunctionPublished(one.function_id, "app", one.name, one.need, kept=one.kept)
             world.happen(event)
             if one.trial is not None:
                 world.happen(replace(event, trial=True, resumed=True))
+            if one.retired is not None:
+                world.happen(events.FunctionRetired(one.function_id, one.retired))
+                late = False  # or what it still runs would be over
+        world.hold(world.is_held)
         world.memory.clear()
+        running, world.running = world.running, {}
+        if late:
+            self._arrive_again()
+        held = {
+            node: [replace(world.held(name), outdated=outdated[name]) for name in world.on(node)]
+            for node in self.machines
+        }
+        world.ready.update(world.stopping)  # the new server does not know that it had asked
+        world.stopping.clear()
+        world.running = running
+        # The machines run inputs of cancelled calls, too: the server knows that nobody wants them.
+        unwanted = {call_id for (call_id, _), how in world.ended.items() if how == "cancelled"}
+        cancelled = [events.CallCancelled(call_id) for call_id in sorted(unwanted)]
+        # All machines at once: a server waits for them before it gives what they may run to others.
+        world.happen(*[world.joined(node, *self.machines[node], held[node]) for node in self.machines], *cancelled)
+        if not late:
+            self._arrive_again()
+
+    def _arrive_again(self):
         tried = {}
-        for call_id, position in sorted(self.inputs - set(world.ended)):
-            attempt = max(world.attempts.get((call_id, position), {1}))
+        for call_id, position in sorted(self.inputs - set(self.world.ended)):
+            attempt = max(self.world.attempts.get((call_id, position), {1}))
             tried.setdefault(call_id, []).append(events.Attempt(position, attempt))
         for call_id, attempts in tried.items():
             ranges = tuple((one.position, one.position + 1) for one in attempts)
             again = tuple(one for one in attempts if one.attempt > 1)
-            world.happen(events.InputsArrived(call_id, f"f{self.tops[call_id][0]}", ranges, None, again))
-        held = [
-            replace(world.held(name), outdated=outdated[name])
-            for name in {**world.starting, **world.ready, **world.stopping}
-        ]
-        world.ready.update(world.stopping)  # the new server does not know that it had asked
-        world.stopping.clear()
-        world.running = running
-        # The machine runs inputs of cancelled calls, too: the server knows that nobody wants them.
-        unwanted = {call_id for (call_id, _), how in world.ended.items() if how == "cancelled"}
-        world.node("n", 2, 1000, self.gpus, held, [events.CallCancelled(call_id) for call_id in sorted(unwanted)])
+            self.world.happen(events.InputsArrived(call_id, f"f{self.tops[call_id][0]}", ranges, None, again))
 
     def teardown(self):
         """Let everything go well from here: then every input ends, and nothing is left running without a reason."""
         world = self.world
         self.change_gpus(tuple(replace(gpu, fault="") for gpu in self.gpus))
+        world.hold(False)
         for name in [*world.ready, *world.stopping]:
             world.lent.pop(name, None)
             world.happen(events.InputsWaiting(name, 0))

@@ -32,12 +32,17 @@ class Pretend:
         self.lent = {}  # container → inputs of it that wait
         self.takes_back = False  # versions that do not come up, by itself
         self.proven = {}  # function → what it needs, of the version that came up last
+        self.is_held = False  # the app, for a budget that is used up
         self.tainted = set()  # inputs that began in a container that was lost
         self.memory, self.gpus = {}, {}
 
     def node(self, name="n", cpus=4, memory=1000, gpus=(), held=(), also=()):
+        return self.happen(self.joined(name, cpus, memory, gpus, held), *also)
+
+    def joined(self, name, cpus, memory, gpus, held=()):
+        """What is said of a machine that is there, with what it holds."""
         self.memory[name], self.gpus[name] = memory, {gpu.uuid: gpu for gpu in gpus}
-        return self.happen(events.NodeJoined(name, f"host-{name}", cpus, memory, tuple(gpus), tuple(held)), *also)
+        return events.NodeJoined(name, f"host-{name}", cpus, memory, tuple(gpus), tuple(held))
 
     def happen(self, *facts, later=0.0):
         self.now += later
@@ -55,6 +60,17 @@ class Pretend:
             self.take_back([one.function_id for one in made if isinstance(one, decided.TrialEnded) and one.error])
         return made
 
+    def hold(self, held, stop=False):
+        """A budget of the app is used up, or no longer."""
+        self.is_held = held
+        stopped = frozenset({"app"} if stop and held else ())
+        return self.happen(events.AppsHeld({"app": "held: there is no money"} if held else {}, stopped))
+
+    def on(self, node):
+        """The containers that a machine has."""
+        alive = {**self.starting, **self.ready, **self.stopping}
+        return [name for name, one in alive.items() if one.node_id == node]
+
     def take_back(self, functions):
         """What a server does about versions that did not come up."""
         for one in functions:
@@ -64,6 +80,7 @@ class Pretend:
 
     def carry_out(self, decision):
         if isinstance(decision, decided.Start):
+            assert not self.is_held, "a container of a held app starts"
             self._check_count(self.state.functions[decision.function_id])
             self.starting[decision.container_id] = decision
         elif isinstance(decision, decided.Give):
@@ -105,6 +122,7 @@ class Pretend:
         new = False
         for position in range(give.start, give.stop):
             one = give.call_id, position
+            assert not self.is_held or one in self.running, "an input of a held app begins"
             again = self.running.get(one)
             assert again in {None, (give.attempt, name)}, "an input given twice at once"
             assert one not in self.ended, "an input given after its end"
