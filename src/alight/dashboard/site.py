@@ -99,10 +99,12 @@ class Site:
             start = terminal.start_of(question)
         except errors.Error as error:
             return api.problem(error)
-        await self._audit(caller.who, "opened a terminal in the container", parts[1], "", "")
+
+        async def written(problem: str) -> None:
+            await self._audit(caller.who, "opened a terminal in the container", parts[1], "", problem)
 
         async def serve(talk: Talk) -> None:
-            await terminal.serve(question, start, talk)
+            await terminal.serve(question, start, talk, written)
 
         return serve
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -16,6 +17,8 @@ from alight.wire.execs import ExecStart, ExecWord
 
 _decode = msgspec.json.Decoder(ExecWord).decode
 _MOST = 1000  # rows or columns
+#: Told what kept a terminal from being opened, "" for nothing.
+Written = Callable[[str], Awaitable[None]]
 _SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash -l || exec sh -l")
 
 
@@ -25,18 +28,31 @@ def start_of(asked: Asked) -> ExecStart:
     return ExecStart(asked.names[0], _SHELL, terminal=True, rows=rows, columns=columns, term="xterm-256color")
 
 
-async def serve(asked: Asked, start: ExecStart, talk: Talk) -> None:
-    """Carry keys and output until the shell or the page ends."""
+async def serve(asked: Asked, start: ExecStart, talk: Talk, written: Written) -> None:
+    """Carry keys and output until the shell or the page ends.
+
+    ``written`` is told once that a shell came to be, or what kept it from it.
+    """
+    told = False
+
+    async def once(problem: str) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            await written(problem)
+
     try:
         program = asked.ask.open(asked.who, "container.exec", start)
     except errors.Error as error:
+        await once(error.message)
         await _end(talk, 1, error.message)
         return
     keys = asyncio.ensure_future(_keys(talk, program))
-    output = asyncio.ensure_future(_output(talk, program))
+    output = asyncio.ensure_future(_output(talk, program, once))
     try:
         await asyncio.wait({keys, output}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        await once("")
         await program.leave()
         for task in (keys, output):
             task.cancel()
@@ -56,10 +72,11 @@ async def _keys(talk: Talk, program: Conversation) -> None:
             return
 
 
-async def _output(talk: Talk, program: Conversation) -> None:
+async def _output(talk: Talk, program: Conversation, written: Written) -> None:
     try:
         async with aclosing(program.read()) as messages:  # type: ignore[type-var]
             async for head, body in messages:
+                await written("")
                 word = None if head is None else head if isinstance(head, ExecWord) else _decode(bytes(head))
                 if word is None or word.kind == "stderr":
                     await talk.send(bytes(body))
@@ -67,6 +84,7 @@ async def _output(talk: Talk, program: Conversation) -> None:
                     await _end(talk, word.status, word.text)
                     return
     except errors.Error as error:
+        await written(error.message)
         await _end(talk, 1, error.message)
 
 

@@ -262,6 +262,27 @@ def test_what_is_somebody_elses_is_not_there(world):
     world(work)
 
 
+def test_a_terminal_that_somebody_may_not_have_is_written_down_as_refused(world):
+    async def work(place):
+        import websockets
+
+        client, browser = await served(place)
+        _, functions = await client.app(FunctionSpec(name="double"), name="shop")
+        await client.remote(functions["double"], 1)
+        container = (await browser.get("containers")).body["containers"][0]["container_id"]
+        eve, _ = await stranger(place, browser)
+        address = f"ws://{eve.host}/api/v1/containers/{container}/terminal"
+        said = {"additional_headers": {"cookie": eve.cookie}, "origin": f"http://{eve.host}"}
+        async with websockets.connect(address, **said, host="127.0.0.1", port=eve.port) as socket:
+            ended = json.loads(await asyncio.wait_for(socket.recv(), 10))
+        assert f"no container {container} runs" in ended["text"]
+        (line,) = (await browser.get("audit")).body["entries"]
+        assert (line["who"], line["action"]) == ("eve", "opened a terminal in the container")
+        assert "no container" in line["problem"], "nobody was let in"
+
+    world(work)
+
+
 def test_a_machines_token_and_a_containers_principal_open_nothing(world):
     async def work(place):
         _, browser = await served(place)
