@@ -260,7 +260,7 @@ def test_a_cluster_with_too_many_gpus_hears_how_many_containers_would_fit():
     world = Pretend()
     world.node(gpus=(A100, L4))
     with pytest.raises(errors.InvalidError, match="all on one machine") as caught:
-        place.check_possible(world.state, "f", Need(gpus=("any",), count=3))
+        place.check_possible(world.state, "f", Need(gpus=("any",), cluster=3))
     assert "at most size=2" in caught.value.hint
 
 
