@@ -75,8 +75,10 @@ def warm(options: argparse.Namespace) -> list[Reading]:
         readings = [
             *requests(bench, ways, options.rounds, options.seconds),
             *asyncio.run(one_at_a_time(bench, [base, *ours])),
-            *asyncio.run(crowds(bench, ways)),
         ]
+        with web_ways.relay(bench) as least:  # what one process more takes, on this machine and in this minute
+            readings += asyncio.run(one_at_a_time(bench, [ways[-1], least]))
+        readings += asyncio.run(crowds(bench, ways))
         if options.ray:  # last, and in turn with the same uvicorn: its processes are never idle
             peer = [base, stack.enter_context(web_ways.ray_serve(bench))]
             readings += requests(bench, peer, options.rounds, options.seconds)[1:]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from measured import Bench
 
-BARE_PORT, RAY_PORT = 9471, 9472
+BARE_PORT, RAY_PORT, RELAY_PORT = 9471, 9472, 9473
 PEER = Path(__file__).resolve().with_name("peer_ray_serve.py")
 _NETWORK = 0x40000000  # CLONE_NEWNET
 _PATIENCE = 120.0  # seconds for a server to come up
@@ -111,6 +111,14 @@ def bare(bench: Bench) -> Iterator[Way]:
     words = [sys.executable, "-m", "uvicorn", "--factory", "web_site:site", "--port", str(BARE_PORT), "--no-access-log"]
     with _running(words, bench) as way:
         yield Way("bare uvicorn on the host", way.url)
+
+
+@contextlib.contextmanager
+def relay(bench: Bench) -> Iterator[Way]:
+    """A process that passes bytes on to ``bare`` and does nothing else: the least that a gateway can add."""
+    words = [sys.executable, str(bench.folder / "web_relay.py"), str(RELAY_PORT), str(BARE_PORT)]
+    with _running(words, bench, RELAY_PORT) as way:
+        yield Way("a relay of bytes on the host", way.url)
 
 
 @contextlib.contextmanager
