@@ -49,7 +49,14 @@ def app() -> None:
 
 
 @app.command("list")
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="At most so many; 0 for all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=20,
+    show_default=True,
+    help="At most so many; 0 for all.",
+)
 @options.environment
 @options.as_json
 def list_(limit: int, environment: Optional[str], as_json: bool) -> None:
@@ -82,14 +89,17 @@ def follow(app_id: str, *, timestamps: bool) -> None:
 
 @app.command()
 @click.argument("app_name", metavar="APP")
-@click.option("--since", metavar="WHEN", help="Only starts since then: 2026-01-31T12:00, or 2h 30m for so long ago.")
+@click.option(
+    "--since", metavar="WHEN", help="Only what began since then: 2026-01-31T12:00, or 2h 30m for so long ago."
+)
 @options.environment
 @options.as_json
 def stats(app_name: str, since: Optional[str], environment: Optional[str], as_json: bool) -> None:
-    """Show what became of an app's inputs, and how its containers started: percentiles by function and stage.
+    """Show what became of an app's inputs, and how its containers started.
 
-    Inputs are those of the last hour, or since WHEN (7 days at most). APP is an id, or a name: then the inputs are
-    those of the newest app of that name, and the starts those of all of them, for each run of a script is an app.
+    Percentiles by function and stage. Inputs are those of the last hour, or since WHEN (7 days at most). APP is an id,
+    or a name: then the inputs are those of the newest app of that name, and the starts those of all of them, for each
+    run of a script is an app.
     """
     from alight.cli import start_words  # noqa: PLC0415  start-up weight
 
@@ -135,7 +145,9 @@ def info(app_name: str, environment: Optional[str], as_json: bool) -> None:
 
 @app.command()
 @click.argument("app_name", metavar="APP")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", default=100, show_default=True, help="At most so many."
+)
 @options.environment
 @options.as_json
 def history(app_name: str, limit: int, environment: Optional[str], as_json: bool) -> None:

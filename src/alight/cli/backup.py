@@ -24,7 +24,7 @@ from alight.wire.stored import KeyRotated
 @click.option(
     "--with-key", is_flag=True, help="Put the keys of the secrets and of the certificate into it, in plain bytes."
 )
-@click.option("--volume", "names", metavar="NAME", multiple=True, help="Put the files of this volume into it. Again.")
+@click.option("--volume", "names", metavar="NAME", multiple=True, help="Put this volume's files into it; may repeat.")
 @click.option("--volumes", "every", is_flag=True, help="Put the files of all volumes of all environments into it.")
 @options.environment
 def backup(directory: Path, with_key: bool, names: Tuple[str, ...], every: bool, environment: Optional[str]) -> None:

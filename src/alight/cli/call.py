@@ -44,7 +44,14 @@ def call() -> None:
 @click.option("--app", "app_name", metavar="APP", default="", help="Only calls of this app, by name or id.")
 @click.option("--function", metavar="NAME", default="", help="Only calls of this function, by name or id.")
 @click.option("--state", type=click.Choice(_STATES), help="Only calls that wait, run or are done.")
-@click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="At most so many; 0 for all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help="At most so many; 0 for all.",
+)
 @options.environment
 @options.as_json
 def list_(

@@ -45,7 +45,14 @@ container.add_command(container_logs)
 @container.command("list")
 @click.option("--all", "ended", is_flag=True, help="Those that have ended, too.")
 @click.option("--app", "--app-id", "app_name", metavar="APP", default="", help="Only of this app, by name or id.")
-@click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many; 0 for all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="At most so many; 0 for all.",
+)
 @options.environment
 @options.as_json
 def list_(ended: bool, app_name: str, limit: int, environment: Optional[str], as_json: bool) -> None:

@@ -53,7 +53,7 @@ def create(name: str) -> None:
 def delete(name: str, yes: bool) -> None:
     """Stop all apps of an environment, forget its secrets and its names of images, and the environment.
 
-    It is refused while the environment has volumes, whose files would be lost.
+    It is refused while the environment has volumes, dicts or queues, for what they hold would be lost.
     """
     listed = session.ask("environment.list", EnvironmentListed(), EnvironmentListed).environments
     found = next((one for one in listed if one.name == name), None)

@@ -74,7 +74,10 @@ def stats(  # noqa: PLR0913  one for each option
     environment: Optional[str],
     as_json: bool,
 ) -> None:
-    """Show what became of a function's inputs and containers, with percentiles of how long they waited and ran."""
+    """Show what became of a function's inputs and containers.
+
+    With percentiles of how long inputs waited and ran.
+    """
     del no_color
     begin, end = measure_words.window(since, until)
     asked = meant(
@@ -90,7 +93,9 @@ def stats(  # noqa: PLR0913  one for each option
 
 @function.command()
 @click.argument("function_ref", metavar="FUNCTION")
-@click.option("-n", "--tail", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many.")
+@click.option(
+    "-n", "--tail", type=click.IntRange(min=1), metavar="N", default=10, show_default=True, help="At most so many."
+)
 @_since
 @_until
 @options.environment
@@ -180,7 +185,9 @@ def metrics(  # noqa: PLR0913  one for each option
 
 @function.command()
 @click.argument("function_ref", metavar="FUNCTION")
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=200, show_default=True, help="At most so many.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), metavar="N", default=200, show_default=True, help="At most so many."
+)
 @options.environment
 @options.as_json
 def variants(function_ref: str, limit: int, environment: Optional[str], as_json: bool) -> None:
@@ -217,10 +224,12 @@ def settings(function_ref: str, environment: Optional[str], as_json: bool) -> No
 
 @autoscaler.command()
 @click.argument("function_ref", metavar="FUNCTION")
-@click.option("--min-containers", type=click.IntRange(min=0), help="Kept ready at all times.")
-@click.option("--max-containers", type=click.IntRange(min=1), help="Never more than these.")
-@click.option("--buffer-containers", type=click.IntRange(min=0), help="Ready beyond those that work.")
-@click.option("--scaledown-window", type=click.FloatRange(min=0), help="Seconds until an idle one ends.")
+@click.option("--min-containers", type=click.IntRange(min=0), metavar="N", help="Kept ready at all times.")
+@click.option("--max-containers", type=click.IntRange(min=1), metavar="N", help="Never more than these.")
+@click.option("--buffer-containers", type=click.IntRange(min=0), metavar="N", help="Ready beyond those that work.")
+@click.option(
+    "--scaledown-window", type=click.FloatRange(min=0), metavar="SECONDS", help="Seconds until an idle one ends."
+)
 @options.environment
 @options.as_json
 def update(function_ref: str, environment: Optional[str], as_json: bool, **changes: Any) -> None:

@@ -78,7 +78,10 @@ def show(image_id: str, as_json: bool) -> None:
 @click.argument("image_id")
 @options.as_json
 def history(image_id: str, as_json: bool) -> None:
-    """The layers of an image, the first at the top: what made each, its size, how many other images share it."""
+    """Show the layers of an image, the first at the top.
+
+    What made each, its size, how many other images share it.
+    """
     (one, *_) = _work(ImageWork("show", image_id)).images
     if as_json:
         print(json.dumps([to_plain(layer) for layer in reversed(one.layers)], indent=2))
@@ -95,7 +98,9 @@ image.add_command(image_files.import_)
 
 @image.command()
 @click.argument("image_id")
-@click.option("--layers", type=click.IntRange(1), default=1, show_default=True, help="How many steps, the last ones.")
+@click.option(
+    "--layers", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="How many steps, the last ones."
+)
 @click.option("--all", "everything", is_flag=True, help="All steps.")
 def logs(image_id: str, layers: int, everything: bool) -> None:
     """What the last steps of an image said when they were built."""

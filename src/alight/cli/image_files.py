@@ -65,10 +65,10 @@ def export(image_id: str, target: Path, force: bool) -> None:
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--digest", metavar="SHA256", help="Refuse any other image than this one.")
 def import_(source: Path, digest: Optional[str]) -> None:
-    """Take in an image that `alight image export` wrote, on every machine; prints its id, for Image.from_id().
+    """Take in an image that `alight image export` wrote, on every machine.
 
-    All of it is checked: the files by their sha256, and what is in them. An image runs with the rights of your
-    functions: import what you would run.
+    Prints its id, for Image.from_id(). All of it is checked: the files by their sha256, and what is in them. An image
+    runs with the rights of your functions: import what you would run.
     """
     opened: _Source = _Directory(source) if source.is_dir() else _Archive(source)
     try:

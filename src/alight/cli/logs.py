@@ -34,7 +34,9 @@ def log_options(command: Command) -> Command:
         click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until it ends."),
         click.option("--since", metavar="WHEN", help="From then on: 2h 30m (ago), 14:30, yesterday, 2026-01-31T12:00."),
         click.option("--until", metavar="WHEN", help="Up to then."),
-        click.option("-n", "--tail", type=click.IntRange(min=0), help=f"Only the last N lines. [default: {_LINES}]"),
+        click.option(
+            "-n", "--tail", type=click.IntRange(min=0), metavar="N", help=f"Only the last N lines. [default: {_LINES}]"
+        ),
         click.option("--all", "everything", is_flag=True, help="All that is kept."),
         click.option("--search", metavar="TEXT", default="", help="Only lines that hold this, in any case."),
         click.option("-s", "--source", type=click.Choice(SOURCES), help="Only these; system is what Alight did."),

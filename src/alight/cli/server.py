@@ -95,7 +95,9 @@ def status(as_json: bool) -> None:
 
 @server.command()
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines come.")
-@click.option("-n", "--tail", type=click.IntRange(min=0), default=100, show_default=True, help="So many last lines.")
+@click.option(
+    "-n", "--tail", type=click.IntRange(min=0), metavar="N", default=100, show_default=True, help="So many last lines."
+)
 @click.option(
     "--of", type=click.Choice(["server", "node", "spawner"]), default="server", show_default=True, help="Whose log."
 )

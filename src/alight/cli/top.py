@@ -42,7 +42,7 @@ _MOST = 1000
 @click.option(
     "--interval", type=click.FloatRange(min=0.5), default=1.0, show_default=True, help="Seconds between looks."
 )
-@click.option("-n", "--count", type=click.IntRange(min=1), help="Look so often, then end.")
+@click.option("-n", "--count", type=click.IntRange(min=1), metavar="N", help="Look so often, then end.")
 @click.option("--sort", type=click.Choice(_ORDERS), default="cpu", show_default=True, help="What comes first.")
 @click.option("--app", "app_name", metavar="APP", default="", help="Only containers of this app, by name or id.")
 @options.environment
