@@ -39,6 +39,6 @@ def repository() -> Path:
 
 @pytest.fixture
 def disk_path() -> Iterator[Path]:
-    """A directory on a disk, for what only disks do: ``scripts/test`` has ``tmp_path`` in memory, where fsync is free."""
+    """A directory on a disk, for what only disks do: ``scripts/test`` has ``tmp_path`` in memory."""
     with tempfile.TemporaryDirectory(prefix="alight-test-", dir="/var/tmp") as folder:
         yield Path(folder)
