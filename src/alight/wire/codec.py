@@ -156,6 +156,10 @@ class FrameReader:
         return len(self._buffer)
 
 
+#: What JSON has as it is: most of all messages, and not worth a call each.
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+
 def dumps_head(message: Any) -> bytes:
     """A record, dict or None as a JSON head. Fields at their default are left out."""
     import json  # noqa: PLC0415  see the top
@@ -178,20 +182,23 @@ def loads_head(kind: Type[T], head: bytes) -> T:
 
 def to_plain(value: Any) -> Any:
     """Records to dicts, tuples to lists, recursively; what equals its default is left out."""
+    if value.__class__ in _PLAIN:
+        return value
     shape = shape_of(type(value))
     if shape is not None:
         plain: Dict[str, Any] = {}
+        defaults, factories = shape.defaults, shape.factories
         for name in shape.names:
             item = getattr(value, name)
-            if name in shape.defaults:
-                if item == shape.defaults[name]:
+            if name in defaults:
+                if item == defaults[name]:
                     continue
-            elif name in shape.factories and item == shape.factories[name]():
+            elif name in factories and item == factories[name]():
                 continue
-            plain[name] = to_plain(item)
+            plain[name] = item if item.__class__ in _PLAIN else to_plain(item)
         return plain
     if isinstance(value, (list, tuple)):
-        return [to_plain(item) for item in value]
+        return [item if item.__class__ in _PLAIN else to_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     return value
