@@ -14,7 +14,7 @@ from alight.dashboard import guard
 from alight.dashboard.events import Topics
 from alight.dashboard.reading import Asked
 from alight.dashboard.seams import Said
-from alight.wire import errors
+from alight.wire import errors, moments
 from alight.wire.logs import SOURCES, LogPieces, LogQuery
 from alight.wire.stored import VolumePath
 
@@ -24,6 +24,8 @@ _AGAIN = b"retry: 1000\n\n"
 _TAIL = 1000  # records of a log that a page begins with
 _TAIL_MOST = 100_000
 _REFUSAL_SECONDS = 0.25
+_OPTIONS = {"app", "function", "call", "container", "environment", "source", "since", "until", "search", "tail", "all",
+            "follow", "after"}  # fmt: skip
 _FRESH, _GOING, _OVER = range(3)
 
 
@@ -53,6 +55,11 @@ async def changes(topics: Topics, owner: str, csrf: str) -> AsyncIterator[bytes]
 
 async def logs(asked: Asked, headers: Mapping[str, str]) -> Said:
     """Lines of apps, functions, calls or containers. Whoever comes back goes on where they were (Last-Event-ID)."""
+    unknown = sorted(set(asked.query) - _OPTIONS)
+    if unknown:
+        raise errors.InvalidError(
+            f"there is no option {unknown[0][:40]!r}", hint=f"there are {', '.join(sorted(_OPTIONS))}"
+        )
     tail = int(asked.number("tail", _TAIL))
     if not 0 <= tail <= _TAIL_MOST:
         raise errors.InvalidError(f"tail={tail} is not a number of lines up to {_TAIL_MOST}")
@@ -62,8 +69,8 @@ async def logs(asked: Asked, headers: Mapping[str, str]) -> Said:
     query = LogQuery(
         **{name: asked.text(name) for name in ("app", "function", "call", "container", "environment", "search")},
         source=source,
-        since=asked.number("since"),
-        until=asked.number("until"),
+        since=_moment(asked, "since"),
+        until=_moment(asked, "until"),
         tail=-1 if asked.flag("all") else tail,
         follow=asked.flag("follow"),
         after=headers.get("last-event-id", "") or asked.text("after"),
@@ -71,6 +78,15 @@ async def logs(asked: Asked, headers: Mapping[str, str]) -> Said:
     lines = _Lines(asked.ask.all(asked.who, "logs.query", query))
     await lines.begin()
     return stream(lines)
+
+
+def _moment(asked: Asked, name: str) -> float:
+    """Unix seconds, or what people type on the command line, in the server's time; 0 where it is absent."""
+    text = asked.text(name)
+    found = moments.read(text, time.time()) if text not in {"", "0"} else 0.0
+    if found is None:
+        raise errors.InvalidError(f"{name}={text[:40]!r} is no moment", hint=f"{moments.HINT}; or unix seconds")
+    return found
 
 
 class _Lines:

@@ -99,6 +99,21 @@ def test_a_page_without_a_session_says_how_to_get_one(world):
     world(work)
 
 
+def test_a_question_about_logs_takes_moments_as_people_type_them_and_refuses_what_it_does_not_know(world):
+    async def work(place):
+        client, browser = await served(place)
+        app_id, _ = await client.app(FunctionSpec(name="double"))
+        await browser.log_in((await client.ask("dashboard.link", DashboardLink("", login=True), DashboardUrl)).login)
+        for since in ("2h", "0", "1795307931.5", "14:30", "2026-01-31T12:00Z"):
+            assert (await browser.ask("GET", f"/api/v1/logs?app={app_id}&since={since}")).status == 200
+        for wrong, words in (("since=25:99", "is no moment"), ("sinse=2h", "no option 'sinse'"), ("tail=x", "number")):
+            answer = await browser.get(f"logs?app={app_id}&{wrong}")
+            assert answer.status == 400
+            assert words in answer.body["error"]["message"]
+
+    world(work)
+
+
 def test_a_link_logs_in_once_and_leads_to_its_page(world):
     async def work(place):
         client, browser = await served(place)
@@ -357,7 +372,7 @@ def test_bad_requests_get_sentences(world):
             "logs",
             "logs?app=none",
             f"logs?app={app_id}&tail=-1",
-            f"logs?app={app_id}&since=yesterday",
+            f"logs?app={app_id}&since=yesterdayish",
             f"logs?app={app_id}&source=stdin",
             "volumes/vo-none/download",
             "volumes/vo-none/files",
