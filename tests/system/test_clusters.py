@@ -93,6 +93,14 @@ def slow():
 
 @app.function()
 @alight.clustered(size=2)
+def leave():
+    if get_cluster_info().rank == 1:
+        sys.exit(3)
+    time.sleep(100)
+
+
+@app.function()
+@alight.clustered(size=2)
 def hold(seconds):
     print("begun", get_cluster_info().rank, uuid.uuid4(), flush=True)
     time.sleep(seconds)
@@ -145,7 +153,11 @@ def failures():
     try:
         slow.remote()
     except alight.exception.FunctionTimeoutError as error:
-        print("timeout")
+        print("timeout", error)
+    try:
+        leave.remote()
+    except alight.exception.RemoteError as error:
+        print("left", error, error.__notes__)
 
 
 @app.local_entrypoint()
@@ -238,7 +250,8 @@ def test_a_rank_that_fails_or_takes_too_long_fails_the_input_and_says_which(clus
     out = clustered.run("run", f"{script}::failures").stdout
     assert "no ['raised by rank 0 of 2" in out
     assert "no ['raised by rank 1 of 2" in out
-    assert "timeout" in out
+    assert "timeout rank 1 of 2 of slow ran longer" in out
+    assert "['raised by rank 1 of 2" in out.partition("left leave() called exit(3)")[2]
 
 
 @pytest.mark.slow

@@ -423,6 +423,7 @@ class Container:
             tail=self._shown.tail,
             watched=lambda: self._shown.watched,
             give_up=self._give_up,
+            rank=self._member.in_words,
         )
         self.exchange = Exchange(ends, Ledger(self._folder / _LEDGER_FILE))
         return self.exchange

@@ -27,3 +27,5 @@ class Ends:
     watched: Callable[[], bool]
     give_up: Callable[[str], None]
     """End the container, for this reason."""
+    rank: str = ""
+    """Which of a cluster's containers it is, in words; "" for one that works alone."""

@@ -375,7 +375,7 @@ class Exchange:
         limit = self._at.function.timeout
         for held, run in runs:
             problem = errors.FunctionTimeoutError(
-                f"{self._name(held)} ran longer than its timeout of {limit:g} s",
+                f"{self._at.rank}{self._name(held)} ran longer than its timeout of {limit:g} s",
                 hint="give it more time with timeout=…",
             )
             self._answer(held, run.start, ResultStatus.TIMEOUT, problem)

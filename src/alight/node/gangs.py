@@ -98,6 +98,13 @@ class Member:
         self.must_wait = cluster is not None
         """Whether its code may not begin yet."""
 
+    @property
+    def in_words(self) -> str:
+        """Which one it is, to be followed by a function's name; "" for one that works alone."""
+        cluster = self._cluster
+        size = len(cluster.container_ids) if cluster is not None else 1
+        return f"rank {cluster.rank} of {size} of " if cluster is not None and size > 1 else ""
+
     def adopt(self) -> None:
         """An earlier agent started it."""
         self.must_wait = False

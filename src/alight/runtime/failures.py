@@ -64,8 +64,11 @@ def in_words(error: BaseException, what: str) -> Tuple[Dict[str, Any], bytes]:
     sentence = exit_sentence(error, what)
     if sentence is not None:
         trace = error.__traceback__
+        notes = getattr(error, "__notes__", ())
         error = RemoteError(sentence)
         error.__traceback__ = trace
+        for text in notes:
+            note(error, text)
     failure, parts = describe(error)
     head: Dict[str, Any] = {"failure": failure}
     if isinstance(error, Error):

@@ -179,7 +179,7 @@ class Runner:
             os._exit(70)
         leave_terminal()
         cancelled = given.is_cancelled(index) and not isinstance(error, Exception)
-        if self._rank and isinstance(error, Exception):
+        if self._rank and isinstance(error, (Exception, SystemExit)):
             failures.note(error, self._rank)
         head, body = failures.outcome(error, target.name, leaving=self.leaving, cancelled=cancelled)
         if given.is_spawned and head["status"] == "exception":
