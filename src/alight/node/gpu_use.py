@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from alight.wire.commands import GpuInfo, GpuUse
@@ -15,6 +16,15 @@ from alight.wire.record import replace
 
 _PERIOD = 40.0  # seconds of one wave of a fake GPU
 _FAKE_WATTS = 100.0
+_FIRST_SAMPLES = 10_000_000  # microseconds that the first look at processes is about
+
+
+@dataclass(frozen=True)
+class ProcessUse:
+    """Of one GPU by one process: bytes, and from 0 to 1; None where the driver does not say."""
+
+    memory: float
+    utilization: float | None
 
 
 class GpuMeter:
@@ -24,6 +34,7 @@ class GpuMeter:
         self._gpus = gpus
         self._nvml: Any = None
         self._opened = False
+        self._sampled: dict[str, int] = {}  # microseconds: processes were asked about until then
         self._lock = asyncio.Lock()
         self.until = 0.0  # somebody looks until then: everything is measured every second
 
@@ -56,6 +67,27 @@ class GpuMeter:
         async with self._lock:  # the library is asked by one thread at a time
             return (*fakes, *await asyncio.to_thread(self._ask, real))
 
+    async def by_process(self, uuids: Collection[str]) -> dict[str, dict[int, ProcessUse]]:
+        """What each process does with these GPUs, by uuid and process id. A GPU whose driver does not say is left out,
+        as are fake ones."""
+        real = [gpu.uuid for gpu in self._gpus() if gpu.uuid in uuids and not gpu.fake]
+        if not real:
+            return {}
+        async with self._lock:
+            return await asyncio.to_thread(self._ask_processes, real)
+
+    def _ask_processes(self, uuids: Sequence[str]) -> dict[str, dict[int, ProcessUse]]:
+        nvml = self._library()
+        if nvml is None:
+            return {}
+        now, found = int(time.time() * 1e6), {}
+        for uuid in uuids:
+            known = processes_of(nvml, uuid, self._sampled.get(uuid, now - _FIRST_SAMPLES))
+            self._sampled[uuid] = now
+            if known is not None:
+                found[uuid] = known
+        return found
+
     def _ask(self, uuids: Sequence[str]) -> tuple[GpuUse, ...]:
         nvml = self._library()
         return () if nvml is None else tuple(_use_of(nvml, uuid) for uuid in uuids)
@@ -77,6 +109,39 @@ def part_of(use: GpuUse, share: float) -> GpuUse:
         return use
     power = None if use.power is None else use.power * share
     return replace(use, power=power, joules=None if use.joules is None else use.joules * share)
+
+
+def own_use(use: GpuUse, of: Mapping[int, ProcessUse], pids: Collection[int]) -> GpuUse:
+    """What some processes do with a GPU that others have parts of, too. Pure."""
+    mine = [of[pid] for pid in pids if pid in of]
+    busy = [one.utilization for one in of.values()]
+    known = None not in busy
+    return replace(
+        use,
+        memory=sum(one.memory for one in mine),
+        # Where the driver does not tell processes apart, it is that of the whole GPU.
+        utilization=sum(one.utilization or 0.0 for one in mine) if known else use.utilization,
+    )
+
+
+def processes_of(nvml: Any, uuid: str, since: int) -> dict[int, ProcessUse] | None:
+    """Memory of each process now, and how busy it kept the GPU since a moment (in microseconds). None where the driver
+    does not know whose memory is whose."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        memory = {one.pid: one.usedGpuMemory for one in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+    except nvml.NVMLError:
+        return None
+    if None in memory.values():
+        return None
+    samples: dict[int, list[float]] = {pid: [] for pid in memory}
+    try:
+        for one in nvml.nvmlDeviceGetProcessUtilization(handle, since):
+            samples.setdefault(one.pid, []).append(one.smUtil / 100)
+    except nvml.NVMLError as error:
+        if error.value != nvml.NVML_ERROR_NOT_FOUND:  # that is: nobody did anything since
+            return {pid: ProcessUse(float(held), None) for pid, held in memory.items()}
+    return {pid: ProcessUse(float(held), sum(samples[pid]) / max(1, len(samples[pid]))) for pid, held in memory.items()}
 
 
 def fake_use(gpu: GpuInfo, now: float) -> GpuUse:

@@ -16,10 +16,12 @@ from pathlib import Path
 from alight.node import machine
 from alight.node.container import Container
 from alight.node.engine.base import Engine
+from alight.node.gpu_use import ProcessUse, own_use
 from alight.node.session import Session
 from alight.node.surroundings import Surroundings
 from alight.wire import errors
 from alight.wire.commands import GpuUse, Report
+from alight.wire.gpus import grant
 
 EVERY = 10.0
 WATCHED = 1.0
@@ -62,20 +64,34 @@ class Sampler:
             return
         held = {text for container in due for text in container.gpus}
         gpus = await self._around.gpu_use.read_held(sorted(held)) if held else {}
+        shared = {one.uuid for one in map(grant, held) if one.is_share}
+        processes = await self._around.gpu_use.by_process(shared) if shared else {}
         for container in due:
             self._last[container.id] = now
-            await self._measure(container, now, gpus)
+            await self._measure(container, now, gpus, processes)
             await asyncio.sleep(0)  # a hundred containers are not to hold up what the loop has to carry
         for gone in self._last.keys() - self._containers.keys() - {""}:
             del self._last[gone]
 
-    async def _measure(self, container: Container, now: float, gpus: Mapping[str, GpuUse]) -> None:
+    async def _measure(
+        self,
+        container: Container,
+        now: float,
+        gpus: Mapping[str, GpuUse],
+        processes: Mapping[str, Mapping[int, ProcessUse]],
+    ) -> None:
+        uses = {text: gpus[text] for text in container.gpus if text in gpus}
         try:
             stats = await self._engine.stats(container.id)
+            for text, use in uses.items():
+                one = grant(text)
+                if one.is_share and one.uuid in processes:
+                    inside = await self._engine.inside(container.id)
+                    uses[text] = own_use(use, processes[one.uuid], inside)
         except errors.Error:
             return  # it ended this moment; its end is reported by itself
         if container.running:
-            usage = container.meter.read(stats, now, [gpus[text] for text in container.gpus if text in gpus])
+            usage = container.meter.read(stats, now, list(uses.values()))
             await self._session.report(Report("usage", container.id, usage=usage))
 
 

@@ -96,6 +96,14 @@ class FakeNvml:
     def nvmlDeviceGetComputeRunningProcesses(self, gpu):
         return [SimpleNamespace(pid=pid, usedGpuMemory=mib << 20) for pid, mib in gpu.get("processes", {}).items()]
 
+    def nvmlDeviceGetProcessUtilization(self, gpu, since):
+        if "busy" not in gpu:
+            raise self._error(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        samples = [one for one in gpu["busy"] if one[1] > since]
+        if not samples:
+            raise self._error(pynvml.NVML_ERROR_NOT_FOUND)
+        return [SimpleNamespace(pid=pid, timeStamp=at, smUtil=util) for pid, at, util in samples]
+
     def nvmlDeviceGetGraphicsRunningProcesses(self, gpu):
         raise self._error(pynvml.NVML_ERROR_NOT_SUPPORTED)
 

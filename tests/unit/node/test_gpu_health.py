@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from alight.node.gpu_use import own_use, processes_of
 from alight.node.gpus import NvmlGpus
+from alight.wire.commands import GpuUse
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_nvml import FakeNvml
@@ -108,3 +110,22 @@ def test_the_driver_s_events_are_heard():
         assert provider.health() == {"GPU-a": "XID 79: it has fallen off the bus"}
     finally:
         provider.close()
+
+
+def test_of_a_shared_gpu_a_container_s_part_is_what_its_processes_do():
+    gpu = {"uuid": "GPU-1", "name": "NVIDIA L4", "memory": 23034, "processes": {7: 1000, 8: 200, 9: 3000}}
+    whole = GpuUse("GPU-1", 0.9, 5000.0 * (1 << 20), 60.0)
+    found = processes_of(FakeNvml(gpu), "GPU-1", 0)
+    assert found is not None
+    mine = own_use(whole, found, {7, 8, 1})
+    assert (mine.memory, mine.utilization) == (1200.0 * (1 << 20), 0.9), "the driver does not say who keeps it busy"
+    gpu["busy"] = [(7, 50, 99), (7, 110, 20), (7, 120, 40), (9, 120, 60)]
+    found = processes_of(FakeNvml(gpu), "GPU-1", 100)
+    assert found is not None
+    assert own_use(whole, found, {7, 8, 1}).utilization == pytest.approx(0.3)
+    assert own_use(whole, found, {8}).utilization == 0.0
+    assert own_use(whole, found, set()).memory == 0.0
+    found = processes_of(FakeNvml(gpu), "GPU-1", 500)
+    assert found is not None
+    assert own_use(whole, found, {7}).utilization == 0.0, "nobody did anything since"
+    assert processes_of(FakeNvml(gpu), "GPU-2", 0) is None
