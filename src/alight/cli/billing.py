@@ -95,6 +95,8 @@ def rates(example: bool, as_json: bool) -> None:
     if found.any_gpu is not None:
         rows.append(("gpu: any other", f"{found.any_gpu:.5g}", found.currency, "GPU-hour"))
     tables.show(("Resource", "Price", "Currency", "For a"), rows, as_json=as_json)
+    for note in found.notes:
+        print(f"Note: {note}", file=sys.stderr)
     if not as_json:
         said = "defaults; to set your own" if found.defaults else "from it"
         print(f"\n{found.file}: {said} (`alight billing rates --example` prints one)", file=sys.stderr)

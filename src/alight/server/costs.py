@@ -5,10 +5,12 @@ Amounts are kept, costs are not: a price that was wrong is put right by setting 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from alight.server.metering import CPU, CPU_USED, ENERGY, GPU, MEMORY, STORAGE, WHOLE
+from alight.wire import gpus
 
 HOUR = 3600.0
 JOULES = 3.6e6  # in a kWh
@@ -23,7 +25,13 @@ RENTED = {
     "A100-80GB": 3.50,
     "H100": 4.00,
 }
-_SAME = {"A10": "A10G", "A100": "A100-40GB", "H100-80GB": "H100", "A100-40G": "A100-40GB", "A100-80G": "A100-80GB"}
+_SAME = {"A100": "A100-40GB", "A10040G": "A100-40GB", "A10080G": "A100-80GB"}
+
+
+def kind_of(name: str) -> str:
+    """One word for a type of GPU, however it is written: "RTX4090", "rtx 4090" and "RTX-4090" are one."""
+    known = gpus.canonical(name) or gpus.key(name)
+    return _SAME.get(known, known)
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,11 @@ class Prices:
 
     def gpu_hour(self, kind: str) -> float | None:
         """An hour of a GPU of this type; None when nobody said."""
-        known = {name.upper().replace(" ", "-"): price for name, price in self.gpus.items()}
-        name = kind.upper().replace(" ", "-")
-        for one in (name, _SAME.get(name, "")):
-            if one in known:
-                return known[one]
-        return self.any_gpu
+        return self._by_kind.get(kind_of(kind), self.any_gpu)
+
+    @functools.cached_property
+    def _by_kind(self) -> dict[str, float]:
+        return {kind_of(name): price for name, price in self.gpus.items()}
 
     def of(self, resource: str, amount: float) -> float | None:
         """What an amount costs; None for a resource without a price."""

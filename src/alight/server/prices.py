@@ -18,8 +18,8 @@ from typing import Any
 
 import tomllib
 
-from alight.server.costs import MONTH, RENTED, Prices
-from alight.wire import errors
+from alight.server.costs import MONTH, RENTED, Prices, kind_of
+from alight.wire import errors, gpus
 
 log = logging.getLogger(__name__)
 FILE = "prices.toml"
@@ -95,26 +95,24 @@ class _Reader:
     def prices(self, found: Mapping[str, Any]) -> Prices:
         self._known(found, _TOP, "")
         kwh = self._value(found, "kwh", _ENERGIES, 0.0, "")
-        gpus: dict[str, float] = dict(RENTED)
+        by_type: dict[str, float] = dict(RENTED)
         rented = self._table(found, "gpu_hour")
         for name in rented:
-            gpus[name] = self._value(rented, name, None, 0.0, "gpu_hour")
-        default = gpus.pop("default", None)
+            _put(by_type, name, self._value(rented, name, None, 0.0, "gpu_hour"))
+        default = by_type.pop("default", None)
         own = self._table(found, "own")
         self._known(own, ("gpu", "machine"), "own")
         for name, one in self._table(own, "gpu", "own.").items():
             if not isinstance(one, dict):
                 raise self._wrong(name, f"own.gpu.{name} is no table", f'write [own.gpu."{name}"]')
-            for same in [known for known in gpus if known.upper() == name.upper()]:
-                del gpus[same]
-            gpus[name] = self._owned(one, f'own.gpu."{name}"', _OWN_GPU, kwh)
+            _put(by_type, name, self._owned(one, f'own.gpu."{name}"', _OWN_GPU, kwh))
         prices = Prices(
             currency=self._currency(found),
             core_hour=self._value(found, "cpu_core_hour", None, Prices.core_hour, ""),
             gib_hour=self._value(found, "memory_gib_hour", None, Prices.gib_hour, ""),
             storage_gib_month=self._value(found, "storage_gib_month", _STORED, Prices.storage_gib_month, ""),
             kwh=kwh,
-            gpus=gpus,
+            gpus=by_type,
             any_gpu=default,
         )
         machine = self._table(own, "machine", "own.")
@@ -214,6 +212,23 @@ class _Reader:
             if code.startswith("[") and f'"{bare}"' in code:
                 return number
         return 1
+
+
+def _put(prices: dict[str, float], name: str, price: float) -> None:
+    """A price in place of what the same type had before, however its name was written there."""
+    for same in [known for known in prices if kind_of(known) == kind_of(name)]:
+        del prices[same]
+    prices[name] = price
+
+
+def unknown(prices: Prices) -> tuple[str, ...]:
+    """Sentences about names that no GPU has as far as Alight knows: a misspelt one would have no effect."""
+    said = []
+    for name in prices.gpus:
+        if not gpus.canonical(name):
+            near = " or ".join(gpus.nearest(name))
+            said.append(f"{name} is no type of GPU that Alight knows" + (f"; did you mean {near}?" if near else ""))
+    return tuple(said)
 
 
 def _listed(units: Any) -> str:

@@ -112,15 +112,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """``file``: where they are set; ``defaults``: it is not there."""
+    """``file``: where they are set; ``defaults``: it is not there; ``notes``: what in it may not be what was meant."""
 
     currency: str
     rates: Tuple[Rate, ...]
     file: str = ""
     defaults: bool = False
     any_gpu: Optional[float] = None
-    problem: str = ""  # why what the file says now is not in force
     example: str = ""
+    notes: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -91,3 +91,13 @@ def test_idle_and_starting_are_parts_of_the_cost_and_what_has_no_price_is_said()
     assert (found.idle, found.starting) == pytest.approx((1.18, 0.05))
     assert found.unpriced == ("gpu:X",)
     assert costs.cost_of({"storage": 730.0}, Prices()).total == pytest.approx(0.2)
+
+
+def test_a_type_of_gpu_has_one_price_however_it_is_written():
+    found = prices.parse('[gpu_hour]\nRTX4090 = 1\nA10 = 2\na100 = 3\n"NVIDIA H100 80GB" = 4\n"A100-8OGB" = 5')
+    assert [found.gpu_hour(one) for one in ("RTX-4090", "A10", "A10G", "A100-40GB", "H100")] == [1, 2, 2, 3, 4]
+    assert found.gpu_hour("A100-80GB") == 3.5
+    assert prices.unknown(found) == (
+        "A100-8OGB is no type of GPU that Alight knows; did you mean A100-80GB or A100-40GB or A100?",
+    )
+    assert prices.unknown(prices.parse("")) == ()

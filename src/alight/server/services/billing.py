@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from alight.server import costs
 from alight.server.costs import Prices
-from alight.server.prices import EXAMPLE, PriceFile
+from alight.server.prices import EXAMPLE, PriceFile, unknown
 from alight.server.services.published import shown_name
 from alight.server.services.usage import Usage
 from alight.store.base import Row, Store
@@ -94,6 +94,7 @@ class Billing:
             defaults=not file.is_there,
             any_gpu=prices.any_gpu,
             example=EXAMPLE,
+            notes=unknown(prices),
         )
 
 
