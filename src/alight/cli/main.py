@@ -71,6 +71,10 @@ PANELS: Dict[str, Dict[str, Entry]] = {
 }
 
 
+class _ReaderGone(Exception):
+    """Nobody reads our output any more. click would make status 1 of what caused this, and forget what it was."""
+
+
 class _Root(click.Group):
     """The root group. Knows its commands by the table and loads them one by one."""
 
@@ -83,9 +87,17 @@ class _Root(click.Group):
         interrupts.ignored()
         sys.exit(code)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as error:  # of `alight --help`
+            raise _ReaderGone from error
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
         except KeyboardInterrupt as interrupt:
             # click would take it for an answer to a question and forget what it says
             from alight.cli.errors import Interrupted  # noqa: PLC0415  start-up weight
@@ -147,4 +159,4 @@ def run(args: Optional[Sequence[str]] = None) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  every error becomes words here
         from alight.cli import errors  # noqa: PLC0415  start-up weight
 
-        return errors.report(error)
+        return errors.report(error.__cause__ if isinstance(error, _ReaderGone) and error.__cause__ else error)

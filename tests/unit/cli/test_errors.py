@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,3 +182,19 @@ def test_help_loads_no_command(tmp_path):
 def test_the_name_of_a_file_keeps_its_capital(capsys: pytest.CaptureFixture[str]) -> None:
     errors.report(click.UsageError("TrainModel.py has 4 functions, and none was named"))
     assert "Error: TrainModel.py has" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_ends_with_141(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "alight", "config", "show"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "ALIGHT_CONFIG_PATH": str(tmp_path / "none.toml"), "PYTHONUNBUFFERED": "1"},
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
