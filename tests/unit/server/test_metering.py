@@ -171,6 +171,17 @@ def test_what_could_not_be_written_is_there_the_next_time():
     assert calls["fc-1"].total == micros(9)
 
 
+def test_what_is_rounded_up_for_some_is_not_there_for_the_last():
+    meter = Meter()
+    one = container(shared=True)
+    meter.begin(one)
+    meter.ready("ta-1", START)
+    names = [f"fc-{number}" for number in range(5)]
+    meter.moved([("ta-1", name, 1, True) for name in names], START)
+    meter.moved([("ta-1", name, -1, True) for name in names], START + 3e-6)
+    assert one.given == one.busy == 3
+
+
 CALLS = [f"fc-{number}" for number in range(4)]
 STEPS = st.lists(
     st.tuples(
