@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import click
 
@@ -16,6 +16,8 @@ from alight.cli.logs import container_logs
 from alight.cli.terminal import Style
 from alight.wire import ids
 from alight.wire.codec import to_plain
+from alight.wire.gpus import grant
+from alight.wire.measures import GpusListed, NodeList
 from alight.wire.record import shape_of
 from alight.wire.starts import (
     ContainerDetails,
@@ -97,7 +99,10 @@ def show(container_id: str, as_json: bool) -> None:
         print(json.dumps({"container": _fields(details.container), "start": plain}, indent=2))
         return
     style = Style(colour=terminal.wants_colour(sys.stdout))
-    for line in _lines(details, style, time.time()):
+    named: Dict[str, str] = {}
+    if details.container.gpus:
+        named = {one.uuid: f"{one.index} {one.name}" for one in session.ask("gpu.list", NodeList(), GpusListed).gpus}
+    for line in _lines(details, style, time.time(), named):
         print(line)
 
 
@@ -145,7 +150,8 @@ def _find(container_id: str) -> ContainerDetails:
     return session.ask("container.show", ContainerShow(container_id), ContainerDetails)
 
 
-def _lines(details: ContainerDetails, style: Style, now: float) -> List[str]:
+def _lines(details: ContainerDetails, style: Style, now: float, gpus: Mapping[str, str]) -> List[str]:
+    """``gpus``: numbers and names of GPUs that are there, by uuid."""
     one = details.container
     shade = {"ready": style.good, "ended": style.faint}.get(one.state, style.strong)
     pairs: List[Tuple[str, str]] = [
@@ -155,7 +161,11 @@ def _lines(details: ContainerDetails, style: Style, now: float) -> List[str]:
         ("created", _moment(one.created_at, now)),
     ]
     if one.gpus:
-        pairs.append(("GPUs", ", ".join(one.gpus)))
+        for number, text in enumerate(one.gpus):
+            part = grant(text)
+            name = f"{gpus[part.uuid]}  " if part.uuid in gpus else ""
+            share = f"  {part.memory} MiB of it" if part.is_share else ""
+            pairs.append(("" if number else "GPUs", f"{name}{part.uuid}{share}"))
         pairs += [("", note) for note in (details.start.gpus if details.start is not None else ())]
     if one.usage:
         pairs.append(("uses", _usage(one)))
@@ -213,6 +223,9 @@ def _usage(one: ContainerSummary) -> str:
         words.append(f"{tables.size(one.usage['memory_bytes'])} of memory")
     if "cpu_seconds" in one.usage:
         words.append(f"{one.usage['cpu_seconds']:.1f} s of CPU until now")
+    if "gpu_memory_bytes" in one.usage and not one.ended_at:
+        busy = f", {one.usage['gpu_utilization']:.0%} busy" if "gpu_utilization" in one.usage else ""
+        words.append(f"{tables.size(one.usage['gpu_memory_bytes'])} of GPU memory{busy}")
     return ", ".join(words)
 
 

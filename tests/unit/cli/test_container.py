@@ -8,7 +8,7 @@ import time
 import pytest
 
 from alight.cli import main, session, start_words
-from alight.wire.measures import AppAsked, AppReport, FunctionReport
+from alight.wire.measures import AppAsked, AppReport, FunctionReport, GpuShown, GpusListed
 from alight.wire.record import replace
 from alight.wire.starts import (
     AppStarts,
@@ -83,6 +83,16 @@ def show(server, capsys, details):
     server.answers["container.show"] = details
     assert main.run(["container", "show", BOX]) == 0
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_gpus_are_shown_by_number_name_and_part(server, capsys):
+    mine = GpuShown("GPU-1", "L4", 3, "no-1", "lab", float(24 << 30))
+    server.answers["gpu.list"] = GpusListed((mine,))
+    use = {"memory_bytes": 3 << 20, "gpu_memory_bytes": 2 << 30, "gpu_utilization": 0.5}
+    lines = show(server, capsys, ContainerDetails(summary(gpus=("GPU-1@7372/30", "GPU-gone"), usage=use)))
+    assert "GPUs 3 L4 GPU-1 7372 MiB of it" in lines
+    assert "GPU-gone" in lines, "one of a machine that is away"
+    assert "uses 3.0 MiB of memory, 2.0 GiB of GPU memory, 50% busy" in lines
 
 
 def test_a_list(server, capsys):
