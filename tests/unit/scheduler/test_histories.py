@@ -139,7 +139,7 @@ class Histories(RuleBasedStateMachine):
     )
     def answer_in_order(self, data, count, status, pace):
         name = data.draw(st.sampled_from(sorted({where for _, where in self.world.running.values()})))
-        call_id, position = next(one for one in self.world.queues[name] if one in self.world.running)
+        call_id, position = next(one for one in self.world.queues[name] if self.world.here(name, one))
         attempt, _ = self.world.running[call_id, position]
         last = position
         while last - position + 1 < count and self.world.running.get((call_id, last + 1)) == (attempt, name):
@@ -163,7 +163,7 @@ class Histories(RuleBasedStateMachine):
         """A container is done with an input whose call was cancelled."""
         world = self.world
         for name, queue in world.queues.items():
-            for one in [one for one in queue if one not in world.running]:
+            for one in [one for one in queue if not world.here(name, one)]:
                 attempt = queue.pop(one)
                 world.happen(events.AttemptsEnded(one[0], name, attempt, range(one[1], one[1] + 1), "cancelled"))
                 return
@@ -262,7 +262,7 @@ class Histories(RuleBasedStateMachine):
         if not arrived:
             for name in names:
                 queue = world.queues.get(name, {})
-                for one in [one for one in queue if one not in world.running]:
+                for one in [one for one in queue if not world.here(name, one)]:
                     del queue[one]
         self.join(node, held)
 
@@ -286,6 +286,24 @@ class Histories(RuleBasedStateMachine):
             world.forget(name)
         world.happen(events.NodeAway(node), events.NodeGone(node))
         self.join(node)
+
+    @rule(node=st.sampled_from(["n", "n", "m"]), seconds=st.sampled_from([0.0, 1.0, 100.0]))
+    def miss_machine(self, node, seconds):
+        """Away for too long, and back with everything: what it ran has begun elsewhere meanwhile, or is done."""
+        world = self.world
+        names = world.on(node)
+        outdated = {name: world.outdated(name) for name in names}
+        for one in [one for one, (_, name) in world.running.items() if name in names]:
+            del world.running[one]
+        world.recalls = [name for name in world.recalls if name not in names]
+        self.timeouts += 1
+        world.happen(events.NodeAway(node), events.NodeGone(node))
+        world.happen(later=seconds)
+        for name in names:
+            if name in world.stopping:
+                world.ready[name] = world.stopping.pop(name)
+        held = [replace(world.held(name), outdated=outdated[name]) for name in names]
+        world.happen(world.joined(node, *self.machines[node], held), *self._cancelled())
 
     @rule(late=st.booleans())
     def restart_of_the_server(self, late):
@@ -317,13 +335,17 @@ class Histories(RuleBasedStateMachine):
         world.ready.update(world.stopping)  # the new server does not know that it had asked
         world.stopping.clear()
         world.running = running
-        # The machines run inputs of cancelled calls, too: the server knows that nobody wants them.
-        unwanted = {call_id for (call_id, _), how in world.ended.items() if how == "cancelled"}
-        cancelled = [events.CallCancelled(call_id) for call_id in sorted(unwanted)]
         # All machines at once: a server waits for them before it gives what they may run to others.
-        world.happen(*[world.joined(node, *self.machines[node], held[node]) for node in self.machines], *cancelled)
+        world.happen(
+            *[world.joined(node, *self.machines[node], held[node]) for node in self.machines], *self._cancelled()
+        )
         if not late:
             self._arrive_again()
+
+    def _cancelled(self):
+        """Machines run inputs of cancelled calls, too: the server knows that nobody wants them."""
+        unwanted = {call_id for (call_id, _), how in self.world.ended.items() if how == "cancelled"}
+        return [events.CallCancelled(call_id) for call_id in sorted(unwanted)]
 
     def _arrive_again(self):
         tried = {}
@@ -373,7 +395,7 @@ class Histories(RuleBasedStateMachine):
         world = self.world
         name, queue = next((name, queue) for name, queue in world.queues.items() if queue)
         one, attempt = next(iter(queue.items()))
-        if one in world.running:
+        if world.here(name, one):
             world.answer(*one)
         else:
             del queue[one]

@@ -66,6 +66,10 @@ class Pretend:
         stopped = frozenset({"app"} if stop and held else ())
         return self.happen(events.AppsHeld({"app": "held: there is no money"} if held else {}, stopped))
 
+    def here(self, name, one):
+        """Whether an input that a container has is awaited from it: nobody may want it, or another one runs it, too."""
+        return self.running.get(one, (0, ""))[1] == name
+
     def on(self, node):
         """The containers that a machine has."""
         alive = {**self.starting, **self.ready, **self.stopping}
@@ -98,6 +102,11 @@ class Pretend:
                 assert one not in self.ended, "an input ended twice"
                 assert one not in self.running, "an input ended that is open in a container"
                 self.ended[one] = decision
+        elif isinstance(decision, decided.Adopted):
+            for one in [(decision.call_id, position) for position in decision.positions]:
+                assert one not in self.running or self.here(decision.container_id, one), "two are awaited at once"
+                if one in self.queues.get(decision.container_id, {}):
+                    self.running[one] = self.queues[decision.container_id][one], decision.container_id
         elif isinstance(decision, decided.Again):
             assert (decision.call_id, decision.position) not in self.ended, "an ended input is tried again"
 
@@ -135,7 +144,8 @@ class Pretend:
         function = self.state.functions.get(self.state.containers[name].function_id)
         slots = function.need.slots
         if slots > 1 and new:
-            assert len(queue) - min(self.lent.get(name, 0), len(queue)) <= slots, "a container above its concurrency"
+            known = sum(self.ended.get(one, "cancelled") == "cancelled" for one in queue)  # the rest is done elsewhere
+            assert known - min(self.lent.get(name, 0), known) <= slots, "a container above its concurrency"
         if self.tainted & queue.keys() and slots == 1:
             assert len(queue) == 1, "what may have ended a container shares one"
 
@@ -173,7 +183,8 @@ class Pretend:
         runs = []
         for (call_id, position), attempt in list(self.queues.get(name, {}).items())[begun:]:
             del self.queues[name][call_id, position]
-            self.running.pop((call_id, position), None)
+            if self.here(name, (call_id, position)):
+                del self.running[call_id, position]
             runs.append(events.Run(call_id, position, position + 1, attempt))
         return self.happen(events.InputsReturned(name, tuple(runs)))
 
@@ -192,7 +203,8 @@ class Pretend:
         if container_id in self.recalls:
             self.recalls.remove(container_id)
         for one in self.queues.pop(container_id, {}):
-            self.running.pop(one, None)
+            if self.here(container_id, one):
+                del self.running[one]
 
     def outdated(self, name):
         """How old a container is: what a server that starts anew knows of it; see ``events.Held``."""
@@ -206,7 +218,11 @@ class Pretend:
         """What a node says of a container that it holds."""
         one = {**self.starting, **self.ready, **self.stopping}[name]
         queue = self.queues.get(name, {}) if arrived else {}
-        runs = tuple(events.Run(call, position, position + 1, attempt) for (call, position), attempt in queue.items())
+        runs = tuple(
+            events.Run(*one, one[1] + 1, attempt)
+            for one, attempt in queue.items()
+            if self.ended.get(one, "cancelled") == "cancelled"  # the server knows what is done
+        )
         return events.Held(name, one.function_id, name not in self.starting, runs, one.memory, one.gpus)
 
     def check(self):
