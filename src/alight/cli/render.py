@@ -47,6 +47,7 @@ class Drawing:
         self._voices = _Voices()
         self._open: Optional[Tuple[str, int]] = None  # whose unfinished line the cursor stands in
         self._said: List[str] = []
+        self._noted = ""  # the last note: what a call waits for may have been told of its app just before
         self._waited: Set[str] = set()  # calls of which it was said that they wait
         self._timer: Optional[threading.Timer] = None
 
@@ -61,6 +62,7 @@ class Drawing:
         self._say(f"{self._style.good('✓')} {text}")
 
     def note(self, text: str) -> None:
+        self._noted = text
         self._say(self._style.faint(f"· {text}"))
 
     def warn(self, text: str) -> None:
@@ -182,7 +184,7 @@ class Drawing:
     def _say_wait(self, call: str) -> None:
         why = self._waits[call]
         reason = re.sub(r"[0-9][0-9,.]*", "#", why)  # a place in line that moves on is no news
-        if reason not in self._said:
+        if why != self._noted and reason not in self._said:
             self._said.append(reason)
             self._say(self._style.faint(f"· {why}"))
 

@@ -142,6 +142,14 @@ def test_reasons_to_wait_are_lines_without_a_terminal(piped, monkeypatch):
     )
 
 
+def test_what_an_app_was_told_is_not_said_again_of_its_calls(piped):
+    drawing, _, err = piped
+    drawing.note("held: its budget is used up")
+    drawing.waiting("fc-1", "held: its budget is used up")
+    drawing._say_waits()
+    assert err.written.decode() == "· held: its budget is used up\n"
+
+
 def test_a_warning_is_said_once(piped):
     drawing, _, err = piped
     drawing.warn("`region` has no effect here")
