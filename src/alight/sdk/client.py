@@ -26,9 +26,7 @@ from alight.wire.record import dataclass, replace
 from alight.wire.version import WIRE_VERSION, __version__
 
 if TYPE_CHECKING:
-    import socket
-
-    from alight.sdk.carrier import Carrier, Cipher
+    from alight.sdk.carrier import Carrier
     from alight.sdk.conversation import Stream
 
 
@@ -36,7 +34,6 @@ T = TypeVar("T")
 
 DEFAULT_PORT = 9009
 PATIENCE = 60.0  # seconds that a lost server may stay away before callers hear of it
-_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -309,11 +306,12 @@ class Client:
             token_id=target.token_id,
             token_secret=target.token_secret,
         )
-        sock, cipher = _connect_unix(target) if target.path else _connect_tcp(target)
+        from alight.sdk import dialing  # noqa: PLC0415  whoever only declares functions does without
+        from alight.sdk.carrier import Carrier  # noqa: PLC0415  likewise
+
+        sock, cipher = dialing.connect_unix(target) if target.path else dialing.connect_tcp(target)
         if target.fingerprint == "any" and cipher is not None:
             self._target = replace(target, fingerprint=cipher.fingerprint)
-        from alight.sdk.carrier import Carrier  # noqa: PLC0415  whoever only declares functions does without
-
         carrier = Carrier(sock, cipher)
         try:
             return carrier, carrier.greet(hello)
@@ -418,65 +416,6 @@ def _container_socket() -> str:
         return named
     link = os.environ.get("ALIGHT_LINK")
     return os.path.join(os.path.dirname(link), "sdk.sock") if link else "/run/alight/sdk.sock"
-
-
-def _connect_unix(target: Target) -> Tuple[socket.socket, Optional[Cipher]]:
-    import socket  # noqa: PLC0415  whoever only declares functions does without
-
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(target.path)
-    except OSError as error:
-        sock.close()
-        if target.role == "container" and isinstance(error, FileNotFoundError):
-            raise errors.PermissionDeniedError(
-                "this container may not use Alight itself: its function is declared with restrict_modal_access=True"
-            ) from error
-        if isinstance(error, PermissionError):
-            raise errors.PermissionDeniedError(
-                f"you may not use the server at {target.path}: {error.strerror}",
-                hint="ask its owner to add you to the group `alight`, or use your own: ALIGHT_HOME=~/.alight",
-            ) from error
-        raise errors.ConnectionError(
-            f"nothing answers at {target.path}: {error.strerror or error}", hint="see `alight server status`"
-        ) from error
-    return sock, None
-
-
-def _connect_tcp(target: Target) -> Tuple[socket.socket, Optional[Cipher]]:
-    import socket  # noqa: PLC0415  whoever only declares functions does without
-
-    try:
-        sock = socket.create_connection((target.host, target.port), timeout=_CONNECT_SECONDS)
-    except OSError as error:
-        raise errors.ConnectionError(
-            f"nothing answers at {target.host}:{target.port}: {error.strerror or error}",
-            hint="check the address with `alight config show`, and `alight server status` on its machine",
-        ) from error
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _keep_alive(sock)
-    cipher: Optional[Cipher] = None
-    if target.tls:
-        from alight.sdk.tls import TlsCipher  # noqa: PLC0415  ssl is heavy; unix sockets do without
-
-        try:
-            cipher = TlsCipher(sock, target.host, target.fingerprint)
-        except BaseException:
-            sock.close()
-            raise
-    sock.settimeout(None)
-    return sock, cipher
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """Have the kernel notice a peer that is gone without a word: within 25 s."""
-    import socket  # noqa: PLC0415  whoever only declares functions does without
-
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        option = getattr(socket, name, None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _in_thread(function: Callable[[], T]) -> T:

@@ -108,7 +108,8 @@ def restore(source: Path, home: Path, key: Path | None, *, lossy: bool = False) 
         for left in (new_state, new_volumes):
             shutil.rmtree(left, ignore_errors=True)
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.made_at))
-    said = [f"Restored the server of {made} into {home}: {len(manifest.files)} files, {len(manifest.volumes)} volumes"]
+    how_many = f"{len(manifest.volumes)} volume{'' if len(manifest.volumes) == 1 else 's'}"
+    said = [f"Restored the server of {made} into {home}: {len(manifest.files)} files, {how_many}"]
     if manifest.volumes and volumes != home / "node" / "volumes":
         said.append(f"The volumes lie in {volumes}, which ALIGHT_VOLUMES has to name when the node is started, too")
     if found.unreadable:
