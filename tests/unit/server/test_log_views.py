@@ -306,8 +306,9 @@ def test_a_line_is_shown_for_each_of_the_inputs_that_ran_together(world):
         for call in calls:
             await one.client.result(call)
         for call in calls:
-            found = printed(await ask(one.client, call=call.call_id))
-            assert {"first begins", "second begins"} <= set(found.splitlines())
+            found = await ask(one.client, call=call.call_id, source="stdout")
+            assert {"first begins", "second begins"} <= set(printed(found).splitlines())
+            assert {piece.call for piece, _ in found} == {""}, "what may be another's is not said to be this one's"
         lines = await ask(one.client, app="shop", source="stdout")
         assert {piece.call for piece, _ in lines} == {""}  # nobody can tell
 

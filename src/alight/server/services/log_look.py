@@ -142,10 +142,8 @@ class Look:
                     self._open.popitem(last=False)[1].close()
                 self._open[reader.name] = reader.whose
             ran = reader.whose.of(bit.at, bit.end, bit.after, self.running.get(reader.name, ()))
-            if scope.call:
-                ran = tuple(one for one in ran if one.call == scope.call)
-                if not ran:
-                    return None
+            if scope.call and not any(one.call == scope.call for one in ran):
+                return None
             if ran and all(one.call == ran[0].call for one in ran):
                 bit.call = ran[0].call
                 bit.input = ran[0].start if len(ran) == 1 else min(one.start for one in ran)
