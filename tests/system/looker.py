@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ new PerformanceObserver((list) => {
 
 
 class Looker:
-    """One tab. ``wrong`` gathers what the browser complained about: errors of scripts, what the policy forbade."""
+    """One tab. ``wrong`` gathers what the browser complained about: errors of scripts, what the policy forbade,
+    and requests to anybody but the server."""
 
     def __init__(self, machine: Machine, context) -> None:
         self.machine = machine
@@ -39,12 +41,18 @@ class Looker:
         self.wrong: list[str] = []
         self.tab.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.tab.on("console", self._heard)
+        self.tab.on("request", self._asked)
         self.origin = ""
 
     def _heard(self, message) -> None:
         # Requests that break off when a container's network interface comes are tried again by the page itself.
         if message.type == "error" and "ERR_NETWORK" not in message.text and "Failed to load" not in message.text:
             self.wrong.append(message.text)
+
+    def _asked(self, request) -> None:
+        # Everything a page is made of comes from the server, so that it works where there is no internet.
+        if not re.match(r"(https?|wss?)://alight\.localhost:\d+/|(data|blob|about):", request.url):
+            self.wrong.append(f"asked {request.url}")
 
     def log_in(self) -> None:
         link = self.machine.run("dashboard", "--no-browser").stdout.strip()
