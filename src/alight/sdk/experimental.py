@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alight.sdk.secret import Secret
 
 _NO_FABRIC = "all containers of a cluster are on one machine, which has no other network than get_cluster_info() names"
-_NO_SERVERS = "servers on a port are not there yet"
+_NO_SERVERS = "a class with @app.server(port=…) has its port on the gateway from the start"
 _NO_APPS = "`alight app list` shows apps; from Python they cannot be listed yet"
 
 
