@@ -42,7 +42,8 @@ class Tunnel:
 
 @dual_context_function
 @unimplemented(
-    "forward would make a port of this container reachable from outside; tunnels are not there yet; @app.server and @web_server have URLs"
+    "forward would make a port of this container reachable from outside; tunnels are not there yet, and @app.server and "
+    "@web_server have URLs"
 )
 async def forward(
     port: int, *, unencrypted: bool = False, h2_enabled: bool = False, client: Optional[Client] = None
