@@ -42,7 +42,7 @@ class Tunnel:
 
 @dual_context_function
 @unimplemented(
-    "forward would make a port of this container reachable from outside; tunnels are not there yet, and @app.server and "
+    "forward would make a port of this container reachable from outside; there are no tunnels yet, and @app.server and "
     "@web_server have URLs"
 )
 async def forward(
