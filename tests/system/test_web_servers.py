@@ -118,11 +118,15 @@ def test_what_a_server_class_was_asked_is_counted(servers, tmp_path):
     file.write_text(
         "import alight\n"
         'found = alight.Server.from_name("servers", "Front").stats()\n'
-        "print(found.request_count, found.request_count_by_status_code[200], [*found.request_percentile_stats])"
+        "print(found.request_count, found.request_count_by_status_code[200], [*found.request_percentile_stats])\n"
+        'info = alight.App.lookup("servers").info()\n'
+        "print(sorted(info.servers), sorted(info.functions))"
     )
-    count, fine, latency = servers.machine.python(file).stdout.split()
+    counts, names = servers.machine.python(file).stdout.splitlines()
+    count, fine, latency = counts.split()
     assert int(count) >= int(fine) >= 1
     assert latency == "['latency']"
+    assert names == "['Front', 'Locked'] ['elsewhere', 'loopback']"
 
 
 def test_a_server_that_does_not_listen_is_a_503_and_the_log_names_what_does(servers):

@@ -157,7 +157,7 @@ def app_id_of(app: App) -> str:
 
 
 def info(found: deploying.AppDescribed) -> AppInfo:
-    """As the public type. Functions are their ids by name."""
+    """As the public type. Functions are their ids by name, and so are servers (``@app.server``)."""
     from alight.sdk import reports  # noqa: PLC0415  only who asks for it
     from alight.sdk.secret import moment  # noqa: PLC0415  only who asks for it
 
@@ -172,8 +172,9 @@ def info(found: deploying.AppDescribed) -> AppInfo:
         stopped_at=moment(found.stopped_at) if found.stopped_at is not None else None,
         stopped_by=found.stopped_by or None,
     )
-    functions = {one.name: one.function_id for one in found.functions}
-    return reports.AppInfo(found.app_id, found.description, lifecycle, functions, {})
+    functions = {one.name: one.function_id for one in found.functions if not one.is_server}
+    servers = {one.name.removesuffix(".*"): one.function_id for one in found.functions if one.is_server}
+    return reports.AppInfo(found.app_id, found.description, lifecycle, functions, servers)
 
 
 def commit_of(folder: str) -> Tuple[str, bool]:

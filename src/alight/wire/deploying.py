@@ -158,6 +158,7 @@ class FunctionLine:
     containers: int = 0
     schedule: Dict[str, Any] = field(default_factory=dict)  # as declared, see FunctionSpec
     web: Tuple[WebUrl, ...] = ()  # where it answers requests
+    is_server: bool = False  # a class that serves a port, and no function or class with web methods
 
 
 @dataclass(frozen=True)

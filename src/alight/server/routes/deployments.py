@@ -11,6 +11,7 @@ from alight.server.services.containers import Containers
 from alight.server.services.deployments import Deployments
 from alight.server.services.environments import Environments
 from alight.server.services.functions import Functions
+from alight.server.services.published import is_server
 from alight.store.base import Store
 from alight.wire import errors
 from alight.wire.deploying import (
@@ -159,7 +160,8 @@ class Describer:
             )
             methods = tuple(method.name for method in one.spec.methods)
             timed, urls = dict(one.spec.schedule), self._functions.urls(one)
-            lines.append(FunctionLine(one.spec.name, one.function_id, methods, one.spec.is_web, count, timed, urls))
+            is_web, serves = one.spec.is_web, is_server(one.spec)
+            lines.append(FunctionLine(one.spec.name, one.function_id, methods, is_web, count, timed, urls, serves))
         return AppDescribed(
             app_id,
             row["name"],

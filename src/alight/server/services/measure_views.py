@@ -14,7 +14,7 @@ from alight.server.services.container_views import percentile as exact_percentil
 from alight.server.services.function_metrics import Sampled
 from alight.server.services.functions import Functions
 from alight.server.services.measures import Measures
-from alight.server.services.published import shown_name
+from alight.server.services.published import is_server, shown_name
 from alight.server.tally import MINUTE, Minute, from_text, percentile
 from alight.server.web_tally import WebMinute
 from alight.store.base import Row, Store
@@ -30,7 +30,6 @@ from alight.wire.measures import (
     SeriesOf,
 )
 from alight.wire.messages import FunctionStats
-from alight.wire.spec import FunctionSpec
 
 _HOUR = 3600.0
 _LONGEST = 7 * 86400.0
@@ -218,11 +217,6 @@ class MeasureViews:
             "minutes_of_functions", functions=named, since=int(since // MINUTE), until=int(until // MINUTE)
         )
         return [(row["minute"], minute_of(row)) for row in rows]
-
-
-def is_server(spec: FunctionSpec) -> bool:
-    """Whether it is a class that serves a port (``@app.server``), and no function or class with web methods."""
-    return spec.is_web and bool(spec.class_name) and not spec.methods
 
 
 def window(since: float, until: float) -> tuple[float, float]:

@@ -136,6 +136,11 @@ def is_variant(key: str) -> bool:
     return VARIANT in key
 
 
+def is_server(spec: FunctionSpec) -> bool:
+    """Whether it is a class that serves a port (``@app.server``), and no function or class with web methods."""
+    return spec.is_web and bool(spec.class_name) and not spec.methods
+
+
 def shown_name(key: str, method: str = "") -> str:
     """What people call it: "train" for a variant of train, "Model.predict" for a method."""
     name = key.partition(VARIANT)[0]
