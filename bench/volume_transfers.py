@@ -34,7 +34,9 @@ def transfers(session, bench, rounds, row_of, limit):
             for number in range(rounds):
                 os.sync()
                 put.inside.append(bench.alight("volume", "put", VOLUME, str(source), f"/t{number}"))
+                os.sync()  # before each: who writes after others waits for what they wrote
                 again.inside.append(bench.alight("volume", "put", "-f", VOLUME, str(source), f"/t{number}"))
+                os.sync()
                 get.inside.append(bench.alight("volume", "get", VOLUME, f"/t{number}", str(folder / "got")))
                 shutil.rmtree(folder / "got", ignore_errors=True)
                 (folder / "got").unlink(missing_ok=True)

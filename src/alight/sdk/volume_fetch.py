@@ -14,7 +14,7 @@ from typing import Any, AsyncGenerator, Deque, Dict, Iterable, List, Optional, T
 
 from alight.sdk.client import Client
 from alight.sdk.lost import LostError
-from alight.sdk.volume_upload import OnBytes, open_door
+from alight.sdk.volume_upload import OnBytes, copy_some, open_door
 from alight.wire import errors
 from alight.wire.codec import loads_head
 from alight.wire.stored import VolumeFile, VolumeFiles, VolumePath
@@ -286,9 +286,8 @@ def _copy_through(door: Door, target: Target, on_bytes: OnBytes) -> bool:
     assert begun is not None
     try:
         at = begun.offset
-        os.lseek(source, at, os.SEEK_SET)
         while at < begun.size:
-            count = os.sendfile(target.fd, source, at, min(_COPY, begun.size - at))
+            count = copy_some(source, target.fd, at, min(_COPY, begun.size - at))
             if not count:
                 break
             at += count

@@ -243,7 +243,7 @@ def _write_through(door: Door, item: Item, offer: Offer, offset: int, on_bytes: 
         with opened(item) as file:
             source, at = file.fileno(), offset
             while at < offer.size:
-                count = _copy_some(source, target, at, min(_COPY_PIECE, offer.size - at))
+                count = copy_some(source, target, at, min(_COPY_PIECE, offer.size - at))
                 if not count:
                     break
                 at += count
@@ -255,7 +255,10 @@ def _write_through(door: Door, item: Item, offer: Offer, offset: int, on_bytes: 
         os.close(target)
 
 
-def _copy_some(source: int, target: int, at: int, size: int) -> int:
+def copy_some(source: int, target: int, at: int, size: int) -> int:
+    """Bytes of one file to the same place of another; how many it was, 0 at the end. The kernel copies where it
+    can, and the two share their blocks where the filesystem can.
+    """
     try:
         return os.copy_file_range(source, target, size, at, at)
     except (AttributeError, OSError) as error:

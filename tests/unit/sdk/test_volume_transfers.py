@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_a_large_file_comes_whole_by_a_door_and_without(volume, machine, tmp_pat
     assert run(volume_fetch.fetch(volume._client, VOLUME, [target])) == []
     assert (tmp_path / "here").read_bytes() == content
     assert sorted(os.listdir(tmp_path)) == ["big", "here"]
+
+
+def test_a_large_file_comes_whole_where_the_kernel_does_not_copy(volume, machine, tmp_path, monkeypatch):
+    def elsewhere(*_words):
+        raise OSError(errno.EXDEV, "on another filesystem")
+
+    monkeypatch.setattr(os, "copy_file_range", elsewhere)
+    content = os.urandom(2 * LARGE + 11)
+    (tmp_path / "big").write_bytes(content)
+    with volume.batch_upload() as batch:
+        batch.put_file(tmp_path / "big", "big")
+    target = volume_fetch.Target(stored.VolumeFile("big", "file", len(content)), tmp_path / "here")
+    assert run(volume_fetch.fetch(volume._client, VOLUME, [target])) == []
+    assert (tmp_path / "here").read_bytes() == content
+    assert machine.bodies == 0
 
 
 def test_a_lost_connection_is_gone_on_from(volume, machine, tmp_path, monkeypatch):
