@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
 
 import msgspec
@@ -218,6 +219,39 @@ async def test_nobody_sees_what_is_somebody_elses(world):
         await views.find(asked, Principal(USER, "somebody"))
 
 
+LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\n"])*",?)*)\})? ([0-9.e+-]+|\+Inf)')
+
+
+def read_page(text):
+    """Prometheus' text format, strictly: types by name. Each family has its head once and its samples behind it, no
+    sample comes twice, and a histogram's buckets only grow up to its count."""
+    assert text.endswith("\n")
+    families, samples, name = {}, set(), ""
+    buckets: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            continue
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name not in families, line
+            families[name] = kind
+            continue
+        found = LINE.fullmatch(line)
+        assert found, line
+        mine, labels, value = found[1], found[2] or "", float(found[3])
+        assert re.fullmatch(f"{name}(_bucket|_sum|_count)?", mine), line
+        assert (mine == name) == (families[name] != "histogram"), line
+        assert (mine, labels) not in samples, line
+        samples.add((mine, labels))
+        of = name + re.sub(r',?le="[^"]*"', "", labels)
+        if mine.endswith("_bucket"):
+            assert value >= buckets.get(of, 0.0), line
+            buckets[of] = value
+        elif mine.endswith("_count") and families[name] == "histogram":
+            assert value == buckets.pop(of), line
+    return families
+
+
 @driven
 async def test_prometheus_reads_names_that_are_documented(world):
     server = await world.serve(holder_grace=30)
@@ -238,9 +272,9 @@ async def test_prometheus_reads_names_that_are_documented(world):
     assert f'gpu="{GPU.uuid}",name="T4 (fake)",fake="true"}} 0.5' in body
     counts = [line for line in body.splitlines() if line.startswith("alight_input_run_seconds_bucket")]
     assert counts[-1].endswith('le="+Inf"} 1')
-    for line in body.splitlines():
-        name, _, value = line.rpartition(" ")
-        assert line.startswith("#") or (name and float(value) >= 0), line
+    families = read_page(body)
+    assert families["alight_inputs_total"] == "counter"
+    assert families["alight_input_run_seconds"] == "histogram"
 
 
 @pytest.mark.parametrize(
