@@ -13,6 +13,7 @@ from alight.server.services import budgets
 from alight.wire import errors
 from alight.wire.billing import BudgetList, Budgets, BudgetSet
 from alight.wire.calling import CallDetails, CallShow, CallUpdate
+from alight.wire.messages import AppStop
 from tests.unit.server.conftest import spec
 
 
@@ -144,6 +145,12 @@ def test_a_users_budget_of_a_name_is_for_their_own_apps_only(world):
         assert set(keeper._held.why) == {app_id}
         with pytest.raises(errors.PermissionDeniedError, match="was set by ann, who with the owner of this"):
             await keeper.set(BudgetSet("app", "train", cost=1.0), "main", Principal(USER, owner="bob"))
+        await keeper.set(BudgetSet("run", other_id, cost=5.0), "", Principal(OWNER, owner=OWNER))
+        everything = await keeper.listed(Principal(OWNER, owner=OWNER))
+        assert [one.name for one in everything.budgets] == ["train", other_id]
+        await client.ask("app.stop", AppStop(other_id), dict)
+        everything = await keeper.listed(Principal(OWNER, owner=OWNER))
+        assert [one.name for one in everything.budgets] == ["train"], "a run that is over has nothing left to spend"
 
     world(work)
 

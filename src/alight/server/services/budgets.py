@@ -247,7 +247,8 @@ class BudgetKeeper:
                 mine = any(_concerns(limit, app) and app.owner == who.owner for app in self._apps.alive.values())
             wanted = kind in {"", limit.kind} or (kind == APP and limit.kind == RUN)
             here = not environment or environment == (limit.environment or environment)
-            if mine and wanted and here and (not name or name == limit.name):
+            over = limit.kind == RUN and limit.name not in self._apps.alive and not name
+            if mine and wanted and here and not over and (not name or name == limit.name):
                 found.append(limit)
         if kind == APP and name and not found and app is None and self._named(name, environment, who) is None:
             raise errors.NotFoundError(f"there is no app {name}", hint="`alight app list` shows those there are")
