@@ -34,6 +34,7 @@ class ApiExchange:
         self._pieces: list[bytes] = []
         self._size = 0
         self._done = head.length == 0
+        self._let_in = False  # its body may be here before that is asked
         self._task: asyncio.Task[None] | None = None
 
     def enter(self) -> None:
@@ -43,8 +44,11 @@ class ApiExchange:
             return
         origin = next((value for name, value in self.head.fields if name == b"origin"), b"")
         if origin and origin.partition(b"://")[2] != self.head.host:
+            self._client = None
             client.answer(403, "this page is of another origin")
-        elif self._done:
+            return
+        self._let_in = True
+        if self._done:
             self._begin()
         elif self.head.expects:
             client.continue_body()
@@ -56,7 +60,7 @@ class ApiExchange:
             raise BadRequest(f"bodies may have {_MOST >> 20} MiB here", 413)
         self._pieces += pieces
         self._done = done
-        if done and self._client is not None:
+        if done and self._let_in and self._client is not None:
             self._begin()
 
     def left(self) -> None:

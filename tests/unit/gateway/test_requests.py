@@ -387,7 +387,10 @@ async def test_protected_functions_want_a_token_that_goes_no_further():
 
 @live
 async def test_the_servers_own_interface_is_for_its_own_hosts_and_not_for_other_pages():
+    asked = []
+
     async def api(method, target, fields, body):
+        asked.append(body)
         return 200, {"content-type": "text/plain"}, f"{method} {target} {body.decode()}".encode()
 
     async with World() as world:
@@ -398,6 +401,12 @@ async def test_the_servers_own_interface_is_for_its_own_hosts_and_not_for_other_
         assert (await world.said(ask + b"Origin: http://evil.example\r\n\r\nhi")).startswith(b"HTTP/1.1 403 ")
         async with world.client(ask.replace(b"localhost:1", b"hello.localhost") + b"\r\nhi"):
             assert (await world.request()).path == b"/v1/a", "a function has this path for itself"
+        kept = ask.replace(b"Connection: close\r\n", b"")
+        two = kept + b"Origin: http://evil.example\r\n\r\nno" + ask + b"\r\nhi"
+        said = await world.said(two)
+        assert said.count(b"HTTP/1.1 ") == 2, "one answer each: what is refused is not done, whose body is there or not"
+        assert said.endswith(b"POST /v1/a?b hi")
+        assert asked == [b"hi", b"hi", b"hi"]
 
 
 @live
