@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import document
 import machine as facts
+import shared_floor
 from measured import Reading
 from run import row
 
@@ -57,6 +58,8 @@ def main() -> int:
         readings = [flushes(folder)]
         with alight_server(folder / "home") as (path, process):
             readings += queues(path) + dicts(path, process)
+        floor = shared_floor.taken(folder, ONES)
+        readings.insert(1, Reading("a put's system calls and thread switches, and nothing else", floor, "ms"))
         with contextlib.ExitStack() as stack:
             if shutil.which("redis-server"):
                 readings += redis(stack.enter_context(redis_server(folder)))
