@@ -24,8 +24,18 @@ set_up() {
   [ "$(uname -s)" = Linux ] || fail "this script needs Linux, and this is $(uname -s)" "on other systems Alight is a client: pip install ."
   local kind=$1
   shift
-  ensure_packages "$@"
-  ensure_venv "$kind"
+  if ! has_python || ! has_certificates; then
+    ensure_packages "$@"
+    ensure_venv "$kind"
+    return
+  fi
+  # Each waits for something else. It is apt-get that goes on when somebody interrupts: it should not end half-way.
+  local packages status=0
+  (ensure_packages "$@") &
+  packages=$!
+  (ensure_venv "$kind") || status=$?
+  wait "$packages" || status=$?
+  if [ $status != 0 ]; then exit $status; fi
 }
 
 ensure_packages() {
@@ -34,7 +44,7 @@ ensure_packages() {
   has_command runc || has_command crun || missing+=(runc)
   has_command mmdebstrap || missing+=(mmdebstrap)
   has_command nft || missing+=(nftables)
-  [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+  has_certificates || missing+=(ca-certificates)
   [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
   for wanted in "$@"; do has_command "${wanted%%:*}" || missing+=("${wanted##*:}"); done
   if [ ${#missing[@]} -gt 0 ]; then
@@ -71,6 +81,8 @@ apt_install() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${quiet[@]}" install -y --no-install-recommends "$@" </dev/null
 }
 
+has_certificates() { [ -e /etc/ssl/certs/ca-certificates.crt ]; }
+
 has_python() { [ -n "$(find_python)" ]; }
 
 # The first Python >= 3.11 that can make a virtual environment.
@@ -100,12 +112,9 @@ ensure_venv() {
   "$python" -m venv --clear "$VENV"
   local requirements=(-e "$ROOT")
   if [ "$kind" = dev ]; then
-    mapfile -t -O 2 requirements < <("$python" - "$ROOT/pyproject.toml" <<'PYTHON'
-import sys, tomllib
-with open(sys.argv[1], "rb") as file:
-    print(*tomllib.load(file)["dependency-groups"]["dev"], sep="\n")
-PYTHON
-    )
+    # What is never imported needs no compiling, and of the tools that is most.
+    requirements=(--no-compile "${requirements[@]}")
+    mapfile -t -O 3 requirements < <(requirements_of dev)
   fi
   local log=$VENV/install.log
   if ! "$VENV/bin/python" -m pip install "${requirements[@]}" </dev/null >"$log" 2>&1; then
@@ -114,6 +123,26 @@ PYTHON
   fi
   printf '%s' "$stamp" >"$VENV/run.stamp"
   if [ "$kind" = dev ]; then printf '%s' "$stamp" >"$VENV/dev.stamp"; fi
+}
+
+# requirements_of GROUP: the packages of a group of pyproject.toml, one a line.
+requirements_of() {
+  "$(find_python)" - "$ROOT/pyproject.toml" "$1" <<'PYTHON'
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    print(*tomllib.load(file)["dependency-groups"][sys.argv[2]], sep="\n")
+PYTHON
+}
+
+# Chromium and what drives it. Where there is none to install, the tests that need them are skipped and say so.
+ensure_browser() {
+  local wanted
+  has_command chromium || has_command chromium-browser || has_command google-chrome ||
+    install_packages chromium || say "no chromium: the tests that need a browser will be skipped"
+  "$VENV/bin/python" -c 'import playwright' 2>/dev/null && return
+  mapfile -t wanted < <(requirements_of browser)
+  "$VENV/bin/python" -m pip install -q "${wanted[@]}" </dev/null ||
+    say "no playwright: the tests that need a browser will be skipped"
 }
 
 # With sudo, what the tools wrote into the checkout belongs to the one who called.
