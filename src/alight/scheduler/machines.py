@@ -26,7 +26,7 @@ def joined(state: State, event: events.NodeJoined, now: float, decisions: list[D
         _resize(state, node, event)
         state.nodes[event.node_id] = node
     place.machines_changed(state)
-    for one in sorted(event.held, key=lambda one: one.rank):  # leaders first: what they hold the others may hold
+    for one in sorted(event.held, key=_in_turn):
         _take_up(state, node, one, now, decisions)
     for gang_id in list(state.gangs):
         _look_at_gang(state, gang_id, node, now, decisions)
@@ -78,6 +78,11 @@ def _lose(state: State, name: str, now: float, decisions: list[Decision], hostna
     error: dict[str, Any] = to_wire(RemoteError(f"its container on {hostname} was lost"))
     lost = events.ContainerEnded(name, ResultStatus.TERMINATED, error)
     containers.ended(state, lost, now, decisions, with_machine=True)
+
+
+def _in_turn(one: events.Held) -> tuple[int, int]:
+    """Leaders first: what they hold the others may hold. Of those, who has the latest attempt, for that one counts."""
+    return one.rank, -max((run.attempt for run in one.runs), default=0)
 
 
 def _take_up(state: State, node: Node, one: events.Held, now: float, decisions: list[Decision]) -> None:
