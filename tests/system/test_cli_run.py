@@ -53,6 +53,11 @@ def wants_gpu() -> str:
     return "no GPU needed after all"
 
 
+@app.local_entrypoint()
+def larger():
+    print(wants_gpu.with_options(gpu="H200:2").remote())
+
+
 @app.function()
 def bar():
     for percent in range(0, 101, 25):
@@ -157,6 +162,7 @@ def test_a_gpu_that_nobody_has(machine, script):
     assert "a100-40gb" in done.stderr.lower()
     assert time.monotonic() - started < 10
     machine.run("run", "--gpu", "none", f"{script}::wants_gpu")
+    machine.run("run", "--gpu", "none", f"{script}::larger")  # what a variant asks for is replaced, too
 
 
 def test_the_scripts_own_exit_status(machine, script):

@@ -335,6 +335,9 @@ class Handle(Object):
         if not self._changes and not body:
             return base_id
         changes = await self._changes.plain(client, base._app_id(running), self._name)
+        if running is not None and not running.own_gpus and "resources" in changes:
+            # The run says which GPU everything gets, and the function that this is a variant of has it.
+            changes["resources"] = {name: one for name, one in changes["resources"].items() if name != "gpus"}
         message = messages.FunctionBind(base_id, changes, given)
         answer = await client.call("function.bind", message, messages.PublishedFunction, body)
         if answer.impossible is not None:

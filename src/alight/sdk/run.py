@@ -68,6 +68,7 @@ class Run:
         )
         created = await plan.client.call("app.create", message, messages.AppCreated)
         self._running = RunningApp(plan.client, created, detach=plan.detach)
+        self._running.own_gpus = plan.gpu is None
         # From here on the server would stop the app if this process were to vanish.
         await self._running.watch()
         if plan.budget is not None:

@@ -35,6 +35,7 @@ class RunningApp:
         self.function_ids: Dict[str, str] = {}
         self.problems: Dict[str, errors.Error] = {}
         self.stopped: Optional[str] = None
+        self.own_gpus = True  # functions get those that they ask for, and not what the run says
         self._ended = Future()
         self._lock = threading.Lock()
         self._seen: Dict[str, int] = {}
