@@ -11,7 +11,12 @@ import pytest
 from alight.store import sqlite
 from tests.unit import generated
 
-__all__ = ["generated"]  # it says how tests with generated inputs run
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Many generated inputs take longer than any other test may."""
+    for item in items if generated.MANY else ():
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(autouse=True, scope="session")

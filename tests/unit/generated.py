@@ -33,7 +33,9 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=_SLOW,
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "same")
+MANY = PROFILE == "random"
+settings.load_profile(PROFILE)
 
 
 def times(count: int) -> int:

@@ -138,7 +138,7 @@ class History:
 
 @given(st.lists(STEPS, max_size=25))
 @settings(max_examples=times(20))
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_ours_is_the_list(steps):
     with tempfile.TemporaryDirectory(dir=QUICK) as folder:
 
