@@ -30,6 +30,7 @@ def test_relative_imports_stay_out():
     relative = [
         f"{file.relative_to(tree.SOURCE)}:{node.lineno}"
         for file in tree.files()
+        if "from ." in file.read_text()  # parsing every file takes seconds
         for node in tree.ast.walk(tree.parsed(file))
         if isinstance(node, tree.ast.ImportFrom) and node.level
     ]
