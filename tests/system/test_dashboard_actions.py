@@ -222,7 +222,7 @@ def test_a_budget_is_set_changed_and_taken_away(desk):
         unchanged=lambda: budget() is None,
     )
     desk.becomes(lambda: (budget() or {}).get("cost") == 12.5)
-    desk.eye.sees("of $12.50 this month")
+    desk.eye.sees("of $12.50")
     desk.press(
         "Change",
         "Change the budget of desk",
@@ -233,7 +233,7 @@ def test_a_budget_is_set_changed_and_taken_away(desk):
     )
     desk.becomes(lambda: (budget()["cost"], budget()["gpu_seconds"]) == (20, 60))
     desk.eye.go(f"/apps/{desk.app}", ".facts")
-    desk.eye.sees("of $20.00")
+    desk.eye.sees("of $20.00, GPUs for 0 s of 1 min this month")
     desk.eye.go("/cost", "[aria-label=Budgets]")
     desk.press(
         "Clear", "What waits because of it goes on", no="Keep it", verb="Clear it", unchanged=lambda: bool(budget())

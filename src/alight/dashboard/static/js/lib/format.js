@@ -89,7 +89,8 @@ export function money(amount, currency = "$") {
   if (amount == null) return "–";
   if (amount === 0) return `${currency}0`;
   if (amount < 0.00005) return `< ${currency}0.0001`;
-  return `${currency}${amount.toFixed(amount < 0.01 ? 4 : amount < 1 ? 3 : 2)}`;
+  const digits = amount < 0.01 ? 4 : amount < 1 ? 3 : 2;
+  return currency + amount.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 const SIGNS = { USD: "$", EUR: "€", GBP: "£" };

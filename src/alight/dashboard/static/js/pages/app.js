@@ -4,7 +4,7 @@ import { html } from "../lib/html.js";
 import { useQuery } from "../lib/query.js";
 import { useLocation } from "../lib/router.js";
 import { Ago, Empty, Facts, Head, Loading, Problem, Section, State, Tabs } from "../parts/basics.js";
-import { SetBudget, useBudgets, words } from "../parts/budgets.js";
+import { SetBudget, time, useBudgets, words } from "../parts/budgets.js";
 import { Action } from "../parts/dialog.js";
 import { CallList, ContainerList } from "../parts/lists.js";
 import { Log } from "../parts/log.js";
@@ -61,7 +61,7 @@ function About({ app, budget, currency }) {
     ["Stopped", app.stopped_at && html`<${Ago} at=${app.stopped_at} />${app.stop_reason && `: ${app.stop_reason}`}`],
     ["Tags", tags.length > 0 && tags.map(([name, value]) => `${name}=${value}`).join(", ")],
     ["Cost", cost ? (cost.cost > 0 ? cashOf(cost.currency)(cost.cost) : "none yet") : "–"],
-    ["Budget", budget && html`${words(budget, currency)}${budget.used_up ? html` <${State} is="held" tone="bad">used up<//>` : ""}`],
+    ["Budget", budget && html`${words(budget, currency)} ${time(budget)}${budget.used_up ? html` <${State} is="held" tone="bad">used up<//>` : ""}`],
     ["Answers at", urls.length > 0 && html`<${Urls} urls=${urls} />`],
   ]} />`;
 }
@@ -99,14 +99,14 @@ function Starts({ id }) {
 
 function Versions({ app, versions, refresh }) {
   const columns = [
-    { label: "Version", width: "90px", phone: true, num: true, cell: ({ version }) => html`<span class="strong">v${version}</span>` },
-    { label: "", width: "110px", phone: true, cell: ({ version, failed, kept }) => version === versions.current
+    { label: "Version", width: "56px", phone: true, num: true, cell: ({ version }) => html`<span class="strong">v${version}</span>` },
+    { label: "", width: "100px", phone: true, cell: ({ version, failed, kept }) => version === versions.current
       ? html`<${State} is="serves" tone="good" />` : failed ? html`<${State} is="failed"><span title=${failed}>taken back</span><//>` : kept ? "" : html`<span class="faint">not kept</span>` },
-    { label: "Deployed", width: "110px", num: true, phone: true, cell: ({ deployed_at: at }) => html`<${Ago} at=${at} />` },
+    { label: "Deployed", width: "84px", num: true, phone: true, cell: ({ deployed_at: at }) => html`<${Ago} at=${at} />` },
     { label: "By", width: "110px", cell: ({ deployed_by: who }) => who || "–" },
     { label: "Commit", width: "minmax(0, 1fr)", cell: ({ commit, dirty, tag, origin }) => html`<span class="cut">
       ${commit && html`<code>${commit.slice(0, 10)}${dirty ? "+" : ""}</code>`} ${tag} ${origin ? html`<span class="faint">as v${origin}</span>` : ""}</span>` },
-    { label: "", width: "110px", num: true, cell: ({ version, kept }) => version !== versions.current && kept && app.state !== "stopped" && html`
+    { label: " ", width: "84px", num: true, phone: true, cell: ({ version, kept }) => version !== versions.current && kept && app.state !== "stopped" && html`
       <${Action} quiet label="Go back" title=${`Go back to version ${version}?`} path=${`apps/${app.app_id}/rollback`} body=${{ version }} then=${refresh}
         text="It serves again under a new number. Containers of the version that serves now finish what they have begun." />` },
   ];

@@ -10,17 +10,20 @@ import { Table } from "../parts/table.js";
 export function Volume({ id }) {
   const { query, set } = useLocation();
   const { data, error, loading, refresh } = useQuery(`volumes/${id}`, { every: 10 });
+  const place = data?.volume.environment;
+  const measured = useQuery(place ? "volumes" : null, { parameters: { details: true, environment: place, limit: 1000 }, every: 10 });
   const crumbs = [["Volumes", "/volumes"]];
   if (error && !data) return html`<${Head} title=${id} crumbs=${crumbs} /><${Problem} error=${error} retry=${refresh} />`;
   if (loading) return html`<${Head} title=" " crumbs=${crumbs} /><${Loading} />`;
-  const volume = data.volume ?? data;
+  const volume = { ...data.volume, ...measured.data?.volumes.find(({ volume_id: one }) => one === id) };
+  const known = (number, text) => (number >= 0 ? text(number) : "–");
   const { versions = [], snapshots = [] } = data.history ?? {};
   const tab = query.tab ?? "files";
   return html`
     <${Head} title=${volume.name || id} crumbs=${crumbs} id=${volume.volume_id}>
       <${Facts} facts=${[
-        ["Environment", volume.environment], ["Size", volume.size >= 0 && `${bytes(volume.size)}${volume.limit ? ` of ${bytes(volume.limit)}` : ""}`],
-        ["Files", volume.files >= 0 && count(volume.files)], ["Version", volume.version || ""], ["Written", volume.committed_at > 0 && html`<${Ago} at=${volume.committed_at} />`],
+        ["Environment", volume.environment], ["Size", known(volume.size, bytes) + (volume.limit ? ` of ${bytes(volume.limit)}` : "")],
+        ["Files", known(volume.files, count)], ["Version", volume.version || ""], ["Committed", volume.committed_at > 0 ? html`<${Ago} at=${volume.committed_at} />` : "never"],
         ["Mounted by", volume.mounted?.join(", ")],
       ]} />
     <//>
@@ -70,7 +73,7 @@ const VERSIONS = [
 
 const Versions = ({ versions }) => versions.length
   ? html`<${Table} label="Versions" columns=${VERSIONS} rows=${versions} named=${({ version, at }) => `${version} ${at}`} />`
-  : html`<${Empty} title="Nothing was written to it yet." />`;
+  : html`<${Empty} title="Nothing was committed to it yet." />`;
 
 const Snapshots = ({ snapshots, id }) => html`<${Table} label="Snapshots" rows=${snapshots} named=${({ name }) => name} columns=${[
   { label: "Snapshot", width: "minmax(0, 2fr)", phone: true, cell: ({ name, label }) => html`<a class="cut" href=${`/volumes/${id}?${new URLSearchParams({ snapshot: name })}`}>${label || name}</a>` },

@@ -13,7 +13,7 @@ const COLUMNS = [
   { label: "Limit", width: "92px", num: true, cell: ({ limit }) => (limit ? bytes(limit) : "–") },
   { label: "Files", width: "92px", num: true, cell: ({ files }) => (files < 0 ? "–" : count(files)) },
   { label: "Mounted by", width: "minmax(0, 2fr)", cell: ({ mounted }) => html`<span class="faint cut" title=${mounted.join(", ")}>${mounted.join(", ") || "–"}</span>` },
-  { label: "Written", width: "92px", num: true, phone: true, cell: ({ committed_at: at }) => (at ? html`<${Ago} at=${at} />` : "never") },
+  { label: "Committed", width: "92px", num: true, phone: true, cell: ({ committed_at: at }) => (at ? html`<${Ago} at=${at} />` : "never") },
 ];
 
 export function Volumes() {

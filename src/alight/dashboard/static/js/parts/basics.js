@@ -115,10 +115,16 @@ export function Head({ title, crumbs = [], state, actions, id, children }) {
 }
 
 /** Tabs whose choice is part of the URL. */
-export const Tabs = ({ tabs, chosen, choose }) => html`
-  <div class="tabs" role="tablist">${tabs.filter(Boolean).map(([name, label, number]) => html`
+export function Tabs({ tabs, chosen, choose }) {
+  const line = useRef(null);
+  useEffect(() => {
+    const one = line.current.querySelector("[aria-selected=true]");
+    if (one) line.current.scrollLeft = one.offsetLeft - line.current.offsetLeft - 60; // on a phone they are a line that can be moved
+  }, [chosen]);
+  return html`<div class="tabs" role="tablist" ref=${line}>${tabs.filter(Boolean).map(([name, label, number]) => html`
     <button key=${name} type="button" role="tab" aria-selected=${name === chosen} onClick=${() => choose(name)}>
       ${label}${number != null && html`<span class="faint num">${number}</span>`}</button>`)}</div>`;
+}
 
 /** Places of a fixed height that stand for what is being loaded. */
 export const Loading = ({ rows = 5 }) => html`

@@ -9,12 +9,15 @@ import { Table } from "./table.js";
 /** Those that concern who looks, and a way to ask again. */
 export const useBudgets = () => useQuery("cost/budgets", { every: 10 });
 
-/** "$0.34 of $0.50 a month" */
-export function words({ kind, cost, gpu_seconds: seconds, spent, spent_gpu_seconds: used }, currency) {
+/** "$0.34 of $0.50" */
+export function words({ cost, gpu_seconds: seconds, spent, spent_gpu_seconds: used }, currency) {
   const cash = cashOf(currency);
   const parts = [cost != null && `${cash(spent)} of ${cash(cost)}`, seconds != null && `GPUs for ${duration(used)} of ${duration(seconds)}`];
-  return `${parts.filter(Boolean).join(", ")}${kind === "run" ? "" : " this month"}`;
+  return parts.filter(Boolean).join(", ");
 }
+
+/** Of which time it is. */
+export const time = ({ kind }) => (kind === "run" ? "in its life" : "this month");
 
 /** How much of it is used, 1 for all: of the limit that is nearer. */
 export const share = ({ cost, gpu_seconds: seconds, spent, spent_gpu_seconds: used }) =>
@@ -43,9 +46,10 @@ const columns = (currency, refresh) => [
   { label: "Of", width: "minmax(0, 1fr)", phone: true, cell: ({ kind, name, environment, app_id: id }) => html`<span class="cut">
     <span class="faint">${kind} </span>${id ? html`<a class="strong" href=${`/apps/${id}`}>${name}</a>` : html`<span class="strong">${name}</span>`}
     ${environment && environment !== "main" && html` <span class="faint">in ${environment}</span>`}</span>` },
-  { label: "Used", width: "minmax(0, 1.6fr)", phone: true, cell: (one) => html`<span class=${`cut num ${one.used_up ? "bad" : ""}`} title=${words(one, currency)}>${words(one, currency)}</span>` },
+  { label: "Used", width: "minmax(0, 1.6fr)", phone: true, cell: (one) => html`<span class=${`cut num ${one.used_up ? "bad" : ""}`} title=${`${words(one, currency)} ${time(one)}`}>${words(one, currency)}</span>` },
   { label: "", width: "minmax(60px, 0.8fr)", cell: (one) => html`<span class="inputs"><${Bar} label=${`${Math.round(share(one) * 100)} % used`} parts=${[
     { name: "used", value: share(one), tone: one.used_up ? "bad" : share(one) > 0.8 ? "wait" : "live" }, { name: "left", value: 1 - share(one), tone: "rest" }]} /></span>` },
+  { label: "Counted", width: "90px", cell: (one) => html`<span class="faint">${time(one)}</span>` },
   { label: "State", width: "minmax(150px, 0.9fr)", cell: ({ used_up: up, stop }) => up
     ? html`<${State} is="held" tone="bad">${stop ? "used up: stopped" : "used up: inputs wait"}<//>`
     : html`<span class="faint cut">${stop ? "then stops what runs" : "then inputs wait"}</span>` },
