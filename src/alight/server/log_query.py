@@ -7,9 +7,11 @@ merge has come to its time. Lines of one container keep the order in which they 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from alight.server.log_segments import SYSTEM, Block, LogFile, Record
 from alight.wire import errors
@@ -86,10 +88,12 @@ class Assembler:
 
 
 class Reader:
-    """Reads one log. ``places``: up to where each stream was read, by ``forward``."""
+    """Reads one log. ``places``: up to where each stream was read, by ``forward``. ``limit``: from where on it is not
+    read yet, though it be there."""
 
     def __init__(self, name: str, file: LogFile) -> None:
         self.name = name
+        self.limit = math.inf
         self._file = file
         self.places: dict[int, int] = {}
 
@@ -105,7 +109,7 @@ class Reader:
             if until and block.key > until:
                 break
             key = block.key
-            for record in self._file.records(block):
+            for record in self._records(block):
                 after, key = key, max(key, record.at)
                 bit = assembler.feed(record, key, after)
                 if bit is not None:
@@ -140,8 +144,11 @@ class Reader:
         """Begin at the end of what there is."""
         last = 0
         for block in self._file.blocks()[-1:]:
-            last = max((record.end for record in self._file.records(block)), default=block.start)
+            last = max((record.end for record in self._records(block)), default=block.start)
         self.places = {1: last, 2: last, SYSTEM: last}
+
+    def _records(self, block: Block) -> Iterator[Record]:
+        return takewhile(lambda record: record.end <= self.limit, self._file.records(block))
 
     def _lines_of(self, block: Block, heads: dict[int, Bit]) -> tuple[list[Bit], dict[int, Bit], int]:
         """The lines of a block, with those of ``heads`` that begin in it; the first of each stream apart."""
@@ -149,7 +156,7 @@ class Reader:
         bits: list[Bit] = []
         firsts: dict[int, Bit] = {}
         key, last = block.key, block.start
-        for record in self._file.records(block):
+        for record in self._records(block):
             after, key, last = key, max(key, record.at), record.end
             bit = assembler.feed(record, key, after)
             if bit is not None and (bit.fd == SYSTEM or bit.fd in firsts):

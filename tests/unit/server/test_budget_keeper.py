@@ -124,6 +124,8 @@ def test_what_is_not_said_of_a_budget_stays_as_it_was(world):
         (told,) = (await keeper.set(BudgetSet("app", "doubling", stop=False), "main", owner)).budgets
         assert (told.cost, told.gpu_seconds, told.stop) == (2.0, 60, False)
         assert (await keeper.listed(owner, "app", "doubling", "main")).budgets == (told,)
+        await client.app(spec(), name="without")
+        assert (await keeper.listed(owner, "app", "without", "")).budgets == ()
         with pytest.raises(errors.NotFoundError, match="no app doubling"):
             await keeper.listed(owner, "app", "doubling", "other")
 

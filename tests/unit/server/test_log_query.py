@@ -69,6 +69,20 @@ def test_an_unfinished_line_waits_where_it_is_to_wait_and_comes_with_its_rest(lo
     assert texts(reader.forward()) == []
 
 
+def test_nothing_is_read_beyond_a_readers_limit_from_either_end_and_nothing_twice(logs):
+    box = Box(logs)
+    box.write(record(b"one\n", 1))
+    first = box.end
+    box.write(record(b"two\n", 2))
+    for way in ("forward", "backward"):
+        reader = box.reader()
+        reader.limit = first
+        assert texts(getattr(reader, way)()) == [b"one\n"]
+        assert texts(reader.forward()) == []
+        reader.limit = box.end
+        assert texts(reader.forward()) == [b"two\n"]
+
+
 def test_reading_goes_on_where_it_stopped_to_the_byte(logs):
     box = Box(logs)
     box.write(record(b"one\ntwo"))

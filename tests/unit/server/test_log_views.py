@@ -9,7 +9,7 @@ import pytest
 
 from alight.server.auth import Principal
 from alight.server.log_query import events
-from alight.server.services import node_reports
+from alight.server.services import log_views, node_reports
 from alight.server.services.log_scope import Scopes
 from alight.wire import errors
 from alight.wire.commands import Report
@@ -189,6 +189,35 @@ def test_following_shows_what_comes_until_the_app_ends(world):
         found, last = await read(stream)
         assert "has ended" in text(found, "system")
         assert last.ended == "the app has stopped: enough"
+
+    world(work)
+
+
+def test_a_line_that_comes_while_a_log_is_read_has_its_call(world, monkeypatch):
+    """Its call began after it was noted which ones run, and the line was there before the log was read."""
+
+    async def work(world):
+        one = await shop(world, "slow")
+        one.go_on.set()
+        await one.call("slow", "before")
+        calls, take = [], asyncio.to_thread
+
+        async def late(function, *args, **more):
+            if not calls:
+                (box,) = one.boxes("slow")
+                before = world.server.parts.logs.end(box)
+                calls.append(await one.client.start(one.functions["slow"], "it"))
+                await world.until(lambda: world.server.parts.logs.end(box) > before)
+            return await take(function, *args, **more)
+
+        one.go_on.clear()
+        monkeypatch.setattr(log_views.asyncio, "to_thread", late)
+        found, _ = await read(
+            await opened(one.client, app="shop", follow=True), lambda found: "it begins\n" in printed(found)
+        )
+        (begun,) = [piece for piece, data in found if data == b"it begins\n"]
+        assert begun.call == calls[0].call_id
+        one.go_on.set()
 
     world(work)
 

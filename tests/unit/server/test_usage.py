@@ -192,6 +192,12 @@ def test_the_gpus_of_a_container_cost_by_their_type_and_parts_of_them_by_part(wo
         assert told.amounts["gpu:A100-40GB"] == pytest.approx(told.amounts[WHOLE])
         assert told.by_resource["gpu:A100-40GB"] == pytest.approx(told.amounts[WHOLE] * 2.5 / 3600)
         assert told.peaks == {"A100-40GB": 1}
+        (record,) = (one for one in world.server.parts.containers.alive.values() if one.app_id == app_id)
+        world.server._usage.began(
+            replace(record, container_id="ta-next"), time.time()
+        )  # before the end of that one is told
+        assert (await client.ask("usage.app", AppCostAsk(app_id), CostTold)).peaks == {"A100-40GB": 1}
+        world.server._usage.ended("ta-next", time.time(), seen=True)
         app_id, functions = await client.app(spec(resources=Resources(gpus=("ODD-1",))))
         await client.remote(functions["double"], 1)
         told = await client.ask("usage.app", AppCostAsk(app_id), CostTold)
@@ -250,6 +256,21 @@ def test_volumes_cost_what_they_hold_once_an_hour(world):
         assert item.amounts == {"storage": 3.0 * 5}  # the hours between, too
         assert item.cost == pytest.approx(15 * 0.20 / 730)
         assert (item.idle, item.starting) == (0, 0)
+
+    world(work)
+
+
+def test_volumes_are_rows_of_their_own_in_a_report_by_function(world):
+    async def work(world):
+        await world.serve(node_grace=30)
+        for volume in ("vo-1", "vo-2"):
+            key = metering.Key(int(time.time() // 3600), volume, "", "owner", "main", metering.STORAGE, "")
+            world.server._usage.meter.store(key, 1.0)
+        asked = UsageAsk(time.time() - 3600, time.time() + 3600, "", by="function")
+        report = await world.server._billing.report(asked, "")
+        assert [(one.object_id, one.amounts) for one in report.items] == [
+            (volume, {"storage": 1.0}) for volume in ("vo-1", "vo-2")
+        ]
 
     world(work)
 

@@ -67,7 +67,8 @@ class Billing:
             if tag:
                 name = str(json.loads(row["tags"]).get(tag, ""))
             else:
-                name = {"app": row["app_id"], "function": row["function_id"], "user": row["owner"]}[asked.by]
+                function = row["function_id"] or row["app_id"]  # a volume has none
+                name = {"app": row["app_id"], "function": function, "user": row["owner"]}[asked.by]
             environment = "" if tag or asked.by == "user" else row["environment"]
             one = sums.get((at, environment, name))
             if one is None:

@@ -325,7 +325,7 @@ class BudgetKeeper:
             app
             for app in self._apps.alive.values()
             if (app.name or app.description) == name
-            and app.environment == environment
+            and environment in {"", app.environment}
             and (who.kind == OWNER or app.owner == who.owner)
         ]
         return found[0] if found else None

@@ -179,6 +179,10 @@ class Tagged:
     def places(self, places: dict[int, int]) -> None:
         self._reader.places = places
 
+    def read_until(self, limit: float) -> None:
+        """What lies behind this comes another time."""
+        self._reader.limit = limit
+
     def forward(self, since: float, until: float, unfinished: bool = True) -> Iterator[Bit]:
         """See ``Reader``."""
         if self.places:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 
@@ -65,6 +66,9 @@ class LogViews:
         while not stream.broken:
             alive = [name for name in look.readers if name in self._containers.alive]
             look.running = {name: self._running.now(name) for name in alive}
+            for name, reader in look.readers.items():
+                # What is printed from here on may be of inputs that ``running`` does not know.
+                reader.read_until(self._logs.end(name) if name in look.running else math.inf)
             pieces, body = await asyncio.to_thread(look.take, bits, following=following)
             if not pieces:
                 return

@@ -52,6 +52,7 @@ class Usage:
         self.on_joined: Callable[[], None] = lambda: None
         self._ended: list[Metered] = []
         self._peaks: dict[str, dict[str, float]] = {}
+        self._whole: dict[str, set[str]] = {}  # by container: the GPUs that it has to itself
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.every = EVERY
@@ -93,7 +94,15 @@ class Usage:
         shared = need.slots > 1
         self.meter.begin(Metered(record.container_id, whose, shape, shared, metering.micros(now)))
         if count:
-            mine = [one.shape for one in self.meter.alive.values() if one.whose.app_id == record.app_id]
+            whole = {text for text in record.gpus if not gpus.grant(text).percent and not gpus.grant(text).memory}
+            mine = [
+                one.shape
+                for one in self.meter.alive.values()
+                # One that held the same GPU is gone, and its end is told after this.
+                if one.whose.app_id == record.app_id
+                and (one.container_id == record.container_id or not whole & self._whole.get(one.container_id, set()))
+            ]
+            self._whole[record.container_id] = whole
             at_once = sum(one.gpus for one in mine if one.gpu == gpu)
             peaks = self._peaks.setdefault(record.app_id, {})
             peaks[gpu] = max(peaks.get(gpu, 0.0), at_once)
@@ -105,6 +114,7 @@ class Usage:
     def ended(self, container_id: str, now: float, *, seen: bool) -> None:
         """It is gone; ``seen`` False: nobody knows when it ended."""
         one = self.meter.alive.get(container_id)
+        self._whole.pop(container_id, None)
         if one is not None:
             self.meter.ended(container_id, now if seen else None)
             # Nobody shall count what was not seen: the next server process looks from here.
