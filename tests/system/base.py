@@ -1,4 +1,4 @@
-"""The base image that system tests stand on: built once per machine, kept in a cache, given to each home as hard links.
+"""The base image that system tests stand on: built once per machine, kept in a cache, given to each home as a link.
 
 The cache (``ALIGHT_TEST_CACHE``) may be deleted at any time. Two test runs at once wait for each other and share the
 result. What a test builds on top stays in its own home and goes with it.
@@ -7,10 +7,13 @@ result. What a test builds on top stays in its own home and goes with it.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import functools
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,16 +42,55 @@ def base_image() -> BuiltImage:
     return builder.cached(spec) or asyncio.run(builder.build(spec, {}, lambda event: print(event.line, flush=True)))
 
 
-def new_home() -> Path:
-    """A new state directory that holds the base image already. Whoever asked removes it with ``remove_home``."""
+def new_home(*, own_base: bool = False) -> Path:
+    """A new state directory that holds the base image already. Whoever asked removes it with ``remove_home``.
+
+    Its base layer is a link to the cache's: ten thousand files are slow to link and to unlink for each of fifty homes.
+    ``own_base`` has them as hard links, for who removes the base image.
+    """
     base_image()
     homes = cache() / "h"
     homes.mkdir(exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="", dir=homes))
+    (home / "node").mkdir(mode=0o711)
     for part in ("layers", "images"):
-        (home / "node").mkdir(exist_ok=True, mode=0o711)
-        subprocess.run(["cp", "-al", cache() / "node" / part, home / "node" / part], check=True)
+        (home / "node" / part).mkdir(mode=0o700)
+        for one in (cache() / "node" / part).iterdir():
+            own = home / "node" / part / one.name
+            if not one.is_dir():
+                shutil.copy2(one, own)
+            elif own_base:
+                subprocess.run(["cp", "-al", one, own], check=True)
+            else:
+                own.symlink_to(one)
+    lend_library(home)
     return home
+
+
+def lend_library(home: Path) -> None:
+    """Have the node of this state directory find Alight's files for containers compiled already, as a link.
+
+    It takes most of a second of a core, as often as a node starts a container in an empty directory.
+    """
+    tree = _library()
+    folder = home / "node" / "runtime" / tree.parent.name
+    folder.mkdir(parents=True)
+    (folder / tree.name).symlink_to(tree)
+
+
+@functools.cache
+def _library() -> Path:
+    """The tree of this content and this Python, in the cache; older ones go."""
+    from alight.node.runtime_files import RuntimeFiles
+
+    with (cache() / "library.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        tree = asyncio.run(RuntimeFiles(cache(), None).own())
+        os.utime(tree.parent)
+        for other in tree.parent.parent.iterdir():
+            if other.stat().st_mtime < time.time() - 24 * 3600:
+                shutil.rmtree(other)
+    return tree
 
 
 def remove_home(home: Path) -> None:

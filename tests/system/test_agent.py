@@ -18,6 +18,7 @@ from alight.testing.fake_server import random_content
 from alight.wire import chunk, payload
 from alight.wire.codec import PREFACE, Kind, encode_frame
 from alight.wire.commands import Command
+from tests.system import base
 from tests.system.nodes import BARE, give_of, large_of, scenario, start_of, started, until
 
 pytestmark = pytest.mark.system
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.system
 def home():
     # Unix addresses are short: pytest's own directories are not.
     path = Path(tempfile.mkdtemp(prefix="al-"))
+    base.lend_library(path)
     yield path
     shutil.rmtree(path)
 

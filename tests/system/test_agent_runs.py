@@ -12,6 +12,7 @@ import pytest
 from alight.wire import chunk, payload
 from alight.wire.commands import Command, Run
 from alight.wire.spec import Autoscaling
+from tests.system import base
 from tests.system.nodes import BARE, give_of, many_of, scenario, start_of, started
 
 pytestmark = pytest.mark.system
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.system
 def home():
     # Unix addresses are short: pytest's own directories are not.
     path = Path(tempfile.mkdtemp(prefix="al-"))
+    base.lend_library(path)
     yield path
     shutil.rmtree(path)
 

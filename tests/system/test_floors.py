@@ -81,9 +81,9 @@ class Floors:
         os.kill(pid_of(self.machine, name), signal.SIGKILL)
 
 
-@pytest.fixture
-def floors(fresh_machine, tmp_path):
-    return Floors(fresh_machine, tmp_path)
+@pytest.fixture(scope="module")
+def floors(new_machine, tmp_path_factory):
+    return Floors(new_machine(), tmp_path_factory.mktemp("floors"))
 
 
 def test_a_floor_holds_from_the_deploy_on_whichever_process_is_killed(floors):
@@ -123,8 +123,9 @@ def test_a_changed_version_takes_the_floor_over_without_a_gap(floors):
 
 
 def test_a_buffer_is_there_while_a_call_runs_whichever_process_is_killed(floors):
-    floors.deploy(1)
-    floors.settles(2)
+    before = floors.ready()
+    floors.deploy(3)
+    floors.settles(2, without=before)
     script = floors.folder / "calls.py"
     script.write_text("import alight\nalight.Function.from_name('floors', 'busy').spawn(40)\n")
     floors.machine.python(script)

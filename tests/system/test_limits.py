@@ -40,11 +40,11 @@ async def used(server, start, mib):
     return payload.loads(await server.wait_value(give.call_id, 0, 60))
 
 
-@pytest.mark.parametrize("resources", [Resources(), Resources(memory=128)])
+@pytest.mark.parametrize("resources", [pytest.param(Resources(), marks=pytest.mark.slow), Resources(memory=128)])
 def test_what_is_reserved_is_no_limit(fresh_home, resources):
     async def play(server, _node):
         start = await begun(server, "use", resources=resources)
-        assert await used(server, start, 2048) == 2048
+        assert await used(server, start, 1024) == 1024
 
     scenario(fresh_home, play)
 

@@ -158,7 +158,7 @@ def test_a_map_that_fills_the_machine_lets_another_apps_call_through(script, mac
     answer = script(
         """
         import subprocess
-        mapped = nap.experimental_spawn_map([0.1] * 1_000)
+        mapped = nap.experimental_spawn_map([0.1] * 5_000)
         assert until(lambda: runners(nap) >= 2)
         time.sleep(1)
         other = subprocess.run([sys.executable, sys.argv[1]], stdout=subprocess.PIPE, text=True, check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import random
 import signal
 import subprocess
@@ -100,6 +101,11 @@ def words_of(process):
         return (process / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
+
+
+def long(number):
+    """A time to sleep, in seconds, that nobody else on this machine sleeps: whole machines are looked through."""
+    return f"{os.getpid()}{number}"
 
 
 def inside(words):
@@ -231,9 +237,10 @@ def test_a_reader_that_leaves_ends_the_program_and_memory_stays_flat(machine, co
                     found[pid] = next(int(one.split()[1]) for one in lines if one.startswith("VmRSS"))
         return found
 
-    command = machine.start("container", "exec", container, "yes", "flooding")
+    flood = f"flooding {os.getpid()}"
+    command = machine.start("container", "exec", container, "yes", flood)
     try:
-        assert command.stdout.readline() == "flooding\n"
+        assert command.stdout.readline() == f"{flood}\n"
         before = resident()
         time.sleep(2)  # nobody reads: everything has to stand still
         grown = {pid: size - before[pid] for pid, size in resident().items() if pid in before}
@@ -243,17 +250,17 @@ def test_a_reader_that_leaves_ends_the_program_and_memory_stays_flat(machine, co
         command.wait(30)
         command.stderr.close()
     assert command.returncode == 141
-    until(lambda: inside("yes flooding") == 0)
+    until(lambda: inside(f"yes {flood}") == 0)
 
 
 @pytest.mark.parametrize("signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_the_program_ends_with_the_command(machine, container, at_terminal, signum):
-    terminal = at_terminal("container", "exec", container, "sleep", "8651")
-    until(lambda: inside("sleep 8651") == 1)
+    terminal = at_terminal("container", "exec", container, "sleep", long(8651))
+    until(lambda: inside(f"sleep {long(8651)}") == 1)
     until(terminal.is_raw)
     terminal.popen.send_signal(signum)
     terminal.popen.wait(30)
-    until(lambda: inside("sleep 8651") == 0)
+    until(lambda: inside(f"sleep {long(8651)}") == 0)
     until(lambda: not terminal.is_raw())
 
 
@@ -268,15 +275,15 @@ def test_ctrl_c_without_a_terminal_is_the_programs(machine, container):
 
 @pytest.mark.slow
 def test_the_way_out_of_a_terminal(container, at_terminal):
-    terminal = at_terminal("container", "exec", container, "sleep", "8652")
-    until(lambda: inside("sleep 8652") == 1)
+    terminal = at_terminal("container", "exec", container, "sleep", long(8652))
+    until(lambda: inside(f"sleep {long(8652)}") == 1)
     terminal.type(b"~.")
     assert "the program in the container was ended" in terminal.end(status=130)
-    until(lambda: inside("sleep 8652") == 0)
+    until(lambda: inside(f"sleep {long(8652)}") == 0)
 
 
 def test_the_container_ends_under_a_program(machine, script):
-    command = machine.start("shell", f"{script}::f", "-c", "echo $ALIGHT_TASK_ID; exec sleep 8653")
+    command = machine.start("shell", f"{script}::f", "-c", f"echo $ALIGHT_TASK_ID; exec sleep {long(8653)}")
     container = command.stdout.readline().strip()
     machine.run("container", "stop", "--force", "--yes", container)
     _, err = command.communicate(timeout=60)
@@ -286,11 +293,12 @@ def test_the_container_ends_under_a_program(machine, script):
 
 @pytest.mark.slow
 def test_a_program_that_ignores_hangups_is_killed(machine, container):
-    command = machine.start("container", "exec", container, "sh", "-c", "trap '' HUP TERM; echo up; exec sleep 8655")
+    ignoring = f"trap '' HUP TERM; echo up; exec sleep {long(8655)}"
+    command = machine.start("container", "exec", container, "sh", "-c", ignoring)
     assert command.stdout.readline() == "up\n"
     command.kill()
     command.communicate(timeout=30)
-    until(lambda: inside("sleep 8655") == 0)
+    until(lambda: inside(f"sleep {long(8655)}") == 0)
 
 
 @pytest.mark.slow
@@ -338,14 +346,15 @@ def test_shells_and_programs_in_forked_containers(machine, script):
 
 
 def test_a_killed_agent_takes_its_programs_along(machine, container):
-    command = machine.start("container", "exec", container, "sh", "-c", "trap '' HUP TERM; echo up; exec sleep 8654")
+    ignoring = f"trap '' HUP TERM; echo up; exec sleep {long(8654)}"
+    command = machine.start("container", "exec", container, "sh", "-c", ignoring)
     assert command.stdout.readline() == "up\n"
     node = next(pid for pid, words in machine.processes().items() if "alight.node" in words and "spawner" not in words)
     subprocess.run(["kill", "-9", str(node)], check=True)
     _, err = command.communicate(timeout=60)
     assert command.returncode == 1
     assert "was lost" in err
-    until(lambda: inside("sleep 8654") == 0)
+    until(lambda: inside(f"sleep {long(8654)}") == 0)
     words = ("container", "exec", container, "sh", "-c", "echo $TOKEN $ALIGHT_TASK_ID")
     told = f"s3cret {container}\n".encode()
     until(lambda: execute(machine, *words)[1] == told, 60)  # the next agent knows what the container started with
@@ -357,8 +366,8 @@ def test_a_killed_outer_process_ends_programs(machine, script):
 
     The last test here: all that was forked from this image's templates ends, ``container`` too.
     """
-    shell, container = forked_shell(machine, script, "exec sleep 8656")
-    sleeping = next(path for path in Path("/proc").glob("[0-9]*") if words_of(path) == "sleep 8656")
+    shell, container = forked_shell(machine, script, f"exec sleep {long(8656)}")
+    sleeping = next(path for path in Path("/proc").glob("[0-9]*") if words_of(path) == f"sleep {long(8656)}")
     parent = next(line.split()[1] for line in (sleeping / "status").read_text().splitlines() if line[:5] == "PPid:")
     subprocess.run(["kill", "-9", parent], check=True)
     _, err = shell.communicate(timeout=60)
