@@ -138,25 +138,20 @@ class Context:
             raise plainly(error)  # noqa: B904  it is the same one
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
-        step = self._generator.__anext__() if kind is None else self._generator.athrow(error or kind())
-        try:
-            run(step)
-        except StopAsyncIteration:
-            return kind is not None
-        except BaseException as raised:
-            if raised is error:
-                raised.__traceback__ = traceback
-                return False
-            raise
-        raise RuntimeError(f"{self._name} yielded twice")
+        left: bool = run(self._leave(kind, error, traceback))
+        return left
 
     async def __aenter__(self) -> Any:
         return await in_loop(self._generator.__anext__())
 
     async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> bool:
-        step = self._generator.__anext__() if kind is None else self._generator.athrow(error or kind())
+        left: bool = await in_loop(self._leave(kind, error, traceback))
+        return left
+
+    async def _leave(self, kind: Any, error: Any, traceback: Any) -> bool:
+        """Let the generator end, or see the error; whether it took that for itself."""
         try:
-            await in_loop(step)
+            await (self._generator.__anext__() if kind is None else self._generator.athrow(error or kind()))
         except StopAsyncIteration:
             return kind is not None
         except BaseException as raised:
