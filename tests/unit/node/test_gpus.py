@@ -51,6 +51,12 @@ def test_fake_gpus_say_that_they_are_fake_and_stay_the_same():
     assert FakeGpus("T4").inject((gpus[2].uuid,)).devices == ()
 
 
+def test_what_two_nodes_of_a_machine_pretend_is_each_one_s_own(tmp_path):
+    one, other = (FakeGpus("T4", tmp_path / name / "fake-gpus.json") for name in ("a", "b"))
+    assert one.gpus() == FakeGpus("T4", tmp_path / "a" / "fake-gpus.json").gpus()
+    assert one.gpus()[0].uuid != other.gpus()[0].uuid
+
+
 @pytest.mark.parametrize("asked", ["", "A100:x", "NOSUCH", "T4,,T4"])
 def test_fake_gpus_that_cannot_be(asked):
     with pytest.raises(errors.InvalidError):

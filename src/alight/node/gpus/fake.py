@@ -30,7 +30,8 @@ class FakeGpus:
         self._file = file
         self._seen: dict[str, str] = {}
         found: list[GpuInfo] = []
-        seed = zlib.crc32(asked.encode())
+        # Of this node alone: two that pretend the same on one machine do not take them from each other.
+        seed = zlib.crc32(f"{asked} {file.absolute() if file is not None else ''}".encode())
         for one in asked.split(","):
             name, _, count = one.strip().partition(":")
             if not name or (count and not count.isdigit()):
