@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 
 import pytest
@@ -44,8 +45,10 @@ def template(tmp_path):
     made.close()
 
 
+@functools.cache
 def installed(name: str) -> bool:
-    return subprocess.run([PYTHON, "-c", f"import {name}"], capture_output=True, check=False).returncode == 0
+    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
+    return subprocess.run([PYTHON, "-c", look], capture_output=True, check=False).returncode == 0
 
 
 def needs(name: str) -> pytest.MarkDecorator:
