@@ -272,7 +272,8 @@ def _rows(  # noqa: PLR0913  how a row looks
     at = datetime.fromtimestamp(one.at, where)
     begins = at.isoformat() if exact else at.strftime("%Y-%m-%d %H:%M" if hours else "%Y-%m-%d")
     named = f"{one.description}.{one.function}" if one.function else one.description
-    head = [begins, one.object_id, named, one.environment]
+    # What has no such tag is a row, too.
+    head = [begins, one.object_id, named if named or exact else "(none)", one.environment]
 
     def cell(cost: float) -> Any:
         return round(cost, 9) if exact else money.shown(cost, currency, 4 if cost < 1 else 2)

@@ -169,6 +169,13 @@ def test_a_report_as_csv_holds_nothing_that_a_spreadsheet_would_compute(monkeypa
     assert row[2:] == ["'+shop", "main", "1.5", "0.25", "0.0", "USD", 'a "b", c', '\'=HYPERLINK("x")']
 
 
+def test_what_has_no_tag_is_a_row_with_a_name(monkeypatch, capsys):
+    told = UsageReported(1.8e9, 1.8e9, "USD", (UsageItem(1.8e9, "", "", "", "", {}, 1.5, 0.0, 0.0, {}),))
+    monkeypatch.setattr(session, "ask", lambda method, asked, answer: told)
+    billing.main(["report", "--by", "tag:team"], standalone_mode=False)
+    assert "(none)" in capsys.readouterr().out
+
+
 def test_an_empty_report_says_of_what_it_is(monkeypatch, capsys):
     monkeypatch.setattr(session, "ask", lambda method, asked, answer: UsageReported(1.8e9, 1.8e9, "USD"))
     billing.main(["report", "--app", "shpo", "-e", "dev"], standalone_mode=False)
