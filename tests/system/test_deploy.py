@@ -81,7 +81,8 @@ def test_a_first_version_that_does_not_come_up_leaves_nothing(shop):
     assert states[shop.name] == "stopped"
 
 
-def test_ten_deploys_under_load_lose_and_repeat_nothing(shop):
+@pytest.mark.parametrize("count", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_deploys_under_load_lose_and_repeat_nothing(shop, count):
     shop.version(0)
     program = shop.folder / "load.py"
     program.write_text(
@@ -115,13 +116,13 @@ def test_ten_deploys_under_load_lose_and_repeat_nothing(shop):
         text=True,
     )
     assert load.stdout.readline() == "up\n"
-    for number in range(1, 11):
+    for number in range(1, count + 1):
         shop.version(number)
     out, err = load.communicate("\n", timeout=60)
     assert load.returncode == 0, err
-    count, distinct, *versions = map(int, out.split())
-    assert count == distinct > 50
-    assert versions == list(range(11)), "each version answered while it served"
+    answers, distinct, *versions = map(int, out.split())
+    assert answers == distinct > 10
+    assert versions == list(range(count + 1)), "each version answered while it served"
     printed = shop.machine.run("app", "logs", shop.name, "--since", "1h").stdout.split("price of ")[1:]
     begun = [int(x) for x in printed]
     assert sorted(begun) == sorted(set(begun)), "none began twice"
