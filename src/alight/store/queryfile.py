@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 _NAME = re.compile(r"^--\s*name:\s*([a-z][a-z0-9_]*)\s*$")
 
 
-def load_queries(folder: Path) -> dict[str, str]:
+@functools.cache  # every store of a process has the same
+def load_queries(folder: Path) -> Mapping[str, str]:
     """All queries of a folder by name. Raises ValueError for a name used twice, or without purpose or statement."""
     queries: dict[str, str] = {}
     for path in sorted(folder.glob("*.sql")):
