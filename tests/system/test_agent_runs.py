@@ -13,7 +13,7 @@ from alight.wire import chunk, payload
 from alight.wire.commands import Command, Run
 from alight.wire.spec import Autoscaling
 from tests.system import base
-from tests.system.nodes import BARE, give_of, many_of, scenario, start_of, started
+from tests.system.nodes import BARE, give_of, many_of, scenario, start_of, started, until
 
 pytestmark = pytest.mark.system
 
@@ -69,8 +69,8 @@ def test_of_several_at_once_only_the_one_that_is_too_slow_times_out(home):
 def test_a_batch_has_its_time_from_when_it_is_gathered(home):
     async def play(server, _node):
         code = "import time\ndef f(seconds):\n    time.sleep(max(seconds))\n    return seconds\n"
-        scaling = Autoscaling(batch_size=3, batch_wait=0.5)
-        start = await started(server, start_of(server, "f", code, timeout=0.7, autoscaling=scaling))
+        scaling = Autoscaling(batch_size=3, batch_wait=1.5)
+        start = await started(server, start_of(server, "f", code, timeout=1.7, autoscaling=scaling))
         give, body = many_of(start, [(0.5,), (0.4,)])
         await server.give(give, body)
         for position in (0, 1):
@@ -87,10 +87,12 @@ def test_a_batch_has_its_time_from_when_it_is_gathered(home):
 
 def test_a_stop_lets_the_input_finish_within_its_grace(home):
     async def play(server, _node):
-        start = await started(server, start_of(server, "slow"))
-        give, body = give_of(start, 0.5)
+        code = "import time\ndef f(place):\n    open(place, 'w').close()\n    time.sleep(0.5)\n    return 'slept'\n"
+        start = await started(server, start_of(server, "f", code))
+        begun = home / "begun"
+        give, body = give_of(start, str(begun))
         await server.give(give, body)
-        await asyncio.sleep(0.1)
+        await until(begun.exists)
         await server.say(Command("stop", start.container_id, grace=8, reason="scaled down"))
         result = await server.wait_value(give.call_id)
         assert payload.loads(result) == "slept"

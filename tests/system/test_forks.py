@@ -355,7 +355,7 @@ def test_a_killed_outer_process_ends_its_own_and_nobody_else(lab):
 def test_a_new_agent_keeps_containers_and_nothing_else(base_layers, short_home):
     lab = ForkedLab(base_layers, short_home)
     try:
-        plan = lab.python("print('up', flush=True); import time; time.sleep(1); print('done'); raise SystemExit(5)")
+        plan = lab.python("print('up', flush=True); import time; time.sleep(4); print('done'); raise SystemExit(5)")
         lab.park(plan, "sh-1")
         lab.started(plan)  # takes it
         lab.park(plan, "sh-2")
