@@ -119,10 +119,10 @@ def test_a_disk_that_is_too_small_is_said_and_left_as_it_was(kept, tmp_path):
     machine, _ = kept
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "none", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "none", disk], check=True)
     try:
         big = tmp_path / "big"
-        big.write_bytes(os.urandom(1 << 20) * 50)
+        big.write_bytes(os.urandom(1 << 20) * 150)
         machine.run("volume", "put", "kept-files", big)
         said = machine.run("server", "backup", disk / "saved", "--volume", "kept-files", status=1).stderr
         assert "is full" in said
