@@ -179,11 +179,11 @@ class NotForkable(ExecutionError):
 
 
 def _is_of_client(error: Optional[BaseException]) -> bool:
-    """Whether the SDK's client raised it or its cause, and not user code for reasons of its own."""
+    """Whether the SDK's client raised it or its cause, also while it dials, and not user code for its own reasons."""
     while error is not None:
         step = error.__traceback__
         while step is not None:
-            if step.tb_frame.f_globals.get("__name__") == "alight.sdk.client":
+            if step.tb_frame.f_globals.get("__name__") in {"alight.sdk.client", "alight.sdk.dialing"}:
                 return True
             step = step.tb_next
         error = error.__cause__ or error.__context__
