@@ -8,7 +8,7 @@ import pytest
 
 from alight.server.services import volume_versions
 from alight.wire import errors
-from alight.wire.commands import Report
+from alight.wire.commands import Report, VolumeWork
 from alight.wire.snapshots import SnapshotAsked, VolumeHistory, VolumeVersion
 from alight.wire.spec import FunctionSpec, VolumeMount
 from alight.wire.stored import VolumeEnsure, VolumeInfo, VolumePath
@@ -66,6 +66,34 @@ def test_a_commit_of_nothing_is_no_version(world, monkeypatch):
         monkeypatch.setattr(volume_versions.VolumeVersions, "_synced", nothing)
         assert (await client.ask("volume.commit", VolumePath(volume), VolumeInfo)).version == before.version == 1
         assert len(await _history(world, volume)) == 1
+
+    world(work)
+
+
+def test_an_upload_counts_whose_client_left_with_its_last_answer(world, monkeypatch):
+    """The command ends when it has read that all is there, which may be before the machine's stream is over."""
+
+    async def work(world):
+        _, node, volume = await _mounted(world)
+        others = node._volume
+
+        async def answers_and_stays(stream):
+            if stream.arguments(VolumeWork).verb == "upload":
+                await stream.send({})
+                async for _ in stream:
+                    pass
+            else:
+                await others(stream)
+
+        monkeypatch.setattr(node, "_volume", answers_and_stays)
+        leaving = await world.client()
+        stream = await leaving.peer.open("volume.upload", VolumePath(volume))
+        assert await asyncio.wait_for(stream.recv(), 5)
+        leaving.peer.close()
+        async with asyncio.timeout(5):
+            while not (found := await _history(world, volume)):  # noqa: ASYNC110  the store tells nobody
+                await asyncio.sleep(0.01)
+        assert [one.kind for one in found] == ["upload"]
 
     world(work)
 

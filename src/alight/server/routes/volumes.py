@@ -59,9 +59,11 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
         async def work(request: Request) -> None:
             asked = request.arguments(VolumePath)
             _check_environment(request, await volumes.find(asked.volume_id))
-            await volumes.work(verb, asked, request.stream)
-            if verb == "upload":
-                volumes.versions.uploaded(asked.volume_id, request.who.owner, request.who.container_id)
+            try:
+                await volumes.work(verb, asked, request.stream)
+            finally:
+                if verb == "upload":  # a client that is gone with its last answer has uploaded, too
+                    volumes.versions.uploaded(asked.volume_id, request.who.owner, request.who.container_id)
 
         return work
 
