@@ -45,3 +45,13 @@ def test_a_container_holds_what_it_has_not_answered(held):
         assert last == (position == stop - 1)
     assert call.answered("ta-2", range(start, stop))
     assert call.running == 0
+
+
+def test_what_has_its_end_is_told_no_second_time():
+    """A machine that comes back late answers what others have answered meanwhile, and more."""
+    call = Call("fc-1", "fu-1", "ap-1")
+    assert call.left(range(4)) == range(4)
+    call.mark_done(range(2, 4))
+    assert list(call.left(range(6))) == [0, 1, 4, 5]
+    assert list(call.left((3, 4, 9))) == [4, 9]
+    assert list(call.left(range(2, 4))) == []

@@ -172,6 +172,14 @@ class Call:
             self.done = Ranges()
         return self.done.add_all(positions)
 
+    def left(self, positions: Sequence[int]) -> Sequence[int]:
+        """Those of them that have no end yet; ``positions`` itself when that is all of them."""
+        if self.done is None:
+            return positions
+        if self.done.missing(positions[0], positions[-1] + 1) == [(positions[0], positions[-1] + 1)]:
+            return positions
+        return [position for position in positions if not self.is_done(position)]
+
     def chunk_at(self, position: int) -> Chunk | None:
         """The chunk of a position, when it is in memory."""
         chunks = self.chunks

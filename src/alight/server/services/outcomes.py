@@ -324,6 +324,9 @@ class Outcomes:
     def _apply(self, call: Call, frame: Frame, positions: Sequence[int]) -> None:
         frame.used = True
         self._book.answered(call, frame.container_id, positions)
+        left = call.left(positions)  # a machine that was given up may come back with what others have done since
+        if len(left) != len(positions):
+            positions = _together(list(left)) if left else ()
         new = call.mark_done(positions)
         if not new:
             self.recording.forget(frame)
