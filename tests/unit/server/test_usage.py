@@ -193,11 +193,11 @@ def test_the_gpus_of_a_container_cost_by_their_type_and_parts_of_them_by_part(wo
         assert told.by_resource["gpu:A100-40GB"] == pytest.approx(told.amounts[WHOLE] * 2.5 / 3600)
         assert told.peaks == {"A100-40GB": 1}
         (record,) = (one for one in world.server.parts.containers.alive.values() if one.app_id == app_id)
-        world.server._usage.began(
-            replace(record, container_id="ta-next"), time.time()
-        )  # before the end of that one is told
-        assert (await client.ask("usage.app", AppCostAsk(app_id), CostTold)).peaks == {"A100-40GB": 1}
-        world.server._usage.ended("ta-next", time.time(), seen=True)
+        usage = world.server._usage
+        for granted in (record.gpus, tuple(f"{uuid}@20000/50" for uuid in record.gpus)):
+            usage.began(replace(record, container_id="ta-next", gpus=granted), time.time())  # and that one's end untold
+            assert (await client.ask("usage.app", AppCostAsk(app_id), CostTold)).peaks == {"A100-40GB": 1}
+            usage.ended("ta-next", time.time(), seen=True)
         app_id, functions = await client.app(spec(resources=Resources(gpus=("ODD-1",))))
         await client.remote(functions["double"], 1)
         told = await client.ask("usage.app", AppCostAsk(app_id), CostTold)

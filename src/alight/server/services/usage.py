@@ -11,7 +11,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -52,7 +53,7 @@ class Usage:
         self.on_joined: Callable[[], None] = lambda: None
         self._ended: list[Metered] = []
         self._peaks: dict[str, dict[str, float]] = {}
-        self._whole: dict[str, set[str]] = {}  # by container: the GPUs that it has to itself
+        self._holds: dict[str, _Holds] = {}  # by container
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.every = EVERY
@@ -94,15 +95,15 @@ class Usage:
         shared = need.slots > 1
         self.meter.begin(Metered(record.container_id, whose, shape, shared, metering.micros(now)))
         if count:
-            whole = {text for text in record.gpus if not gpus.grant(text).percent and not gpus.grant(text).memory}
+            holds = _Holds.of(record.gpus)
             mine = [
                 one.shape
                 for one in self.meter.alive.values()
-                # One that held the same GPU is gone, and its end is told after this.
+                # One whose GPU this one has got is gone, and its end is told after this.
                 if one.whose.app_id == record.app_id
-                and (one.container_id == record.container_id or not whole & self._whole.get(one.container_id, set()))
+                and (one.container_id == record.container_id or not holds.excludes(self._holds.get(one.container_id)))
             ]
-            self._whole[record.container_id] = whole
+            self._holds[record.container_id] = holds
             at_once = sum(one.gpus for one in mine if one.gpu == gpu)
             peaks = self._peaks.setdefault(record.app_id, {})
             peaks[gpu] = max(peaks.get(gpu, 0.0), at_once)
@@ -114,7 +115,7 @@ class Usage:
     def ended(self, container_id: str, now: float, *, seen: bool) -> None:
         """It is gone; ``seen`` False: nobody knows when it ended."""
         one = self.meter.alive.get(container_id)
-        self._whole.pop(container_id, None)
+        self._holds.pop(container_id, None)
         if one is not None:
             self.meter.ended(container_id, now if seen else None)
             # Nobody shall count what was not seen: the next server process looks from here.
@@ -292,6 +293,24 @@ def _call_rows(call_id: str, spent: Spent) -> list[dict[str, Any]]:
     first["gib"] += spent.gib
     first["joules"] += spent.joules
     return list(rows.values())
+
+
+@dataclass(frozen=True)
+class _Holds:
+    """The GPUs of a container, and those of them that it has to itself."""
+
+    any: frozenset[str]
+    whole: frozenset[str]
+
+    @classmethod
+    def of(cls, granted: Iterable[str]) -> _Holds:
+        grants = [gpus.grant(text) for text in granted]
+        whole = (one.uuid for one in grants if not one.percent and not one.memory)
+        return cls(frozenset(one.uuid for one in grants), frozenset(whole))
+
+    def excludes(self, other: _Holds | None) -> bool:
+        """Whether the two cannot be at once."""
+        return other is not None and bool(self.whole & other.any or self.any & other.whole)
 
 
 def _empty(call_id: str, gpu: str) -> dict[str, Any]:
