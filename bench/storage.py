@@ -4,6 +4,7 @@
     sudo .venv/bin/python bench/storage.py                 # some minutes; 4 GB files, 10 GB for the snapshots
     sudo .venv/bin/python bench/storage.py --scale 0.1     # a look, with a tenth of the bytes and files
     sudo .venv/bin/python bench/storage.py --json out.json
+    sudo .venv/bin/python bench/storage.py --write         # and put the table into docs/performance.md
 
 Container and bare disk take turns in every round, each round in another order, since a disk is not the same a minute
 later: compare rows of one run. The share is of medians. Reads follow a flush of the file's pages.
@@ -22,11 +23,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import document
 import machine as facts
 import volume_transfers
 from cold_start import Client
 from measured import Bench
 
+MARKS = ("<!-- bench/storage.py writes from here -->", "<!-- bench/storage.py writes to here -->")
 GB = 10**9
 VOLUME = "bench-storage"
 
@@ -66,8 +69,9 @@ class Session:
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure, print, and write if asked to."""
     options = arguments()
+    described = facts.describe()
     bench = Bench.start(options.home)
     bare = options.home / "bare"
     shutil.rmtree(bare, ignore_errors=True)
@@ -82,8 +86,10 @@ def main() -> int:
         shutil.rmtree(bare, ignore_errors=True)
         bench.alight("volume", "delete", VOLUME, "-y")
         bench.close()
-    print("\n".join(f"- {line}" for line in facts.describe()))
-    print(table(rows))
+    text = "\n".join(f"- {line}" for line in described) + "\n" + table(rows)
+    print(text)
+    if options.write:
+        document.put(MARKS, text)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     return 0
@@ -96,6 +102,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="of bytes and files (1)")
     parser.add_argument("--home", type=Path, default=Path("/var/tmp/alight-bench"), help="state directory of the run")
     parser.add_argument("--json", type=Path, help="write the samples here")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--only", action="append", choices=[part.__name__ for part in PARTS], help="a part of it")
     options = parser.parse_args()
     options.only = options.only or [part.__name__ for part in PARTS]
