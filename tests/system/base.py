@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,9 @@ def new_home(*, own_base: bool = False) -> Path:
             else:
                 own.symlink_to(one)
     lend_library(home)
+    # A server that was killed finds its port again: another home's, which began meanwhile, has not taken it.
+    (home / "server").mkdir(mode=0o700)
+    (home / "server" / "web.port").write_text(f"{20_000 + zlib.crc32(home.name.encode()) % 10_000}\n")
     return home
 
 

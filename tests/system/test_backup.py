@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -71,6 +72,7 @@ def test_everything_comes_back_on_another_machine(kept, tmp_path, new_machine):
     old.run("server", "stop")
 
     new = new_machine()
+    shutil.rmtree(new.home / "server")  # only an empty one takes a backup
     try:
         refused = new.run("server", "restore", tmp_path / "saved", status=1).stderr
         assert "2 secrets of this backup cannot be read, since there is no key in it" in refused

@@ -50,6 +50,7 @@ def pack(layer: Path, file: Path) -> Packed:
         raise ImageBuildError(
             "layers cannot be packed: there is no mkfs.erofs on this machine", hint="apt-get install erofs-utils"
         )
+    layer = layer.resolve()  # it may lie on another disk, behind a link
     env = {**os.environ, "SOURCE_DATE_EPOCH": _LATER}
     done = subprocess.run([*_MAKE, str(file), str(layer)], capture_output=True, text=True, env=env, check=False)
     if done.returncode != 0:
