@@ -179,4 +179,9 @@ def test_an_upload_is_a_version_when_it_brought_something(machine, tmp_path):
     machine.run("volume", "put", "history-uploads", str(tmp_path / "file"), "/b")
     wait_until(lambda: len(rows()) > 1)
     assert [row["what"].split(",")[0] for row in rows()] == ["v2 upload", "v1 upload"]
+    machine.run("volume", "cp", "history-uploads", "/a", "/c")
+    wait_until(lambda: len(rows()) > 2)
+    machine.run("volume", "rm", "history-uploads", "/b")
+    wait_until(lambda: len(rows()) > 3)
+    assert [row["what"].split(",")[0] for row in rows()][:2] == ["v4 remove", "v3 copy"]
     machine.run("volume", "delete", "history-uploads", "-y")

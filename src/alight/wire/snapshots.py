@@ -11,8 +11,8 @@ from alight.wire.record import dataclass
 class VolumeVersion:
     """One version of a volume's content. node → server: in Report "committed"; and the answer to "sync".
 
-    ``kind``: commit (somebody called it), background, exit (of a container), upload, restore. ``removed`` -1: some,
-    and nobody counted. ``version`` 0 in what a node says: the server counts them.
+    ``kind``: commit (somebody called it), background, exit (of a container), upload, remove, copy, restore. ``removed``
+    -1: some, and nobody counted. ``version`` 0 in what a node says: the server counts them.
     """
 
     volume_id: str

@@ -9,6 +9,9 @@ from alight.server.services.volumes import Volumes
 from alight.wire import errors
 from alight.wire.stored import NamedList, VolumeDelete, VolumeEnsure, VolumeInfo, VolumePath
 
+#: What from outside of containers changes a volume, and what its history calls that.
+_CHANGES = {"upload": "upload", "write": "upload", "remove": "remove", "copy": "copy"}
+
 
 def routes(volumes: Volumes, containers: Containers) -> Routes:
     async def ensure(request: Request) -> None:
@@ -62,8 +65,9 @@ def routes(volumes: Volumes, containers: Containers) -> Routes:
             try:
                 await volumes.work(verb, asked, request.stream)
             finally:
-                if verb == "upload":  # a client that is gone with its last answer has uploaded, too
-                    volumes.versions.uploaded(asked.volume_id, request.who.owner, request.who.container_id)
+                if verb in _CHANGES:  # a client that is gone with its last answer has changed it, too
+                    who = request.who
+                    volumes.versions.changed(asked.volume_id, who.owner, who.container_id, _CHANGES[verb])
 
         return work
 

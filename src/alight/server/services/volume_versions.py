@@ -60,9 +60,10 @@ class VolumeVersions:
         )
         await self._count(total)
 
-    def uploaded(self, volume_id: str, by: str, container_id: str = "") -> None:
-        """Files came from outside of containers: make them durable, and count a version, without anybody waiting."""
-        self._later(self._committed_upload(volume_id, by, container_id))
+    def changed(self, volume_id: str, by: str, container_id: str, kind: str) -> None:
+        """Something from outside of containers may have changed it: make that durable, and count a version if there
+        is one, without anybody waiting."""
+        self._later(self._committed(volume_id, by, container_id, kind))
 
     async def make(self, volume_id: str, size: int) -> None:
         """Make a volume's directory with a limit of ``size`` bytes. Raises InvalidError, with the reason."""
@@ -111,12 +112,12 @@ class VolumeVersions:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _committed_upload(self, volume_id: str, by: str, container_id: str) -> None:
+    async def _committed(self, volume_id: str, by: str, container_id: str, kind: str) -> None:
         try:
-            await self.commit(volume_id, by, container_id, kind="upload")
+            await self.commit(volume_id, by, container_id, kind)
         except errors.Error as error:
-            # The files are there: the next commit of this volume counts them.
-            log.warning("an upload into the volume %s is in no version yet: %s", volume_id, error)
+            # It is done: the next commit of this volume counts it.
+            log.warning("what changed in the volume %s (%s) is in no version yet: %s", volume_id, kind, error)
 
     async def _counted(self, said: VolumeVersion) -> None:
         try:
