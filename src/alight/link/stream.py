@@ -164,7 +164,7 @@ class Stream:
         self.peer.forget_if_over(self)
 
     async def fail(self, error: BaseException) -> None:
-        """End the conversation with an error, for the other side and for who waits on this one."""
+        """End the conversation with an error. Who waits in ``recv`` of this side is not woken: see ``on_error``."""
         self.fail_nowait(error)
 
     def fail_nowait(self, error: BaseException) -> None:
@@ -172,12 +172,10 @@ class Stream:
         self.peer.connection.fail(self.id, _encode(errors.to_wire(error)))
         self.peer.flush_soon()
         self.peer.forget(self)
-        # Nothing more comes: whoever waits here for a message, or for room, would wait for ever.
-        self.on_error(error if isinstance(error, Exception) else errors.ConnectionError(str(error)))
 
     @property
     def broken(self) -> bool:
-        """Whether one of the sides failed the stream or the connection is gone."""
+        """Whether the other side failed the stream or the connection is gone."""
         return self._error is not None
 
     async def wait_broken(self) -> None:

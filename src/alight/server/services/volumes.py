@@ -195,6 +195,7 @@ async def _relay(source: Stream, target: Stream) -> None:
         await target.end()
     except errors.Error as error:
         await target.fail(error)
+        target.on_error(error)  # whoever waits for the machine's answers hears no more of them
 
 
 def _unknown(name: str, environment: str) -> errors.NotFoundError:
