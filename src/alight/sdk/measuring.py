@@ -20,14 +20,7 @@ async def function_stats(
     callee: Any, since: Any, until: Any, container: Any, all_variants: bool
 ) -> reports.FunctionStats:
     """See ``Function.stats``."""
-    asked = measures.FunctionAsked(
-        callee.function_id,
-        since=moment(since, "since"),
-        until=moment(until, "until"),
-        container=str(container or ""),
-        all_variants=all_variants,
-    )
-    return stats_of(await callee.client.call("function.report", asked, measures.FunctionReport))
+    return stats_of(await _report(callee, since, until, container, all_variants=bool(all_variants)))
 
 
 def stats_of(found: measures.FunctionReport) -> reports.FunctionStats:
@@ -52,14 +45,7 @@ def stats_of(found: measures.FunctionReport) -> reports.FunctionStats:
 
 async def server_stats(callee: Any, since: Any, until: Any, container: Any) -> reports.ServerStats:
     """See ``Server.stats``."""
-    asked = measures.FunctionAsked(
-        callee.function_id,
-        since=moment(since, "since"),
-        until=moment(until, "until"),
-        container=str(container or ""),
-        all_variants=True,
-    )
-    return server_stats_of(await callee.client.call("function.report", asked, measures.FunctionReport))
+    return server_stats_of(await _report(callee, since, until, container, all_variants=True))
 
 
 def server_stats_of(found: measures.FunctionReport) -> reports.ServerStats:
@@ -302,3 +288,17 @@ def _several(value: Any) -> Tuple[str, ...]:
 
 def _when(at: float) -> datetime:
     return datetime.fromtimestamp(at, timezone.utc)
+
+
+async def _report(
+    callee: Any, since: Any, until: Any, container: Any, *, all_variants: bool
+) -> measures.FunctionReport:
+    asked = measures.FunctionAsked(
+        callee.function_id,
+        since=moment(since, "since"),
+        until=moment(until, "until"),
+        container=str(container or ""),
+        all_variants=all_variants,
+    )
+    found: measures.FunctionReport = await callee.client.call("function.report", asked, measures.FunctionReport)
+    return found
